@@ -1,0 +1,27 @@
+//! The language that Kiln's runtimes and its coordinator speak: ids, messages, their codec, the limits on
+//! everything a peer can send, and deltas.
+//!
+//! No I/O, no clock, no threads: bytes in, messages out, and back. Both sides use this crate, so a commit has one
+//! encoding and one check wherever it travels.
+
+pub mod codec;
+pub mod delta;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod schema;
+pub mod structure;
+
+pub use codec::{DecodeError, FrameDecoder, encode_to_coordinator, encode_to_node};
+pub use delta::{BadDelta, Write, Writes};
+pub use ids::{
+    BarrierId, CommitSeq, Epoch, FieldId, GroupId, Incarnation, ObjectId, Partition, RequestId, RootId, Secret, Token,
+    TypeId, Version, WatchId,
+};
+pub use message::{Failure, ToCoordinator, ToNode};
+
+/// The version of this protocol, sent in `Hello`. A peer that speaks another one is refused (S19).
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The ALPN name offered in the TLS handshake.
+pub const ALPN: &[u8] = b"kiln/1";
