@@ -9,6 +9,7 @@ pub mod delta;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod profile;
 pub mod schema;
 pub mod structure;
 
@@ -19,6 +20,7 @@ pub use ids::{
     TypeId, Version, WatchId,
 };
 pub use message::{Failure, ToCoordinator, ToNode};
+pub use profile::{Profile, ProfileError};
 
 /// The version of this protocol, sent in `Hello`. A peer that speaks another one is refused (S19).
 pub const PROTOCOL_VERSION: u16 = 1;
