@@ -1,1 +1,4 @@
-//! TODO
+//! Kiln's coordinator: arbitrates locks, keeps objects, broadcasts changes.
+
+pub mod directory;
+mod tls;

@@ -1,0 +1,210 @@
+//! What a coordinator keeps beside its state: its CA and certificates, its QUIC keys, its epoch, the client profile.
+//!
+//! One directory, mode 0700, used by one process at a time. Nothing in it is overwritten but the epoch and the profile,
+//! and the server's certificate when it no longer covers the address; every write is a new file, synced and then
+//! renamed. No network and no clock: whoever calls says what time it is.
+
+mod authority;
+mod epoch;
+mod file;
+mod identity;
+mod quic_keys;
+
+pub use identity::Identity;
+pub(crate) use quic_keys::QuicKeys;
+
+use kiln_protocol::Epoch;
+use rustix::fs::FlockOperation;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const CA_CERTIFICATE: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+const SERVER_CERTIFICATE: &str = "server.pem";
+const SERVER_KEY: &str = "server.key";
+const QUIC_KEY: &str = "quic.key";
+const EPOCH: &str = "epoch";
+const LOCK: &str = "lock";
+/// The profile's name where no other was asked for.
+pub(crate) const PROFILE: &str = "kiln.toml";
+
+/// Why the directory cannot be used. Each names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The operating system said no.
+    #[error("cannot {doing} {}: {error}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// Another coordinator runs here.
+    #[error(
+        "{} is in use by another coordinator{}: stop it, or choose another directory",
+        path.display(),
+        pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other process, if it has said so.
+        pid: Option<u32>,
+    },
+    /// Others may read what must stay secret.
+    #[error(
+        "{} has mode {mode:04o}, so others can reach private keys: run `chmod {wanted:o} {}`",
+        path.display(),
+        path.display()
+    )]
+    NotPrivate {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The mode it should have.
+        wanted: u32,
+    },
+    /// A file is gone while one that belongs to it is there.
+    #[error("{} is missing although {} is there: {advice}", path.display(), beside.display())]
+    Missing {
+        /// The file that is gone.
+        path: PathBuf,
+        /// The file that is there.
+        beside: PathBuf,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A file does not hold what it should.
+    #[error("{} cannot be used: {what}; {advice}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The profile would overwrite a file that is not this coordinator's.
+    #[error(
+        "{} is not a profile of this coordinator ({what}): write the profile somewhere else, or remove that file",
+        path.display()
+    )]
+    ForeignProfile {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        what: String,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a certificate for {subject}: {what}")]
+    Certificate {
+        /// For whom.
+        subject: String,
+        /// Why.
+        what: String,
+    },
+}
+
+impl DirectoryError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io {
+            doing,
+            path: path.to_owned(),
+            error,
+        }
+    }
+}
+
+/// The directory, held by this process until dropped.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Keeps the lock: it ends when the file is closed.
+    _lock: File,
+}
+
+impl Directory {
+    /// Takes hold of the directory; makes it when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made, is open to others, or another process holds it.
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(file::DIRECTORY_MODE)
+            .create(path)
+            .map_err(DirectoryError::io("create the directory", path))?;
+        file::check_private(path, file::DIRECTORY_MODE)?;
+        let lock = lock(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Where the profile goes when nobody says otherwise.
+    #[must_use]
+    pub fn profile_path(&self) -> PathBuf {
+        self.path.join(PROFILE)
+    }
+
+    /// Begins the next epoch: it is stored before this returns, and never given again.
+    ///
+    /// # Errors
+    /// When it cannot be read or stored.
+    pub fn next_epoch(&self) -> Result<Epoch, DirectoryError> {
+        epoch::next(&self.path.join(EPOCH), &self.path.join(CA_CERTIFICATE))
+    }
+
+    /// The keys that let a restarted coordinator recognise the packets of its former connections.
+    pub(crate) fn quic_keys(&self) -> Result<QuicKeys, DirectoryError> {
+        quic_keys::load_or_create(&self.path.join(QUIC_KEY))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, DirectoryError> {
+    let path = directory.join(LOCK);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(file::FILE_MODE)
+        .open(&path)
+        .map_err(DirectoryError::io("open", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let pid = match file.read_to_string(&mut holder) {
+                Ok(_) => holder.trim().parse().ok(),
+                Err(_) => None,
+            };
+            return Err(DirectoryError::InUse {
+                path: directory.to_owned(),
+                pid,
+            });
+        }
+        Err(errno) => return Err(DirectoryError::io("lock", &path)(errno.into())),
+    }
+    let write_pid = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write_pid(&mut file).map_err(DirectoryError::io("write", &path))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;
