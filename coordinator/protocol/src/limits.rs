@@ -40,3 +40,5 @@ pub const NODES_MAX: usize = 4096;
 pub const OUTPUT_BYTES_MAX: usize = 256 << 20;
 /// How deep an archive may nest before its check refuses it.
 pub const ARCHIVE_DEPTH_MAX: usize = 64;
+/// Values in one rendered field: items of vectors, fields of structs and so on.
+pub const RENDERED_VALUES_MAX: usize = 1 << 20;

@@ -17,8 +17,25 @@
 //! quoted    = a string in double quotes; `\"`, `\\`, and control characters of ASCII as `\u{hex}`
 //! ```
 //!
-//! Absent: the Rust types themselves; see `kiln::Value` for those.
+//! [`OwnedStructure`] reads the text back, and reads slots and keys through it ([`OwnedStructure::render`]).
+//!
+//! Absent: the Rust types themselves; see `kiln::Value` for those. An enum has no explicit discriminants: `kiln::Value`
+//! refuses them, and a variant's tag is its place.
 
+mod archive;
+mod layout;
+mod owned;
+mod quote;
+mod render;
+mod rendered;
+
+pub use archive::RenderError;
+pub use layout::NoLayout;
+pub use owned::{OwnedStructure, StructureError};
+pub use rendered::Rendered;
+
+use quote::{Name, Quoted};
+use rendered::separated;
 use std::fmt::{self, Write as _};
 
 /// What a value is made of.
@@ -159,10 +176,7 @@ impl fmt::Display for Structure<'_> {
             Self::BTreeMap(key, value) => write!(f, "btreemap<{key}, {value}>"),
             Self::BTreeSet(item) => write!(f, "btreeset<{item}>"),
             Self::Map(key, value) => write!(f, "map<{key}, {value}>"),
-            Self::Opaque(tag) => {
-                f.write_str("opaque ")?;
-                quoted(f, tag)
-            }
+            Self::Opaque(tag) => write!(f, "opaque {}", Quoted(tag)),
         }
     }
 }
@@ -189,47 +203,5 @@ fn braced(f: &mut fmt::Formatter<'_>, fields: &[Field<'_>]) -> fmt::Result {
     f.write_str(" }")
 }
 
-fn separated<T>(
-    f: &mut fmt::Formatter<'_>,
-    items: &[T],
-    mut show: impl FnMut(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
-) -> fmt::Result {
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            f.write_str(", ")?;
-        }
-        show(f, item)?;
-    }
-    Ok(())
-}
-
-/// A name, in quotes where it needs them.
-struct Name<'a>(&'a str);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.is_empty() && self.0.bytes().all(is_bare) {
-            f.write_str(self.0)
-        } else {
-            quoted(f, self.0)
-        }
-    }
-}
-
-/// Whether a name of such bytes needs no quotes.
-const fn is_bare(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-// Not `escape_debug`: what that escapes depends on the version of Unicode, and so of the compiler.
-fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    f.write_char('"')?;
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => write!(f, "\\{character}")?,
-            _ if character.is_ascii_control() => write!(f, "\\u{{{:x}}}", u32::from(character))?,
-            _ => f.write_char(character)?,
-        }
-    }
-    f.write_char('"')
-}
+#[cfg(test)]
+mod tests;
