@@ -55,11 +55,12 @@ fn dated(params: &mut CertificateParams, subject: &str, now: UnixTime) {
 
 /// Makes a CA.
 pub(super) fn create(now: UnixTime) -> Result<Pair, DirectoryError> {
-    let subject = "Kiln CA";
-    let failed = failed(subject);
+    // A name of its own: whoever mixes up two clusters is told "unknown issuer", not "bad signature".
+    let subject = format!("Kiln CA {:016x}", u64::from_le_bytes(random()?));
+    let failed = failed(&subject);
     let key = KeyPair::generate().map_err(&failed)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(&failed)?;
-    dated(&mut params, subject, now);
+    dated(&mut params, &subject, now);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(&failed)?;

@@ -4,7 +4,6 @@ use super::authority::{self, Authority, Pair, RENEW_BEFORE_END};
 use super::{CA_CERTIFICATE, CA_KEY, Directory, DirectoryError, EPOCH, SERVER_CERTIFICATE, SERVER_KEY, epoch, file};
 use crate::tls::{self, Chain};
 use kiln_protocol::Profile;
-use rustls::server::danger::ClientCertVerifier as _;
 use rustls::{CertificateError, Error as TlsError};
 use rustls_pki_types::UnixTime;
 use std::fmt;

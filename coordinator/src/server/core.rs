@@ -1,0 +1,230 @@
+//! The engine among its sessions and its log: events in, effects carried out. Everything happens in the turn of the
+//! task that brought the event; there is no queue and no wake-up in between.
+
+use super::close::Close;
+use super::counters::Counters;
+use super::session::Session;
+use super::{Tuning, clock, counters};
+use crate::engine::{Effect, Engine, Event, SessionId};
+use crate::store::{Log, LogError};
+use kiln_protocol::message::Hello;
+use kiln_protocol::{Epoch, Failure, Secret, ToCoordinator, ToNode};
+use std::collections::BTreeMap;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// See the module.
+pub(super) struct Core {
+    engine: Engine,
+    log: Box<dyn Log>,
+    /// The task that waits for the log.
+    log_task: Waker,
+    log_error: Option<LogError>,
+    sessions: BTreeMap<SessionId, Session>,
+    last_session: u64,
+    /// Sessions with output of this batch.
+    touched: Vec<SessionId>,
+    effects: Vec<Effect>,
+    counters: Counters,
+    /// Of this batch.
+    output_bytes: u64,
+    epoch: Epoch,
+    started: Instant,
+    /// The batch's time.
+    now: Instant,
+    tuning: Tuning,
+}
+
+impl Core {
+    pub(super) fn new(engine: Engine, epoch: Epoch, log: Box<dyn Log>, tuning: Tuning) -> Self {
+        let now = clock::now();
+        Self {
+            engine,
+            log,
+            log_task: Waker::noop().clone(),
+            log_error: None,
+            sessions: BTreeMap::new(),
+            last_session: 0,
+            touched: Vec::new(),
+            effects: Vec::new(),
+            counters: Counters::new(),
+            output_bytes: 0,
+            epoch,
+            started: now,
+            now,
+            tuning,
+        }
+    }
+
+    pub(super) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    /// A new peer: the engine welcomes or refuses it.
+    pub(super) fn attach(&mut self, session: Session, hello: Hello, secret: Secret) -> SessionId {
+        self.last_session += 1;
+        let id = SessionId::from_bits(self.last_session);
+        self.sessions.insert(id, session);
+        self.begin();
+        let session = id;
+        self.event(Event::Attached { session, hello, secret });
+        self.finish();
+        id
+    }
+
+    /// The peer's connection is gone.
+    pub(super) fn detach(&mut self, id: SessionId) {
+        if self.sessions.remove(&id).is_some() {
+            self.begin();
+            self.event(Event::Detached { session: id });
+            self.finish();
+        }
+    }
+
+    /// Tells every peer that this is the end. What they are told before that still goes out.
+    pub(super) fn stop(&mut self) {
+        self.begin();
+        self.event(Event::Stop);
+        self.finish();
+        for session in self.sessions.values_mut() {
+            session.end(Close::Stopping);
+        }
+    }
+
+    /// Begins a batch.
+    pub(super) fn begin(&mut self) {
+        self.now = clock::now();
+    }
+
+    /// A message of this batch, from a session that is not ending.
+    pub(super) fn message(&mut self, session: SessionId, message: ToCoordinator) {
+        self.event(Event::Message { session, message });
+    }
+
+    /// Ends a batch: acknowledgements are made, the log gets its entries, output goes to QUIC.
+    pub(super) fn finish(&mut self) {
+        self.engine.flush(&mut self.effects);
+        self.carry_out();
+        self.log.submit();
+        self.logged();
+        self.write();
+        self.counters.publish(self.engine.totals(), std::mem::take(&mut self.output_bytes));
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = self.uptime();
+        self.engine.handle(now, event, &mut self.effects);
+        self.carry_out();
+    }
+
+    fn uptime(&self) -> Duration {
+        self.now.duration_since(self.started)
+    }
+
+    /// Tells the engine what the log has made safe by now.
+    fn logged(&mut self) {
+        let task = self.log_task.clone();
+        let mut context = Context::from_waker(&task);
+        while self.log_error.is_none() {
+            match self.log.poll_safe(&mut context) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(seq)) => {
+                    self.event(Event::Logged { seq });
+                    self.engine.flush(&mut self.effects);
+                    self.carry_out();
+                    self.log.submit();
+                }
+                Poll::Ready(Err(error)) => {
+                    self.log_error = Some(error);
+                    self.log_task.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// Goes on with what becomes safe later. Ready when the log has failed.
+    pub(super) fn poll_log(&mut self, context: &mut Context<'_>) -> Poll<LogError> {
+        self.log_task.clone_from(context.waker());
+        self.begin();
+        self.logged();
+        self.write();
+        match self.log_error.take() {
+            Some(error) => Poll::Ready(error),
+            None => Poll::Pending,
+        }
+    }
+
+    fn write(&mut self) {
+        for id in self.touched.drain(..) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.write(self.now);
+                session.ungate(self.tuning.pending_bytes_max);
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { session, message } => self.send(session, &message),
+                Effect::Append { seq, entry } => self.log.append(seq, entry),
+                Effect::Close { session, failure } => self.close(session, failure),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn send(&mut self, id: SessionId, message: &ToNode) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        trace(session, message);
+        if !session.touched {
+            session.touched = true;
+            self.touched.push(id);
+        }
+        self.output_bytes += session.push(self.epoch, message) as u64;
+    }
+
+    fn close(&mut self, id: SessionId, failure: Option<Failure>) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let close = match failure {
+            None => Close::Goodbye,
+            Some(Failure::Stopping) => Close::Stopping,
+            Some(failure @ Failure::Violation { .. }) => {
+                tracing::warn!(node = ?session.node, peer = %session.peer, %failure, "peer cut off");
+                counters::cut();
+                Close::Violation(failure.to_string())
+            }
+            Some(failure) => {
+                tracing::warn!(node = ?session.node, peer = %session.peer, %failure, "peer refused");
+                counters::refused();
+                Close::Refused(failure.to_string())
+            }
+        };
+        session.end(close);
+    }
+}
+
+/// The few messages worth following one by one.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others are not traced")]
+fn trace(session: &Session, message: &ToNode) {
+    match message {
+        ToNode::Welcome { incarnation, .. } => {
+            tracing::info!(node = ?session.node, %incarnation, peer = %session.peer, "attached");
+        }
+        ToNode::Grant { object, group, mode, token, .. } => {
+            tracing::debug!(node = ?session.node, %object, lock = %group, %mode, %token, "grant");
+        }
+        ToNode::Recall { object, group, token, wanted } => {
+            tracing::debug!(node = ?session.node, %object, lock = %group, %token, %wanted, "recall");
+        }
+        ToNode::CommitRefused { seq, failure } => {
+            tracing::debug!(node = ?session.node, %seq, %failure, "commit refused");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,55 @@
+//! Where the log of changes is kept.
+//!
+//! The engine numbers every change of replicated state and hands it out as an entry; the driver gives entries to a
+//! [`Log`] in that order and tells the engine what has become safe. Three steps, so that safety never waits for a
+//! round of its own:
+//!
+//! 1. [`Log::append`] takes an entry in. It does no I/O: a batch may append thousands.
+//! 2. [`Log::submit`] ends a batch. A log that writes starts to here, or leaves the batch to the write that is
+//!    already under way (one committer, always busy, never more than one sync in flight per file).
+//! 3. [`Log::poll_safe`] says up to where everything is safe. What is ready at once costs no wake-up.
+//!
+//! Whatever must not be told to anybody before it is safe waits in the engine for that number; order of calls means
+//! nothing.
+//!
+//! Present: [`memory::MemoryLog`]. Absent: a durable log (append-only segments with checksums) and one shared by a
+//! group of coordinators. Both are implementations of this trait.
+
+pub mod memory;
+
+use crate::engine::{Entry, LogSeq};
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+
+/// The log can take nothing more in. The coordinator stops: it must not promise what it cannot keep.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The operating system could not write.
+    #[error("the log cannot be written after entry {safe}: {error}")]
+    Write {
+        /// The last entry that is safe.
+        safe: LogSeq,
+        /// What the system answered.
+        error: io::Error,
+    },
+}
+
+/// A log of changes, in order.
+pub trait Log: Send + fmt::Debug {
+    /// Where entries are kept, for people: `memory`.
+    fn kind(&self) -> &'static str;
+
+    /// Takes an entry in; `seq` follows the last one.
+    fn append(&mut self, seq: LogSeq, entry: Entry);
+
+    /// Ends a batch of appended entries: they should become safe soon.
+    fn submit(&mut self);
+
+    /// The last entry up to which all are safe, once it is beyond the one that was returned before. Wakes the task
+    /// when there is more to say.
+    ///
+    /// # Errors
+    /// When nothing more can become safe.
+    fn poll_safe(&mut self, context: &mut Context<'_>) -> Poll<Result<LogSeq, LogError>>;
+}
