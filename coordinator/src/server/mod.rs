@@ -39,6 +39,9 @@ const DROPPED_DEADLINE: Duration = Duration::from_millis(500);
 /// How long the last packets of a stopping coordinator may take.
 const CLOSING_MAX: Duration = Duration::from_millis(500);
 
+/// Where a coordinator keeps its files when nobody says otherwise.
+pub const DEFAULT_DIRECTORY: &str = "kiln-data";
+
 /// How to run a coordinator.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,6 +68,12 @@ impl Options {
             advertise: None,
             tuning: Tuning::default(),
         }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new(DEFAULT_DIRECTORY)
     }
 }
 
