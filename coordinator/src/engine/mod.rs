@@ -1,0 +1,422 @@
+//! The coordinator's engine: `(now, event) -> effects`.
+//!
+//! It arbitrates locks, orders commits, keeps objects and tells the nodes that hold them. No I/O, no clock, no threads, no
+//! random numbers: a driver feeds it events and carries out its effects, so a simulator can be one.
+//!
+//! Roots, schemas, objects and incarnations are *replicated state*: [`Entry`]s in the log's order, carried out by
+//! `state.rs` and by nothing else. Locks, interest, waiters, watches and barriers are soft: they end with the sessions that
+//! made them, or with the coordinator.
+
+mod admin;
+mod barrier;
+mod commit;
+mod entry;
+mod fetch;
+mod grants;
+mod interest;
+mod keys;
+mod lock;
+mod locking;
+mod nodes;
+mod object;
+mod objects;
+mod operations;
+mod roots;
+mod schema;
+mod slots;
+mod state;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use entry::{BadEntry, Entry, LogSeq};
+
+use barrier::Waits;
+use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
+use kiln_protocol::message::{Hello, Role};
+use kiln_protocol::{Epoch, Failure, GroupId, ObjectId, Secret, ToCoordinator, ToNode};
+use lock::{Step, Tokens};
+use nodes::{NodeSlot, Nodes};
+use operations::Operations;
+use state::State;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+use sweep::Sweep;
+use watch::Watches;
+
+/// Text of all type descriptions of a cluster, in bytes.
+const SCHEMA_BYTES_MAX: usize = 64 << 20;
+
+/// What the engine is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This life of the ordering: above every one before it.
+    pub epoch: Epoch,
+    /// Where the state is kept, for people.
+    pub store: String,
+    /// The program's version, for people.
+    pub version: String,
+    /// Nodes and observers attached at once.
+    pub nodes_max: usize,
+    /// Requests of one node without an answer.
+    pub requests_max: usize,
+    /// The text of all type descriptions, in bytes.
+    pub schema_bytes_max: usize,
+    /// All keys and slots, in bytes; above it, what would grow is refused.
+    pub object_bytes_max: u64,
+}
+
+impl Settings {
+    /// The usual limits.
+    #[must_use]
+    pub fn new(epoch: Epoch, store: impl Into<String>, version: impl Into<String>) -> Self {
+        Self {
+            epoch,
+            store: store.into(),
+            version: version.into(),
+            nodes_max: NODES_MAX,
+            requests_max: REQUESTS_MAX,
+            schema_bytes_max: SCHEMA_BYTES_MAX,
+            object_bytes_max: u64::MAX,
+        }
+    }
+}
+
+/// One connection. Given by the driver, never reused.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// The session with this number.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The number of this session.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The session that follows this one.
+    ///
+    /// # Panics
+    /// When the numbers are used up.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("sessions used up"))
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A peer that the driver authenticated said hello.
+    Attached {
+        /// Its connection.
+        session: SessionId,
+        /// What it said.
+        hello: Hello,
+        /// Random bytes: the secret of the incarnation that it gets.
+        secret: Secret,
+    },
+    /// A message arrived.
+    Message {
+        /// From whom.
+        session: SessionId,
+        /// The message.
+        message: ToCoordinator,
+    },
+    /// A connection is lost.
+    Detached {
+        /// Which.
+        session: SessionId,
+    },
+    /// The log has made everything up to this entry safe.
+    Logged {
+        /// The entry.
+        seq: LogSeq,
+    },
+    /// The coordinator is to stop: nodes are told, and nothing new is begun.
+    Stop,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Send a message. Those of one session keep their order.
+    Send {
+        /// To whom.
+        session: SessionId,
+        /// The message.
+        message: ToNode,
+    },
+    /// Hand an entry to the log.
+    Append {
+        /// The entry's place, each one after the last.
+        seq: LogSeq,
+        /// The entry.
+        entry: Entry,
+    },
+    /// End a connection, after what was sent to it before. The engine has forgotten it already.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why; `None` after a goodbye.
+        failure: Option<Failure>,
+    },
+}
+
+/// Counts since the start, and what there is now.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// Commits applied.
+    pub commits: u64,
+    /// Commits refused.
+    pub commits_refused: u64,
+    /// Grants given.
+    pub grants: u64,
+    /// Recalls sent.
+    pub recalls: u64,
+    /// Objects sent to nodes that asked for them.
+    pub faults: u64,
+    /// Nodes and observers attached.
+    pub nodes: u64,
+    /// Objects.
+    pub objects: u64,
+    /// The length of all keys and slots.
+    pub object_bytes: u64,
+}
+
+/// The coordinator's state machine.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    /// The latest time that was told.
+    now: Duration,
+    stopping: bool,
+    state: State,
+    appended: LogSeq,
+    logged: LogSeq,
+    nodes: Nodes,
+    tokens: Tokens,
+    /// Locks that somebody waits for.
+    contended: BTreeSet<(ObjectId, GroupId)>,
+    /// Objects with locks that are free but were busy lately, and since when they are free.
+    cooling: VecDeque<(Duration, ObjectId)>,
+    /// Which nodes have to do with objects of ephemeral roots; each node has its part of it.
+    ephemeral: BTreeSet<(ObjectId, NodeSlot)>,
+    operations: Operations,
+    waits: Waits,
+    watches: Watches,
+    sweep: Sweep,
+    acks_due: Vec<NodeSlot>,
+    barriers_due: Vec<NodeSlot>,
+    totals: Totals,
+    out: Vec<Effect>,
+    /// Scratch, empty between events.
+    steps: Vec<Step>,
+}
+
+impl Engine {
+    /// An engine without any state.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let tokens = Tokens::new(settings.epoch);
+        Self {
+            settings,
+            now: Duration::ZERO,
+            stopping: false,
+            state: State::new(),
+            appended: LogSeq::default(),
+            logged: LogSeq::default(),
+            nodes: Nodes::default(),
+            tokens,
+            contended: BTreeSet::new(),
+            cooling: VecDeque::new(),
+            ephemeral: BTreeSet::new(),
+            operations: Operations::default(),
+            waits: Waits::default(),
+            watches: Watches::default(),
+            sweep: Sweep::default(),
+            acks_due: Vec::new(),
+            barriers_due: Vec::new(),
+            totals: Totals::default(),
+            out: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// Takes one event at `now` (since the start) and appends what is to be done.
+    pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        std::mem::swap(&mut self.out, effects);
+        match event {
+            Event::Message { session, message } => self.message(session, message),
+            Event::Attached { session, hello, secret } => self.attach(session, hello, secret),
+            Event::Detached { session } => {
+                if let Some(node) = self.nodes.of(session) {
+                    self.leave(node);
+                }
+            }
+            Event::Logged { seq } => self.logged = self.logged.max(seq),
+            Event::Stop => self.stop(),
+        }
+        self.run_operations();
+        std::mem::swap(&mut self.out, effects);
+    }
+
+    /// Ends a batch of events: appends the acknowledgements and barriers that are due, one for each session however many
+    /// commits there were.
+    pub fn flush(&mut self, effects: &mut Vec<Effect>) {
+        std::mem::swap(&mut self.out, effects);
+        for node in std::mem::take(&mut self.acks_due) {
+            self.acknowledge(node);
+        }
+        self.send_barriers();
+        self.cool();
+        self.sweep();
+        std::mem::swap(&mut self.out, effects);
+    }
+
+    /// Counts, for metrics.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            nodes: self.nodes.len() as u64,
+            objects: self.state.objects.len().into(),
+            object_bytes: self.state.object_bytes,
+            ..self.totals
+        }
+    }
+
+    fn message(&mut self, session: SessionId, message: ToCoordinator) {
+        // A closed session's last messages may still arrive: this is where they end.
+        let Some(node) = self.nodes.of(session) else { return };
+        let observer = self.nodes.get(node).is_some_and(|node| node.role == Role::Observer);
+        match message {
+            ToCoordinator::Commit(commit) => self.commit(node, commit, observer),
+            ToCoordinator::Hello(_) => self.violation(session, "a second Hello"),
+            ToCoordinator::Bye => self.bye(node),
+            ToCoordinator::Barrier { barrier } => self.barrier(node, barrier),
+            ToCoordinator::Status { request } => self.status(node, request),
+            ToCoordinator::Roots { request } => self.list_roots(node, request),
+            ToCoordinator::Locks { request } => self.list_locks(node, request),
+            ToCoordinator::Peek { request, root, key } => self.peek(node, request, root, &key),
+            ToCoordinator::Contains { request, root, key } => self.contains(node, request, root, &key),
+            ToCoordinator::Keys {
+                request,
+                root,
+                after,
+                limit,
+            } => self.list_keys(node, request, root, after.as_deref(), limit),
+            ToCoordinator::Watch {
+                request,
+                watch,
+                target,
+                with_writes,
+            } => self.watch(node, request, watch, target, with_writes),
+            ToCoordinator::Unwatch { watch } => self.unwatch(node, watch),
+            message if observer => self.refuse_observer(node, &message),
+            message => self.node_message(node, message),
+        }
+    }
+
+    /// What only nodes may send.
+    fn node_message(&mut self, node: NodeSlot, message: ToCoordinator) {
+        match message {
+            ToCoordinator::Acquire {
+                request,
+                object,
+                group,
+                mode,
+                want_record,
+            } => self.acquire(node, request, object, group, mode, want_record),
+            ToCoordinator::Release {
+                object,
+                group,
+                token,
+                keep_read,
+            } => self.release(node, object, group, token, keep_read),
+            ToCoordinator::Withdraw { request, object, group } => self.withdraw(node, request, object, group),
+            ToCoordinator::Forget { object } => self.forget(node, object),
+            ToCoordinator::Refetch { request, object } => self.refetch(node, request, object),
+            ToCoordinator::Fetch {
+                request,
+                root,
+                key,
+                create,
+            } => self.fetch(node, request, root, key, create),
+            ToCoordinator::OpenRoot {
+                request,
+                name,
+                key,
+                type_description,
+                options,
+            } => self.open_root(node, request, &name, &key, &type_description, options),
+            ToCoordinator::Insert {
+                request,
+                root,
+                key,
+                writes,
+            } => self.insert(node, request, root, key, writes),
+            ToCoordinator::Remove {
+                request,
+                root,
+                key,
+                everywhere,
+            } => self.remove(node, request, root, key, everywhere),
+            ToCoordinator::Rename {
+                request,
+                root,
+                from,
+                to,
+            } => self.rename(node, request, root, from, to),
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        let nodes: Vec<_> = self.nodes.iter().map(|(slot, _)| slot).collect();
+        for node in nodes {
+            self.answer(node, ToNode::Stopping);
+        }
+    }
+
+    /// Carries a decided entry out and hands it to the log.
+    fn append(&mut self, entry: Entry) {
+        self.state.apply(&entry).expect("what was decided can be carried out");
+        self.appended = self.appended.next();
+        self.out.push(Effect::Append {
+            seq: self.appended,
+            entry,
+        });
+    }
+
+    /// Sends to a node that may have left.
+    fn send(&mut self, node: NodeSlot, message: ToNode) {
+        if let Some(session) = self.nodes.session(node) {
+            self.out.push(Effect::Send { session, message });
+        }
+    }
+
+    /// Sends what must not overtake an acknowledgement: a record names the commits that are part of it, and no sum may
+    /// count one twice.
+    fn answer(&mut self, node: NodeSlot, message: ToNode) {
+        self.acknowledge(node);
+        self.send(node, message);
+    }
+
+    fn acknowledge(&mut self, slot: NodeSlot) {
+        let Some(node) = self.nodes.get_mut(slot) else { return };
+        if std::mem::take(&mut node.ack_due) {
+            let applied = self.applied(slot);
+            self.send(slot, ToNode::Ack { applied });
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Who is attached: sessions (connections) and nodes (what lives longer than a connection, once nodes can come back).
+
+use super::barrier::WaitId;
+use super::operations::OperationId;
+use super::schema::at_most;
+use super::{Effect, Engine, Entry, SessionId};
+use kiln_protocol::limits::NAME_BYTES_MAX;
+use kiln_protocol::message::{Hello, Role, WatchTarget};
+use kiln_protocol::{BarrierId, CommitSeq, Failure, Incarnation, ObjectId, PROTOCOL_VERSION, Secret, ToNode, WatchId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Attached nodes and observers, whatever the settings say: slots have 16 bits.
+const ATTACHED_MAX: usize = 1 << 15;
+/// Slots of nodes that left, before they are swept at once.
+const LEFT_MAX: usize = 1 << 14;
+
+/// A node's place in the table of nodes. Given again only after nothing refers to it any more.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct NodeSlot(u16);
+
+impl NodeSlot {
+    /// No node.
+    pub(super) const NONE: Self = Self(u16::MAX);
+    /// The lowest.
+    pub(super) const FIRST: Self = Self(0);
+
+    #[cfg(test)]
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+}
+
+/// An attached node or observer.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) incarnation: Incarnation,
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) attached: Duration,
+    /// Where it is reached now.
+    session: SessionId,
+    /// Objects it holds.
+    pub(super) interest: u64,
+    /// Grants it holds.
+    pub(super) grants: u64,
+    /// What it asked for and has no answer to.
+    pub(super) requests: usize,
+    /// Commits were decided since its last `Ack`.
+    pub(super) ack_due: bool,
+    /// Waits that its next barrier ends.
+    pub(super) barrier_due: Vec<WaitId>,
+    /// Barriers in its stream, and the waits that each ends.
+    pub(super) barriers: VecDeque<(BarrierId, Vec<WaitId>)>,
+    pub(super) watches: BTreeMap<WatchId, WatchTarget>,
+    pub(super) operations: BTreeSet<OperationId>,
+    /// Objects of ephemeral roots that it had to do with.
+    pub(super) ephemeral: BTreeSet<ObjectId>,
+}
+
+/// One connection.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    id: SessionId,
+    node: NodeSlot,
+}
+
+/// All nodes and sessions.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    slots: Vec<Option<Box<Node>>>,
+    free: Vec<NodeSlot>,
+    /// Slots of nodes that left, to which objects may still refer.
+    pub(super) left: Vec<NodeSlot>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// The session that spoke last: messages come in batches.
+    recent: Option<Session>,
+    attached: usize,
+}
+
+impl Nodes {
+    pub(super) fn get(&self, node: NodeSlot) -> Option<&Node> {
+        self.slots.get(usize::from(node.0))?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, node: NodeSlot) -> Option<&mut Node> {
+        self.slots.get_mut(usize::from(node.0))?.as_deref_mut()
+    }
+
+    pub(super) fn is_attached(&self, node: NodeSlot) -> bool {
+        self.get(node).is_some()
+    }
+
+    /// The session of an attached node.
+    pub(super) fn session(&self, node: NodeSlot) -> Option<SessionId> {
+        self.get(node).map(|node| node.session)
+    }
+
+    /// The node behind a session; `None` for one that is closed.
+    pub(super) fn of(&mut self, session: SessionId) -> Option<NodeSlot> {
+        if let Some(recent) = self.recent
+            && recent.id == session
+        {
+            return Some(recent.node);
+        }
+        self.recent = self.sessions.get(&session).copied();
+        self.recent.map(|session| session.node)
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.attached
+    }
+
+    /// Attached nodes and observers, in the order of their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeSlot, &Node)> {
+        (0..u16::MAX)
+            .zip(&self.slots)
+            .filter_map(|(slot, node)| Some((NodeSlot(slot), node.as_deref()?)))
+    }
+
+    fn insert(&mut self, node: Node) -> NodeSlot {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            let slot =
+                u16::try_from(self.slots.len()).expect("slots of nodes that left are swept before there are none");
+            self.slots.push(None);
+            NodeSlot(slot)
+        });
+        let id = node.session;
+        self.sessions.insert(id, Session { id, node: slot });
+        self.slots[usize::from(slot.0)] = Some(Box::new(node));
+        self.attached += 1;
+        slot
+    }
+
+    fn remove(&mut self, slot: NodeSlot) -> Option<Box<Node>> {
+        let node = self.slots.get_mut(usize::from(slot.0))?.take()?;
+        self.sessions.remove(&node.session);
+        self.recent = None;
+        self.attached -= 1;
+        if node.role == Role::Observer {
+            self.free.push(slot);
+        } else {
+            self.left.push(slot);
+        }
+        Some(node)
+    }
+
+    /// Slots to which nothing refers any more.
+    pub(super) fn reuse(&mut self, slots: &[NodeSlot]) {
+        self.left.retain(|slot| !slots.contains(slot));
+        self.free.extend_from_slice(slots);
+    }
+}
+
+impl Engine {
+    /// [`super::Event::Attached`].
+    pub(super) fn attach(&mut self, session: SessionId, hello: Hello, secret: Secret) {
+        if self.nodes.of(session).is_some() {
+            return self.violation(session, "a second Hello");
+        }
+        if let Err(failure) = self.check_hello(&hello) {
+            let refused = ToNode::Refused {
+                failure: failure.clone(),
+            };
+            self.out.push(Effect::Send {
+                session,
+                message: refused,
+            });
+            self.out.push(Effect::Close {
+                session,
+                failure: Some(failure),
+            });
+            return;
+        }
+        if self.nodes.left.len() >= LEFT_MAX {
+            self.sweep_all();
+        }
+        let incarnation = self.state.next_incarnation();
+        self.append(Entry::Attached {
+            incarnation,
+            name: hello.name.clone(),
+        });
+        let slot = self.nodes.insert(Node {
+            incarnation,
+            name: hello.name,
+            role: hello.role,
+            attached: self.now,
+            session,
+            interest: 0,
+            grants: 0,
+            requests: 0,
+            ack_due: false,
+            barrier_due: Vec::new(),
+            barriers: VecDeque::new(),
+            watches: BTreeMap::new(),
+            operations: BTreeSet::new(),
+            ephemeral: BTreeSet::new(),
+        });
+        let welcome = ToNode::Welcome {
+            protocol: PROTOCOL_VERSION,
+            epoch: self.settings.epoch,
+            incarnation,
+            secret,
+        };
+        self.send(slot, welcome);
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<(), Failure> {
+        if hello.protocol != PROTOCOL_VERSION {
+            return Err(Failure::Protocol {
+                ours: PROTOCOL_VERSION,
+                theirs: hello.protocol,
+            });
+        }
+        if self.stopping {
+            return Err(Failure::Stopping);
+        }
+        at_most("the length of a node's name in bytes", hello.name.len(), NAME_BYTES_MAX)?;
+        let limit = self.settings.nodes_max.min(ATTACHED_MAX);
+        at_most("the number of attached nodes", self.nodes.len() + 1, limit)
+    }
+
+    /// A node is gone, or is told to go: everything it holds is free.
+    pub(super) fn leave(&mut self, slot: NodeSlot) {
+        self.acknowledge(slot);
+        let Some(node) = self.nodes.remove(slot) else { return };
+        self.append(Entry::Gone {
+            incarnation: node.incarnation,
+            applied: self.state.applied(node.incarnation),
+        });
+        for (watch, target) in &node.watches {
+            self.watches.remove(slot, *watch, target, &mut self.state);
+        }
+        let waits = node.barriers.into_iter().flat_map(|(_, waits)| waits);
+        for wait in waits.chain(node.barrier_due) {
+            self.passed(wait);
+        }
+        for operation in node.operations {
+            self.cancel(operation);
+        }
+        self.leave_queues(slot);
+        for object in node.ephemeral {
+            self.leave_object(slot, object);
+        }
+    }
+
+    /// Ends a connection that broke the protocol.
+    pub(super) fn violation(&mut self, session: SessionId, what: &str) {
+        if let Some(node) = self.nodes.of(session) {
+            self.leave(node);
+        }
+        self.out.push(Effect::Close {
+            session,
+            failure: Some(Failure::Violation { what: what.to_owned() }),
+        });
+    }
+
+    /// Ends a connection that said goodbye.
+    pub(super) fn bye(&mut self, node: NodeSlot) {
+        let Some(session) = self.nodes.session(node) else {
+            return;
+        };
+        self.leave(node);
+        self.out.push(Effect::Send {
+            session,
+            message: ToNode::Goodbye,
+        });
+        self.out.push(Effect::Close { session, failure: None });
+    }
+
+    /// The last commit of an attached node that was decided.
+    pub(super) fn applied(&self, node: NodeSlot) -> CommitSeq {
+        let node = self.nodes.get(node);
+        node.map_or_else(CommitSeq::default, |node| self.state.applied(node.incarnation))
+    }
+}

@@ -1,0 +1,146 @@
+//! All objects: a slab, and a hash index from ids to its slots.
+//!
+//! The slab is chunked, so that it never doubles or moves; the index is sharded, so that growing one never stalls the
+//! engine. The index is only looked up, never iterated: its order could not show.
+
+use super::object::Object;
+use hashbrown::HashTable;
+use kiln_protocol::ObjectId;
+
+const CHUNK_SLOTS: usize = 256;
+const SHARDS: usize = 256;
+const SHARD_SHIFT: u32 = 32;
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Objects, by id and by slot.
+#[derive(Debug)]
+pub(super) struct Objects {
+    chunks: Vec<Box<[Option<Object>]>>,
+    free: Vec<u32>,
+    used: u32,
+    index: Box<[HashTable<u32>]>,
+}
+
+/// Ids are given by the coordinator, so nobody can choose them to collide; a fixed hash will do.
+fn hash(id: ObjectId) -> u64 {
+    let product = u128::from(id.to_bits()) * u128::from(MULTIPLIER);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of the product are folded into one"
+    )]
+    let folded = (product as u64) ^ ((product >> u64::BITS) as u64);
+    folded.wrapping_mul(MULTIPLIER).rotate_left(SHARD_SHIFT) ^ folded
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a byte of the hash")]
+const fn shard(hash: u64) -> usize {
+    (hash >> SHARD_SHIFT) as usize % SHARDS
+}
+
+const fn split(slot: u32) -> (usize, usize) {
+    (slot as usize / CHUNK_SLOTS, slot as usize % CHUNK_SLOTS)
+}
+
+impl Objects {
+    pub(super) fn new() -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: Vec::new(),
+            used: 0,
+            index: (0..SHARDS).map(|_| HashTable::new()).collect(),
+        }
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> u32 {
+        self.used - self.free_len()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are no more free slots than slots")]
+    const fn free_len(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    /// The slot of an object.
+    pub(super) fn find(&self, id: ObjectId) -> Option<u32> {
+        let hash = hash(id);
+        let found = self.index[shard(hash)].find(hash, |slot| self.slot(*slot).is_some_and(|object| object.id == id));
+        found.copied()
+    }
+
+    fn slot(&self, slot: u32) -> Option<&Object> {
+        let (chunk, at) = split(slot);
+        self.chunks.get(chunk)?[at].as_ref()
+    }
+
+    /// The object in a slot that [`Objects::find`] or a key index gave.
+    pub(super) fn at(&self, slot: u32) -> &Object {
+        self.slot(slot).expect("a slot in use")
+    }
+
+    /// The object in a slot that [`Objects::find`] or a key index gave.
+    pub(super) fn at_mut(&mut self, slot: u32) -> &mut Object {
+        let (chunk, at) = split(slot);
+        self.chunks[chunk][at].as_mut().expect("a slot in use")
+    }
+
+    /// Looks an object up.
+    pub(super) fn get_mut(&mut self, id: ObjectId) -> Option<&mut Object> {
+        self.find(id).map(|slot| self.at_mut(slot))
+    }
+
+    /// Looks an object up.
+    pub(super) fn get(&self, id: ObjectId) -> Option<&Object> {
+        self.find(id).map(|slot| self.at(slot))
+    }
+
+    /// Adds an object whose id is new. Returns its slot; `None` when there are four thousand million already.
+    pub(super) fn insert(&mut self, object: Object) -> Option<u32> {
+        let slot = if let Some(slot) = self.free.pop() {
+            slot
+        } else {
+            let slot = self.used;
+            self.used = self.used.checked_add(1)?;
+            if split(slot).0 == self.chunks.len() {
+                self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
+            }
+            slot
+        };
+        let hash = hash(object.id);
+        let (chunk, at) = split(slot);
+        self.chunks[chunk][at] = Some(object);
+        let chunks = &self.chunks;
+        self.index[shard(hash)].insert_unique(hash, slot, |slot| {
+            let (chunk, at) = split(*slot);
+            chunks[chunk][at].as_ref().map_or(0, |object| self::hash(object.id))
+        });
+        Some(slot)
+    }
+
+    /// Takes an object out of its slot.
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Object> {
+        let (chunk, at) = split(slot);
+        let object = self.chunks.get_mut(chunk)?[at].take()?;
+        let hash = hash(object.id);
+        if let Ok(entry) = self.index[shard(hash)].find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        self.free.push(slot);
+        Some(object)
+    }
+
+    /// How many steps a walk over all objects takes.
+    pub(super) const fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The objects of one step of such a walk.
+    pub(super) fn chunk(&self, chunk: usize) -> impl Iterator<Item = &Object> {
+        self.chunks.get(chunk).into_iter().flatten().flatten()
+    }
+
+    /// The objects of one step of such a walk.
+    pub(super) fn chunk_mut(&mut self, chunk: usize) -> impl Iterator<Item = &mut Object> {
+        self.chunks.get_mut(chunk).into_iter().flatten().flatten()
+    }
+}

@@ -1,0 +1,334 @@
+//! Insert, remove and rename: each takes every lock of the object first, so that no node writes to it meanwhile.
+//!
+//! An operation waits in the queue of each lock like a node, one group after the other, ascending. The node holders are
+//! recalled, flush and release; then the operation acts in one step and is over. While it waited its key may have come to
+//! mean another object: then it begins again with that one.
+
+use super::barrier::Awaited;
+use super::lock::{Party, Waiter};
+use super::nodes::NodeSlot;
+use super::schema::at_most;
+use super::{Engine, Entry};
+use bytes::Bytes;
+use kiln_protocol::limits::KEY_BYTES_MAX;
+use kiln_protocol::message::{Change, Mode};
+use kiln_protocol::{Failure, GroupId, ObjectId, RequestId, RootId, ToNode};
+use std::collections::{BTreeMap, VecDeque};
+
+/// One operation under way.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct OperationId(u64);
+
+/// What is to be done once all locks are taken.
+#[derive(Clone, Debug)]
+enum Act {
+    Insert { writes: Bytes },
+    Remove { everywhere: bool },
+    Rename { to: Bytes },
+}
+
+#[derive(Debug)]
+struct Operation {
+    node: NodeSlot,
+    request: RequestId,
+    root: RootId,
+    key: Bytes,
+    act: Act,
+    /// The object whose locks are being taken.
+    object: Option<ObjectId>,
+    /// How many of them it has asked for.
+    asked: usize,
+}
+
+/// All operations under way.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    operations: BTreeMap<OperationId, Operation>,
+    last: OperationId,
+    /// Those that something happened to.
+    awake: VecDeque<OperationId>,
+}
+
+impl Operations {
+    /// Lets an operation look at its state again.
+    pub(super) fn wake(&mut self, operation: OperationId) {
+        self.awake.push_back(operation);
+    }
+}
+
+impl Engine {
+    pub(super) fn insert(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: Bytes, writes: Bytes) {
+        match self.check_create(root, &key, &writes) {
+            Ok(()) => self.begin(node, request, root, key, Act::Insert { writes }),
+            Err(failure) => self.fail(node, request, failure),
+        }
+    }
+
+    pub(super) fn remove(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: Bytes, everywhere: bool) {
+        self.begin(node, request, root, key, Act::Remove { everywhere });
+    }
+
+    pub(super) fn rename(&mut self, node: NodeSlot, request: RequestId, root: RootId, from: Bytes, to: Bytes) {
+        match at_most("the length of a key in bytes", to.len(), KEY_BYTES_MAX) {
+            Ok(()) => self.begin(node, request, root, from, Act::Rename { to }),
+            Err(failure) => self.fail(node, request, failure),
+        }
+    }
+
+    fn begin(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: Bytes, act: Act) {
+        let checked = self.check_request(node).and_then(|()| self.look_up(root, &key));
+        if let Err(failure) = checked {
+            return self.fail(node, request, failure);
+        }
+        let id = OperationId(self.operations.last.0 + 1);
+        self.operations.last = id;
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.requests += 1;
+            node.operations.insert(id);
+        }
+        let operation = Operation {
+            node,
+            request,
+            root,
+            key,
+            act,
+            object: None,
+            asked: 0,
+        };
+        self.operations.operations.insert(id, operation);
+        self.operations.wake(id);
+    }
+
+    /// Lets every operation proceed that can.
+    pub(super) fn run_operations(&mut self) {
+        while let Some(id) = self.operations.awake.pop_front() {
+            self.proceed(id);
+        }
+    }
+
+    fn proceed(&mut self, id: OperationId) {
+        let Some(operation) = self.operations.operations.get(&id) else {
+            return;
+        };
+        let (root, taking) = (operation.root, operation.object);
+        let target = self.look_up(root, &operation.key).ok().flatten();
+        let object = target.map(|slot| self.state.objects.at(slot).id);
+        if taking.is_some() && taking != object {
+            self.give_up_locks(id);
+        }
+        let Some(slot) = target else {
+            return self.act_on_nothing(id);
+        };
+        if let Some(operation) = self.operations.operations.get_mut(&id) {
+            operation.object = object;
+        }
+        if self.take_locks(id, slot) {
+            self.act(id, slot);
+        }
+    }
+
+    /// Asks for the next locks. Returns whether the operation has all.
+    fn take_locks(&mut self, id: OperationId, slot: u32) -> bool {
+        let groups = self.state.type_of(self.state.objects.at(slot)).groups();
+        for (at, group) in groups.enumerate() {
+            let Some(operation) = self.operations.operations.get_mut(&id) else {
+                return false;
+            };
+            if at == operation.asked {
+                operation.asked += 1;
+                let waiter = Waiter {
+                    party: Party::Operation(id),
+                    mode: Mode::Write,
+                    request: RequestId::default(),
+                    want_record: false,
+                    since: self.now,
+                };
+                self.state.objects.at_mut(slot).locks.lock(group).request(waiter);
+                self.settle(slot, group);
+            }
+            let holders = self.state.objects.at_mut(slot).locks.lock(group).holders();
+            if !holders.iter().any(|holder| holder.party == Party::Operation(id)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives back the locks of an operation, and its places in queues.
+    fn give_up_locks(&mut self, id: OperationId) {
+        let Some(operation) = self.operations.operations.get_mut(&id) else {
+            return;
+        };
+        let asked = std::mem::take(&mut operation.asked);
+        let Some(object) = operation.object.take() else { return };
+        let Some(slot) = self.state.objects.find(object) else {
+            return;
+        };
+        for group in (0..=u8::MAX).take(asked).map(GroupId::from_bits) {
+            self.state
+                .objects
+                .at_mut(slot)
+                .locks
+                .lock(group)
+                .drop_party(Party::Operation(id));
+            self.settle(slot, group);
+        }
+        self.remove_if_unused(slot);
+    }
+
+    /// Drops an operation whose node left.
+    pub(super) fn cancel(&mut self, id: OperationId) {
+        self.give_up_locks(id);
+        self.operations.operations.remove(&id);
+    }
+
+    fn finish(&mut self, id: OperationId) -> Option<Operation> {
+        let operation = self.operations.operations.remove(&id)?;
+        if let Some(node) = self.nodes.get_mut(operation.node) {
+            node.requests -= 1;
+            node.operations.remove(&id);
+        }
+        Some(operation)
+    }
+
+    fn act_on_nothing(&mut self, id: OperationId) {
+        let Some(Operation {
+            node,
+            request,
+            root,
+            key,
+            act,
+            ..
+        }) = self.finish(id)
+        else {
+            return;
+        };
+        match act {
+            Act::Insert { writes } => self.insert_now(node, request, root, key, writes),
+            Act::Rename { .. } => self.answer(node, ToNode::Done { request, yes: false }),
+            Act::Remove { everywhere: false } => self.answer(node, ToNode::Done { request, yes: false }),
+            Act::Remove { everywhere: true } => {
+                // Another node may have removed it just now, and a third may show it still.
+                let others: Vec<_> = self
+                    .nodes
+                    .iter()
+                    .map(|(other, _)| other)
+                    .filter(|other| *other != node)
+                    .collect();
+                self.wait_for(node, &others, Awaited::Removal(request, false));
+            }
+        }
+    }
+
+    fn act(&mut self, id: OperationId, slot: u32) {
+        if let Some(operation) = self.operations.operations.get(&id)
+            && let Act::Rename { to } = &operation.act
+        {
+            let to = to.clone();
+            let answer = self.rename_now(id, slot, to);
+            self.give_up_locks(id);
+            if let Some(Operation { node, .. }) = self.finish(id) {
+                self.answer(node, answer);
+            }
+            return;
+        }
+        let Some(operation) = self.finish(id) else { return };
+        let (node, request) = (operation.node, operation.request);
+        match operation.act {
+            Act::Insert { writes } => {
+                self.destroy(slot, Some(node));
+                self.insert_now(node, request, operation.root, operation.key, writes);
+            }
+            Act::Remove { everywhere } => {
+                let mut others = self.destroy(slot, Some(node));
+                others.retain(|other| everywhere && *other != node);
+                self.wait_for(node, &others, Awaited::Removal(request, true));
+            }
+            Act::Rename { .. } => {}
+        }
+    }
+
+    /// The checks of an insert may have been a while ago.
+    fn insert_now(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: Bytes, writes: Bytes) {
+        match self.check_create(root, &key, &writes) {
+            Ok(()) => self.create(node, request, root, key, writes),
+            Err(failure) => self.fail(node, request, failure),
+        }
+    }
+
+    fn rename_now(&mut self, id: OperationId, slot: u32, to: Bytes) -> ToNode {
+        let Some(operation) = self.operations.operations.get(&id) else {
+            return ToNode::Stopping;
+        };
+        let (node, request, root) = (operation.node, operation.request, operation.root);
+        if operation.key == to {
+            return ToNode::Done { request, yes: true };
+        }
+        if let Ok(Some(_)) = self.look_up(root, &to) {
+            return ToNode::Failed {
+                request,
+                failure: Failure::KeyTaken,
+            };
+        }
+        let object = self.state.objects.at(slot).id;
+        let notice = self.notice(Some(node), slot);
+        self.append(Entry::Renamed {
+            object,
+            key: to.clone(),
+        });
+        let interested = self.state.objects.at(slot).interest.as_slice().to_vec();
+        for other in interested {
+            let renamed = ToNode::Renamed {
+                object,
+                key: to.clone(),
+            };
+            self.answer(other, renamed);
+        }
+        self.notify(notice, &Change::Renamed { to });
+        ToNode::Done { request, yes: true }
+    }
+
+    /// Destroys an object: whoever holds it is told, whoever waits for its locks fails (S10). Returns the nodes that
+    /// held it.
+    pub(super) fn destroy(&mut self, slot: u32, by: Option<NodeSlot>) -> Vec<NodeSlot> {
+        let object = self.state.objects.at_mut(slot);
+        let id = object.id;
+        let interested = object.interest.as_slice().to_vec();
+        let locks = object.locks.used();
+        let notice = self.notice(by, slot);
+        self.watches.end_object(id, &mut self.nodes);
+        self.append(Entry::Removed { object: id });
+        self.forget_ephemeral(id);
+        for node in &interested {
+            if let Some(node) = self.nodes.get_mut(*node) {
+                node.interest -= 1;
+            }
+            self.answer(*node, ToNode::Destroyed { object: id });
+        }
+        self.notify(notice, &Change::Removed);
+        for (group, mut lock) in locks {
+            self.contended.remove(&(id, group));
+            for holder in lock.holders() {
+                if let Party::Node(node) = holder.party {
+                    self.count_grants(node, 1);
+                }
+            }
+            for waiter in lock.take_waiters() {
+                match waiter.party {
+                    Party::Operation(operation) => self.operations.wake(operation),
+                    Party::Node(node) => {
+                        self.count_requests(node, 1);
+                        let failed = ToNode::LockFailed {
+                            request: waiter.request,
+                            object: id,
+                            group,
+                            failure: Failure::Destroyed { object: id },
+                        };
+                        self.answer(node, failed);
+                    }
+                }
+            }
+        }
+        interested
+    }
+}
