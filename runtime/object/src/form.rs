@@ -1,0 +1,294 @@
+//! The forms in which a value is kept: in the table itself, as text, as bytes, or as one archive.
+
+use crate::scalar::Scalar;
+use crate::value::{BadValue, Restore, Slot, Stored, Value};
+use kiln_heap::{Archivable, ArchiveType, ArchivedBuf, BlockKind, MapRef, SlotKind};
+use kiln_protocol::limits::RECORD_BYTES_MAX;
+use kiln_protocol::schema::FieldKind;
+use std::fmt;
+
+/// How values of type `T` are kept, as a field of their own and as the values of a map.
+pub trait Form<T>: Send + Sync + 'static {
+    /// What reading in place gives.
+    type View<'a>;
+    /// How the protocol sees such a field.
+    const KIND: FieldKind;
+
+    /// How the heap keeps such a field.
+    fn slot_kind() -> SlotKind;
+    /// The value as a slot takes it.
+    ///
+    /// # Errors
+    /// When it cannot be archived or is longer than a field may be.
+    fn store(value: &T) -> Result<Stored, BadValue>;
+    /// A copy of the value in a slot.
+    fn load(slot: Slot<'_>) -> T;
+    /// The value in a slot, in place.
+    fn view<'a>(slot: Slot<'a>) -> Self::View<'a>;
+
+    /// How the heap keeps a map with such values.
+    fn map_kind() -> SlotKind;
+    /// The value as an entry of a map takes it.
+    ///
+    /// # Errors
+    /// When it cannot be archived or is longer than an entry may be.
+    fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue>;
+    /// A copy of the value of an entry.
+    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T>;
+    /// The value of an entry, in place.
+    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<Self::View<'a>>;
+    /// The entries in the order of their keys, in place.
+    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], Self::View<'a>)>;
+}
+
+/// Eight bytes in the table itself.
+pub enum ScalarForm {}
+
+impl<T: Scalar + Value> Form<T> for ScalarForm {
+    type View<'a> = T;
+    const KIND: FieldKind = FieldKind::Scalar;
+
+    fn slot_kind() -> SlotKind {
+        SlotKind::Scalar
+    }
+
+    fn store(value: &T) -> Result<Stored, BadValue> {
+        Ok(Stored::Scalar(value.into_slot()))
+    }
+
+    fn load(slot: Slot<'_>) -> T {
+        T::from_slot(slot.scalar())
+    }
+
+    fn view<'a>(slot: Slot<'a>) -> T {
+        T::from_slot(slot.scalar())
+    }
+
+    fn map_kind() -> SlotKind {
+        ArchiveForm::archive_map::<T>()
+    }
+
+    fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue> {
+        ArchiveForm::store_entry(value)
+    }
+
+    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T> {
+        ArchiveForm::load_entry(map, key)
+    }
+
+    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<T> {
+        ArchiveForm::load_entry(map, key)
+    }
+
+    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], T)> {
+        map.iter_archived::<T>().map(|(key, value)| (key, T::restore(value)))
+    }
+}
+
+/// A block of UTF-8.
+pub enum TextForm {}
+
+impl Form<String> for TextForm {
+    type View<'a> = &'a str;
+    const KIND: FieldKind = FieldKind::Block;
+
+    fn slot_kind() -> SlotKind {
+        SlotKind::Text
+    }
+
+    fn store(value: &String) -> Result<Stored, BadValue> {
+        Self::store_entry(value).map(Stored::Block)
+    }
+
+    fn load(slot: Slot<'_>) -> String {
+        slot.text().to_owned()
+    }
+
+    fn view<'a>(slot: Slot<'a>) -> &'a str {
+        slot.text()
+    }
+
+    fn map_kind() -> SlotKind {
+        SlotKind::Map(BlockKind::Text)
+    }
+
+    fn store_entry(value: &String) -> Result<ArchivedBuf, BadValue> {
+        bounded(value.len())?;
+        Ok(ArchivedBuf::text(value))
+    }
+
+    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<String> {
+        map.get_text(key).map(str::to_owned)
+    }
+
+    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<&'a str> {
+        map.get_text(key)
+    }
+
+    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], &'a str)> {
+        map.iter_text()
+    }
+}
+
+/// A block of bytes.
+pub enum BytesForm {}
+
+impl Form<Vec<u8>> for BytesForm {
+    type View<'a> = &'a [u8];
+    const KIND: FieldKind = FieldKind::Block;
+
+    fn slot_kind() -> SlotKind {
+        SlotKind::Bytes
+    }
+
+    fn store(value: &Vec<u8>) -> Result<Stored, BadValue> {
+        Self::store_entry(value).map(Stored::Block)
+    }
+
+    fn load(slot: Slot<'_>) -> Vec<u8> {
+        slot.bytes().to_owned()
+    }
+
+    fn view<'a>(slot: Slot<'a>) -> &'a [u8] {
+        slot.bytes()
+    }
+
+    fn map_kind() -> SlotKind {
+        SlotKind::Map(BlockKind::Bytes)
+    }
+
+    fn store_entry(value: &Vec<u8>) -> Result<ArchivedBuf, BadValue> {
+        bounded(value.len())?;
+        Ok(ArchivedBuf::raw(value))
+    }
+
+    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<Vec<u8>> {
+        map.get_bytes(key).map(<[u8]>::to_vec)
+    }
+
+    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<&'a [u8]> {
+        map.get_bytes(key)
+    }
+
+    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        map.iter()
+    }
+}
+
+/// A block that is one rkyv archive.
+pub enum ArchiveForm {}
+
+impl ArchiveForm {
+    fn archive_map<T: Archivable>() -> SlotKind {
+        SlotKind::Map(BlockKind::Archive(ArchiveType::of::<T>()))
+    }
+}
+
+impl<T: Archivable + Restore> Form<T> for ArchiveForm {
+    type View<'a> = &'a T::Archived;
+    const KIND: FieldKind = FieldKind::Block;
+
+    fn slot_kind() -> SlotKind {
+        SlotKind::Archive(ArchiveType::of::<T>())
+    }
+
+    fn store(value: &T) -> Result<Stored, BadValue> {
+        Self::store_entry(value).map(Stored::Block)
+    }
+
+    fn load(slot: Slot<'_>) -> T {
+        T::restore(slot.archived::<T>())
+    }
+
+    fn view<'a>(slot: Slot<'a>) -> &'a T::Archived {
+        slot.archived::<T>()
+    }
+
+    fn map_kind() -> SlotKind {
+        Self::archive_map::<T>()
+    }
+
+    fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue> {
+        let archive = ArchivedBuf::new(value)?;
+        bounded(archive.bytes().len())?;
+        Ok(archive)
+    }
+
+    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T> {
+        map.get_archived::<T>(key).map(T::restore)
+    }
+
+    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<&'a T::Archived> {
+        map.get_archived::<T>(key)
+    }
+
+    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], &'a T::Archived)> {
+        map.iter_archived::<T>()
+    }
+}
+
+/// The form that [`Value::Form`] names; what a field has unless an attribute says otherwise.
+pub enum OwnForm {}
+
+impl<T: Value> Form<T> for OwnForm {
+    type View<'a> = <T::Form as Form<T>>::View<'a>;
+    const KIND: FieldKind = <T::Form as Form<T>>::KIND;
+
+    fn slot_kind() -> SlotKind {
+        T::Form::slot_kind()
+    }
+
+    fn store(value: &T) -> Result<Stored, BadValue> {
+        T::Form::store(value)
+    }
+
+    fn load(slot: Slot<'_>) -> T {
+        T::Form::load(slot)
+    }
+
+    fn view<'a>(slot: Slot<'a>) -> Self::View<'a> {
+        T::Form::view(slot)
+    }
+
+    fn map_kind() -> SlotKind {
+        T::Form::map_kind()
+    }
+
+    fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue> {
+        T::Form::store_entry(value)
+    }
+
+    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T> {
+        T::Form::load_entry(map, key)
+    }
+
+    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<Self::View<'a>> {
+        T::Form::view_entry(map, key)
+    }
+
+    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], Self::View<'a>)> {
+        T::Form::entries(map)
+    }
+}
+
+macro_rules! uninhabited_debug {
+    ($($form:ty)*) => { $(
+        impl fmt::Debug for $form {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match *self {}
+            }
+        }
+    )* };
+}
+
+uninhabited_debug!(ScalarForm TextForm BytesForm ArchiveForm OwnForm);
+
+const fn bounded(bytes: usize) -> Result<(), BadValue> {
+    if bytes > RECORD_BYTES_MAX {
+        return Err(BadValue::TooLong {
+            bytes,
+            max: RECORD_BYTES_MAX,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The typed layer over a real heap: what the derives write, guards, views, maps and nested structs.
+
+// The derives' output names `::kiln`.
+extern crate kiln_object as kiln;
+
+mod derive;
+mod stage;
