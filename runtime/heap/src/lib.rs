@@ -54,7 +54,7 @@ mod write;
 pub use archive::{Archivable, ArchiveError, ArchiveType, ArchivedBuf};
 pub use heap::{Heap, Options};
 pub use map::{ArchivedEntries, Entries, MapRef};
-pub use object::Object;
+pub use object::{Object, Prepared};
 pub use pin::Pinned;
 pub use probe::Probe;
 pub use shape::{BlockKind, Cause, Shape, ShapeError, SlotKind};

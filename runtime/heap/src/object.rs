@@ -1,7 +1,7 @@
 //! The cell of one object: a word that leads to its present table.
 #![expect(unsafe_code, reason = "reads, publishes and frees the tables that the word leads to")]
 
-use crate::cell::Word;
+use crate::cell::{Turn, Word};
 use crate::draft::{self, Draft};
 use crate::heap::Heap;
 use crate::pin::Pinned;
@@ -61,38 +61,77 @@ impl Object {
     /// # Errors
     /// Nothing was changed: the arena is full, bytes failed their check, or the shape has no such slot or group.
     pub fn apply(&self, writes: &[SlotWrite<'_>], versions: &[(u8, u64)]) -> Result<(), ApplyError> {
-        for &(group, _) in versions {
-            let group = usize::from(group);
-            if group >= self.shape.groups() {
-                return Err(ApplyError::BadGroup { group });
-            }
-        }
-        with_room(&self.heap, || self.try_apply(writes, versions))
+        self.check_groups(versions)?;
+        with_room(&self.heap, || {
+            let mut draft = Draft::new(self.heap.arena());
+            let (turn, unit) = self.make(&mut draft, writes, versions)?;
+            self.publish(turn, unit, draft);
+            Ok(())
+        })
     }
 
-    fn try_apply(&self, writes: &[SlotWrite<'_>], versions: &[(u8, u64)]) -> Result<(), ApplyError> {
+    /// As [`Object::apply`], but keeps the turn to write until [`Prepared::publish`]: for writes of several objects
+    /// that must all succeed. Every other writer of the object waits meanwhile, so prepare in ascending order of
+    /// something that all callers order by, and never the same object twice.
+    ///
+    /// # Errors
+    /// As [`Object::apply`].
+    pub fn prepare(&self, writes: &[SlotWrite<'_>], versions: &[(u8, u64)]) -> Result<Prepared<'_>, ApplyError> {
+        self.check_groups(versions)?;
+        with_room(&self.heap, || {
+            let mut draft = Draft::new(self.heap.arena());
+            let (turn, unit) = self.make(&mut draft, writes, versions)?;
+            Ok(Prepared {
+                object: self,
+                unit,
+                turn,
+                draft,
+            })
+        })
+    }
+
+    fn check_groups(&self, versions: &[(u8, u64)]) -> Result<(), ApplyError> {
+        let mut groups = versions.iter().map(|&(group, _)| usize::from(group));
+        match groups.find(|group| *group >= self.shape.groups()) {
+            Some(group) => Err(ApplyError::BadGroup { group }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the next table, and takes the turn to publish it.
+    #[inline]
+    fn make(
+        &self,
+        draft: &mut Draft<'_>,
+        writes: &[SlotWrite<'_>],
+        versions: &[(u8, u64)],
+    ) -> Result<(Turn<'_>, u32), ApplyError> {
         let (arena, layout) = (self.heap.arena(), self.shape.layout());
         // Whatever can be done before the turn is: it is held for the copy only.
-        let mut draft = Draft::new(arena);
-        let prepared = write::prepare(&mut draft, &self.shape, writes)?;
+        let pieces = write::prepare(draft, &self.shape, writes)?;
         let piece = draft.allocate(layout.bytes())?;
         let turn = self.word.turn();
         // SAFETY: invariant 1, and the turn: nobody else replaces the present table.
         let present = unsafe { Table::at(arena, turn.present(), layout) };
         // SAFETY: the piece was just taken, for this layout.
         let mut table = unsafe { NewTable::at(arena, piece, layout, Some(present)) };
-        write::fill(&mut draft, &mut table, writes, &prepared)?;
+        write::fill(draft, &mut table, writes, &pieces)?;
         for &(group, version) in versions {
             let is_set = table.set_version(group, version);
             debug_assert!(is_set, "the groups were checked");
         }
         let growth = draft.footprint() - piece.footprint() as i64;
         *table.footprint_mut() = present.footprint().saturating_add_signed(growth);
-        let replaced = turn.publish(piece.unit);
+        Ok((turn, piece.unit))
+    }
+
+    /// Publishes a table that was made of the present one or instead of it.
+    #[inline]
+    fn publish(&self, turn: Turn<'_>, unit: u32, draft: Draft<'_>) {
+        let replaced = turn.publish(unit);
         let retired = draft.finish();
         // SAFETY: the word does not lead to them any more, and did until now.
-        unsafe { self.heap.retire(layout.piece(replaced), retired) };
-        Ok(())
+        unsafe { self.heap.retire(self.shape.layout().piece(replaced), retired) };
     }
 
     /// Replaces the whole content, as [`Object::new`] would make it: all or nothing.
@@ -116,10 +155,7 @@ impl Object {
             for (slot, &kind) in (0..).zip(self.shape.slots()) {
                 write::retire_slot(&mut draft, kind, present.slot(slot).unwrap_or(0));
             }
-            let replaced = turn.publish(unit);
-            let retired = draft.finish();
-            // SAFETY: the word does not lead to them any more, and did until now.
-            unsafe { self.heap.retire(layout.piece(replaced), retired) };
+            self.publish(turn, unit, draft);
             Ok(())
         })
     }
@@ -170,6 +206,27 @@ impl Object {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.pin().footprint()
+    }
+}
+
+/// A write that is ready to be shown. Dropped without [`Prepared::publish`] it comes to nothing.
+///
+/// # Invariants
+/// 1. `unit` is a complete table of the object's shape, made from the present one, and a fresh piece of `draft`.
+/// 2. Fields are dropped in this order: the turn ends before the draft frees what nobody saw.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    object: &'a Object,
+    unit: u32,
+    turn: Turn<'a>,
+    draft: Draft<'a>,
+}
+
+impl Prepared<'_> {
+    /// Shows the write to readers, and lets the next writer have its turn.
+    #[inline]
+    pub fn publish(self) {
+        self.object.publish(self.turn, self.unit, self.draft);
     }
 }
 
@@ -234,12 +291,16 @@ fn check_whole(shape: &Shape, writes: &[SlotWrite<'_>], versions: &[u64]) -> Res
 }
 
 /// Tries again once, after making room.
+#[inline]
 fn with_room<T>(heap: &Heap, attempt: impl Fn() -> Result<T, ApplyError>) -> Result<T, ApplyError> {
     match attempt() {
-        Err(ApplyError::Full { .. }) => {
-            heap.reclaim();
-            attempt()
-        }
+        Err(ApplyError::Full { .. }) => after_reclaim(heap, &attempt),
         done => done,
     }
+}
+
+#[cold]
+fn after_reclaim<T>(heap: &Heap, attempt: &dyn Fn() -> Result<T, ApplyError>) -> Result<T, ApplyError> {
+    heap.reclaim();
+    attempt()
 }

@@ -49,7 +49,7 @@ impl<'a> Pinned<'a> {
     pub fn scalar(&self, slot: u16) -> u64 {
         debug_assert_eq!(
             self.object.shape().kind(slot),
-            Some(SlotKind::Scalar),
+            Some(&SlotKind::Scalar),
             "the kind of slot {slot}"
         );
         self.bits(slot)
@@ -121,7 +121,7 @@ impl<'a> Pinned<'a> {
             Some(SlotKind::Map(kind)) => {
                 let (root, count) = pair(self.bits(slot));
                 // SAFETY: invariant 1, and Object invariant 2: the map's values are of its kind.
-                unsafe { MapRef::new(self.object.heap().arena(), root, count, kind) }
+                unsafe { MapRef::new(self.object.heap().arena(), root, count, *kind) }
             }
             kind => wrong_kind(slot, kind, "a map"),
         }
@@ -187,7 +187,7 @@ impl fmt::Debug for Pinned<'_> {
 
 #[cold]
 #[track_caller]
-fn wrong_kind(slot: u16, kind: Option<SlotKind>, wanted: &str) -> ! {
+fn wrong_kind(slot: u16, kind: Option<&SlotKind>, wanted: &str) -> ! {
     match kind {
         Some(kind) => panic!("slot {slot} is {kind:?}, not {wanted}"),
         None => panic!("the shape has no slot {slot}"),

@@ -144,7 +144,7 @@ impl Shape {
     }
 
     #[inline]
-    pub(crate) fn kind(&self, slot: u16) -> Option<SlotKind> {
-        self.kinds.get(usize::from(slot)).copied()
+    pub(crate) fn kind(&self, slot: u16) -> Option<&SlotKind> {
+        self.kinds.get(usize::from(slot))
     }
 }

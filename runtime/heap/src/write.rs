@@ -139,18 +139,18 @@ impl From<Full> for ApplyError {
 }
 
 /// The blocks of writes, in their order; one of no length for a write that has none.
-pub(crate) type Prepared = SmallVec<[Piece; 4]>;
+pub(crate) type Pieces = SmallVec<[Piece; 4]>;
 
 const NO_PIECE: Piece = Piece { unit: 0, bytes: 0 };
 
 /// Checks all writes and copies their bytes into the arena.
-pub(crate) fn prepare(draft: &mut Draft<'_>, shape: &Shape, writes: &[SlotWrite<'_>]) -> Result<Prepared, ApplyError> {
-    let mut prepared = Prepared::new();
+pub(crate) fn prepare(draft: &mut Draft<'_>, shape: &Shape, writes: &[SlotWrite<'_>]) -> Result<Pieces, ApplyError> {
+    let mut pieces = Pieces::new();
     for write in writes {
         let slot = write.slot();
-        let kind = shape.kind(slot).ok_or(ApplyError::BadSlot { slot })?;
+        let kind = *shape.kind(slot).ok_or(ApplyError::BadSlot { slot })?;
         let block = |kind: SlotKind| kind.block().ok_or(ApplyError::BadSlot { slot });
-        prepared.push(match (*write, kind) {
+        pieces.push(match (*write, kind) {
             (SlotWrite::Scalar { .. } | SlotWrite::Add { .. }, SlotKind::Scalar)
             | (SlotWrite::MapRemove { .. } | SlotWrite::MapClear { .. }, SlotKind::Map(_)) => NO_PIECE,
             (SlotWrite::Block { bytes, .. }, kind) => copy(draft, slot, block(kind)?, bytes, &[], false)?,
@@ -172,7 +172,7 @@ pub(crate) fn prepare(draft: &mut Draft<'_>, shape: &Shape, writes: &[SlotWrite<
             _ => return Err(ApplyError::BadSlot { slot }),
         });
     }
-    Ok(prepared)
+    Ok(pieces)
 }
 
 const fn check_key(slot: u16, key: &[u8]) -> Result<&[u8], ApplyError> {
@@ -215,9 +215,9 @@ pub(crate) fn fill(
     draft: &mut Draft<'_>,
     table: &mut NewTable<'_>,
     writes: &[SlotWrite<'_>],
-    prepared: &[Piece],
+    pieces: &[Piece],
 ) -> Result<(), Full> {
-    for (write, &piece) in writes.iter().zip(prepared) {
+    for (write, &piece) in writes.iter().zip(pieces) {
         let Some(bits) = table.slot_mut(write.slot()) else {
             unreachable!("prepared writes are of slots that exist");
         };
