@@ -66,7 +66,9 @@ pub(crate) fn verify_server(
 ) -> Result<(), rustls::Error> {
     let name = ServerName::try_from(name)
         .map_err(|_invalid| rustls::Error::General(format!("`{name}` is neither a host name nor an IP address")))?;
-    verifier.verify_server_cert(&server.certificate, &[], &name, &[], now).map(drop)
+    verifier
+        .verify_server_cert(&server.certificate, &[], &name, &[], now)
+        .map(drop)
 }
 
 /// The server side of the handshake: TLS 1.3, our ALPN, a client certificate of our CA; no tickets and no early data,

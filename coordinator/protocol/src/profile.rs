@@ -183,7 +183,10 @@ pub fn split_address(address: &str) -> Result<(&str, u16), &'static str> {
 }
 
 fn wrong(key: &'static str, what: &'static str) -> ProfileError {
-    let meaning = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, meaning)| meaning);
+    let meaning = KEYS
+        .iter()
+        .find(|(name, _)| *name == key)
+        .map_or("", |(_, meaning)| meaning);
     ProfileError::Wrong { key, meaning, what }
 }
 

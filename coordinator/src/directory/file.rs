@@ -58,7 +58,11 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), DirectoryError> {
         Err(error) => return Err(DirectoryError::io("remove", &fresh)(error)),
     }
     let fill = || {
-        let mut file = File::options().write(true).create_new(true).mode(FILE_MODE).open(&fresh)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&fresh)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };

@@ -41,7 +41,10 @@ impl Directory {
         let ca_pair = match read_pair(&ca_paths.0, &ca_paths.1, CA_ADVICE)? {
             Some(pair) => pair,
             None => {
-                if let Some(orphan) = [&server_paths.0, &server_paths.1].into_iter().find(|path| path.exists()) {
+                if let Some(orphan) = [&server_paths.0, &server_paths.1]
+                    .into_iter()
+                    .find(|path| path.exists())
+                {
                     return Err(DirectoryError::Missing {
                         path: ca_paths.0,
                         beside: orphan.clone(),
@@ -66,7 +69,8 @@ impl Directory {
         let server = read_pair(&server_paths.0, &server_paths.1, SERVER_ADVICE)?;
         let server = match server {
             Some(pair) => {
-                let chain = tls::chain(&pair.certificate, &pair.key).map_err(corrupt(&server_paths.0, SERVER_ADVICE))?;
+                let chain =
+                    tls::chain(&pair.certificate, &pair.key).map_err(corrupt(&server_paths.0, SERVER_ADVICE))?;
                 let good = covers(&ca, &chain, &names, now).map_err(corrupt(&server_paths.0, SERVER_ADVICE))?;
                 good.then_some(chain)
             }
@@ -112,7 +116,9 @@ impl Directory {
                 });
             }
         }
-        let old = old.and_then(Result::ok).filter(|profile| still_good(profile, identity, now));
+        let old = old
+            .and_then(Result::ok)
+            .filter(|profile| still_good(profile, identity, now));
         let (certificate, key) = match &old {
             Some(profile) => (profile.certificate.clone(), profile.key.clone()),
             None => {

@@ -95,7 +95,13 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, permit: Owned
         Close::Refused("the coordinator's system gives no random bytes".into()).apply(&connection);
         return;
     };
-    let session = Session::new(node.clone(), peer, connection.clone(), stream, shared.tuning.output_bytes_max);
+    let session = Session::new(
+        node.clone(),
+        peer,
+        connection.clone(),
+        stream,
+        shared.tuning.output_bytes_max,
+    );
     let id = shared.core().attach(session, hello, secret);
     drop(permit);
 

@@ -234,8 +234,8 @@ impl Server {
     /// When it had ended by itself before.
     pub async fn stop(mut self, deadline: Duration) -> Result<Stopped, ServerError> {
         if let Some(stop) = self.stop.take() {
-            // When it has ended, `wait` says why.
-            drop(stop.send(deadline));
+            // Fails when it has ended: `wait` says why.
+            let _told = stop.send(deadline);
         }
         self.wait().await
     }

@@ -183,7 +183,9 @@ impl Session {
                     self.output.clear();
                 }
                 Poll::Ready(Err(error)) => {
-                    self.cut(Close::Violation(format!("the coordinator's half of the stream ended ({error})")));
+                    self.cut(Close::Violation(format!(
+                        "the coordinator's half of the stream ended ({error})"
+                    )));
                 }
                 Poll::Pending => {
                     if self.blocked.is_none() {
@@ -205,11 +207,20 @@ impl Session {
     }
 
     /// The task's look after the output. `last` is what it knows already.
-    pub(super) fn poll_output(&mut self, last: Option<Instant>, now: Instant, context: &mut Context<'_>) -> Poll<OutputState> {
+    pub(super) fn poll_output(
+        &mut self,
+        last: Option<Instant>,
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> Poll<OutputState> {
         self.remember(context);
         self.try_write(now, context);
         if let Some(since) = self.blocked {
-            return if last == Some(since) { Poll::Pending } else { Poll::Ready(OutputState::Blocked(since)) };
+            return if last == Some(since) {
+                Poll::Pending
+            } else {
+                Poll::Ready(OutputState::Blocked(since))
+            };
         }
         if let Some(close) = &self.end {
             return Poll::Ready(OutputState::Ended(close.clone()));

@@ -71,7 +71,9 @@ pub(super) fn endpoint(
         what: error.to_string(),
     })?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport())).max_incoming(handshakes_max);
+    server
+        .transport_config(Arc::new(transport()))
+        .max_incoming(handshakes_max);
 
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &keys.reset);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
