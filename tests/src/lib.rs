@@ -1,1 +1,17 @@
-//! TODO
+//! The harness of Kiln's tests: coordinators and nodes to test with, peers that misbehave, and patience with an end.
+//!
+//! Absent: the tests, which are in `cluster/`, `sim/`, `fuzz/` and `tidy/` beside this; `README.md` says what is where.
+
+pub mod coordinator;
+pub mod dropping;
+pub mod patience;
+pub mod peer;
+pub mod process;
+pub mod session;
+
+pub use coordinator::Coordinator;
+pub use dropping::{Dropped, drop_after};
+pub use patience::{PATIENCE, soon, until};
+pub use peer::Peer;
+pub use process::Process;
+pub use session::{Line, Session, SessionCounters};
