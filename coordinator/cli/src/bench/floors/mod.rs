@@ -1,0 +1,65 @@
+//! What the machine itself can do: the floors that budgets are held against, measured in the same run.
+
+mod disk;
+mod memory;
+mod quic;
+mod relay;
+
+pub(super) use memory::Keys;
+pub(super) use quic::serve_echo;
+pub(super) use relay::{serve_relay, serve_relay_client};
+
+use super::row::{Budget, Row, Run, Unit};
+
+pub(super) const QUIC_ECHO: &str = "quic_echo";
+pub(super) const QUIC_RELAY: &str = "quic_relay";
+pub(super) const DASHMAP_1K: &str = "dashmap_get_1k";
+pub(super) const DASHMAP_1M: &str = "dashmap_get_1m";
+pub(super) const EPOCH_PIN: &str = "epoch_pin_load";
+
+const fn floor(name: &'static str, what: &'static str, unit: Unit, run: Run) -> Row {
+    Row {
+        name,
+        what,
+        unit,
+        budget: Budget::None,
+        floor: None,
+        run,
+    }
+}
+
+pub(super) const ROWS: &[Row] = &[
+    floor(
+        QUIC_ECHO,
+        "floor: 64 bytes to another process and back over QUIC",
+        Unit::Micros,
+        |bench| Box::pin(quic::measure_echo(bench)),
+    ),
+    floor(
+        QUIC_RELAY,
+        "floor: 64 bytes to a third process through a second one, per hand-off",
+        Unit::Micros,
+        |bench| Box::pin(relay::measure_relay(bench)),
+    ),
+    floor(
+        "pwrite_fdatasync",
+        "floor: 4 KiB written and synced in the working directory",
+        Unit::Micros,
+        |bench| Box::pin(disk::measure(bench)),
+    ),
+    floor(
+        DASHMAP_1K,
+        "floor: a dashmap look-up among 1,000 strings",
+        Unit::Nanos,
+        |bench| Box::pin(memory::measure_dashmap(bench, memory::FEW_KEYS)),
+    ),
+    floor(
+        DASHMAP_1M,
+        "floor: a dashmap look-up among 1,000,000 strings",
+        Unit::Nanos,
+        |bench| Box::pin(memory::measure_dashmap(bench, bench.scaled(memory::MANY_KEYS))),
+    ),
+    floor(EPOCH_PIN, "floor: an epoch pin and one load", Unit::Nanos, |bench| {
+        Box::pin(memory::measure_pin(bench))
+    }),
+];
