@@ -1,1 +1,27 @@
-//! TODO
+//! Live Rust objects shared between the processes of a cluster.
+//!
+//! Put a derive on a type, run a coordinator, attach a runtime, and every process sees the same object. Reads are plain
+//! memory reads of the last version held; writes take a cluster-wide lock; only the fields that changed travel.
+//!
+//! Absent so far: leases and reconnecting (a lost connection ends the node with a clear error), durable storage (the
+//! coordinator keeps its state in memory), and work while the cluster is away.
+
+// The derive names this crate `::kiln`, also in here.
+extern crate self as kiln;
+
+mod api;
+mod driver;
+#[cfg(feature = "embedded")]
+mod embedded;
+
+pub use api::{
+    AccessError, AttachError, Away, Builder, Commit, CommitError, CommitTogether, Counter, DetachError, Event,
+    EventKind, Keys, Level, LockError, NamedGuard, NamedLock, NodeInfo, ReadGuard, Root, RootError, Runtime, Shared,
+    Stats, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
+};
+pub use kiln_engine::{Corrupt, Ended, State};
+pub use kiln_object::*;
+pub use kiln_protocol::message::Failure;
+pub use kiln_protocol::profile::{Profile, ProfileError};
+pub use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Version};
+pub use rkyv;

@@ -1,1 +1,30 @@
-//! TODO
+//! The engine of a Kiln runtime: the near cache, this node's side of every lock, the outbox, and unanswered requests.
+//!
+//! Tasks of the program and the driver share one [`Node`]. It decides and remembers; bytes to send wait in its
+//! [`Outbox`], and who must wait gets a [`Ticket`]. There is no I/O in here, no clock, no thread, no timer and no
+//! randomness: a simulator drives it as the real driver does.
+
+mod apply;
+mod binding;
+mod cache;
+mod entry;
+mod grant;
+mod lock;
+mod node;
+mod outbox;
+mod request;
+mod sync;
+mod ticket;
+mod watch;
+
+pub use apply::{Changed, CommitError};
+pub use binding::{BindError, Binding, GroupIndex, describe};
+pub use cache::{Cache, RootCache};
+pub use entry::{Corrupt, Entry, State};
+pub use grant::GrantCell;
+pub use lock::{Admission, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
+pub use node::{Ended, Figures, Node, Settings, Violation};
+pub use outbox::{CommitFailure, OutPart, Outbox, Outcome, Output, QueueError, Waiter};
+pub use request::{Answer, Found, KeysPage, RequestError};
+pub use ticket::{Ticket, Wait};
+pub use watch::{WATCH_EVENTS_MAX, WatchEvent, WatchQueue};

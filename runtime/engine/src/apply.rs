@@ -1,0 +1,454 @@
+//! What changes the heap: records, deltas, commits, and the way back when one fails.
+
+use crate::binding::{Encoded, GroupIndex, Tail, slot_writes};
+use crate::entry::{Entry, State};
+use crate::node::{Counters, Node};
+use crate::outbox::{OutPart, QueueError, Waiter};
+use crate::request::{Pending, RequestError};
+use kiln_heap::{ApplyError, Object, SlotWrite};
+use kiln_object::Change;
+use kiln_protocol::limits::{FRAME_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX};
+use kiln_protocol::message::{Commit, DeltaPart, Failure, Mode, Record};
+use kiln_protocol::{CommitSeq, GroupId, Incarnation, ObjectId, RootId, ToCoordinator, Token, Version};
+use smallvec::SmallVec;
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
+
+/// How many unused objects are evicted at most to make room for one write.
+const EVICTIONS_MAX: usize = 64;
+
+/// Why a commit was not made. Nothing of it happened.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CommitError {
+    /// The outbox is full: wait for space.
+    #[error("the outbox is full of commits that the coordinator has not acknowledged")]
+    OutboxFull,
+    /// The node is no longer attached.
+    #[error("the connection to the coordinator is closed")]
+    Disconnected,
+    /// The object was removed.
+    #[error("object {object} was removed from the cluster")]
+    Destroyed {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The heap has no room, even after everything unused was evicted.
+    #[error("the heap has no room for {needed_bytes} more bytes")]
+    ArenaFull {
+        /// How much room is needed.
+        needed_bytes: usize,
+    },
+    /// The commit is larger than allowed.
+    #[error("the commit has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A slot does not take its write: a defect of the typed layer.
+    #[error("field `{field}` of object {object} cannot be written: {cause}")]
+    BadWrite {
+        /// The object.
+        object: ObjectId,
+        /// The field.
+        field: &'static str,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// What a commit changes in one object. The caller holds the write locks of the groups of the changed slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'a> {
+    /// The object.
+    pub entry: &'a Arc<Entry>,
+    /// Its changes.
+    pub changes: &'a [Change],
+}
+
+struct Prepared<'a> {
+    entry: &'a Arc<Entry>,
+    writes: SmallVec<[SlotWrite<'a>; 4]>,
+    versions: SmallVec<[(GroupIndex, u64); 2]>,
+}
+
+impl Node {
+    /// Makes a record's object resident. The one that is resident already wins, unless it is stale.
+    pub(crate) fn admit(&self, root: RootId, key: &[u8], record: &Record) -> Result<Arc<Entry>, RequestError> {
+        let forget = || self.outbox.send(&ToCoordinator::Forget { object: record.object });
+        if let Some(entry) = self.cache.get(record.object) {
+            if entry.state() == State::Stale {
+                self.install(&entry, record);
+            }
+            return Ok(entry);
+        }
+        let Some(root) = self.cache.root(root) else {
+            forget();
+            return Err(RequestError::BadRecord("its root is not open here".to_owned()));
+        };
+        let mut tail = Tail::default();
+        let made = self.read_record(&root.binding, record, &mut tail, |writes, versions| {
+            Object::new(&self.heap, &root.binding.shape, writes, versions)
+        });
+        let (object, corrupt) = made.inspect_err(|_| forget())?;
+        let entry = Arc::new(Entry::new(
+            record.object,
+            root.id,
+            key,
+            object,
+            Arc::clone(&root.binding),
+        ));
+        for slot in corrupt {
+            entry.mark_corrupt(slot, None);
+        }
+        // Commits of this node that the record lacks: made before an eviction, not yet acknowledged.
+        self.outbox.with_unacknowledged(record.applied, |missing| {
+            for (_, commit) in missing {
+                self.replay(&entry, commit);
+            }
+            self.cache.insert(&root, &entry);
+        });
+        Ok(entry)
+    }
+
+    /// Replaces a stale copy by a record, with this node's unacknowledged commits on top.
+    pub(crate) fn install(&self, entry: &Arc<Entry>, record: &Record) {
+        self.outbox.with_unacknowledged(record.applied, |missing| {
+            let mut tail = Tail::default();
+            let replaced = self.read_record(&entry.binding, record, &mut tail, |writes, versions| {
+                entry.object.replace(writes, versions)
+            });
+            let Ok(((), corrupt)) = replaced else { return };
+            entry.heal(0..u16::MAX);
+            for slot in corrupt {
+                entry.mark_corrupt(slot, None);
+            }
+            for (_, commit) in missing {
+                self.replay(entry, commit);
+            }
+            entry.set_state(State::Current);
+        });
+    }
+
+    /// Decodes a record and gives it to `store`; bad archives are replaced by their field's default.
+    fn read_record<R>(
+        &self,
+        binding: &crate::binding::Binding,
+        record: &Record,
+        tail: &mut Tail,
+        store: impl Fn(&[SlotWrite<'_>], &[u64]) -> Result<R, ApplyError>,
+    ) -> Result<(R, Vec<u16>), RequestError> {
+        let bad = |error: &dyn std::fmt::Display| RequestError::BadRecord(error.to_string());
+        let mut versions = vec![0; binding.groups().len() + 1];
+        for (group, version) in &record.versions {
+            if let Some(index) = binding.group_index(*group) {
+                versions[usize::from(index)] = version.to_bits();
+            }
+        }
+        let decoded = binding.decode(&record.writes, tail).map_err(|error| bad(&error))?;
+        let mut corrupt: Vec<u16> = Vec::new();
+        for _ in 0..=usize::from(u16::MAX) {
+            let good = || decoded.writes.iter().filter(|write| !corrupt.contains(&write.slot()));
+            let defaults = binding
+                .defaults_for(good().map(SlotWrite::slot))
+                .map_err(|error| bad(&error))?;
+            let mut writes: SmallVec<[SlotWrite<'_>; 16]> = good().copied().collect();
+            writes.extend(slot_writes(defaults.as_slice()));
+            match self.with_room(|| store(&writes, &versions)) {
+                Ok(made) => return Ok((made, corrupt)),
+                Err(ApplyError::Corrupt { slot, .. }) if !corrupt.contains(&slot) => corrupt.push(slot),
+                Err(ApplyError::Full { needed_bytes }) => return Err(RequestError::ArenaFull { needed_bytes }),
+                Err(error) => return Err(bad(&error)),
+            }
+        }
+        Err(RequestError::BadRecord("every slot is corrupt".to_owned()))
+    }
+
+    /// Tries again after evicting unused objects, while the heap is full.
+    fn with_room<R>(&self, attempt: impl Fn() -> Result<R, ApplyError>) -> Result<R, ApplyError> {
+        for _ in 0..EVICTIONS_MAX {
+            match attempt() {
+                Err(ApplyError::Full { .. }) if self.evict_one() => self.heap.collect(),
+                done => return done,
+            }
+        }
+        attempt()
+    }
+
+    /// Puts one of this node's own commits on top of a record.
+    fn replay(&self, entry: &Entry, commit: &Commit) {
+        for part in commit.parts.iter().filter(|part| part.object == entry.id) {
+            let mut tail = Tail::default();
+            let Ok(decoded) = entry.binding.decode(&part.writes, &mut tail) else {
+                continue;
+            };
+            let versions: SmallVec<[(GroupIndex, u64); 1]> = match entry.binding.group_index(part.group) {
+                Some(index) if part.group != GroupId::COMMUTATIVE => {
+                    SmallVec::from_buf([(index, part.version.to_bits())])
+                }
+                _ => SmallVec::new(),
+            };
+            if entry.object.apply(&decoded.writes, &versions).is_err() {
+                entry.set_state(State::Stale);
+            }
+        }
+    }
+
+    pub(crate) fn apply_delta(
+        &self,
+        entry: &Arc<Entry>,
+        part: &DeltaPart,
+        writer: Incarnation,
+        writes: &[SlotWrite<'_>],
+    ) {
+        if entry.state() != State::Current {
+            return;
+        }
+        let mut versions: SmallVec<[(GroupIndex, u64); 1]> = SmallVec::new();
+        if let Some(index) = entry.binding.group_index(part.group) {
+            let held = Version::from_bits(entry.object.version(index)).number();
+            let next = part.version.number();
+            if next <= held {
+                return;
+            }
+            // The coordinator numbers adds, and does not send this node its own.
+            if part.group != GroupId::COMMUTATIVE && next != held + 1 {
+                self.make_stale(entry);
+                return;
+            }
+            versions.push((index, part.version.to_bits()));
+        }
+        let mut good: SmallVec<[SlotWrite<'_>; 8]> = writes.iter().copied().collect();
+        loop {
+            match self.with_room(|| entry.object.apply(&good, &versions)) {
+                Ok(()) => {
+                    entry.heal(good.iter().map(SlotWrite::slot));
+                    return;
+                }
+                Err(ApplyError::Corrupt { slot, .. }) if good.iter().any(|write| write.slot() == slot) => {
+                    entry.mark_corrupt(slot, Some(writer));
+                    good.retain(|write| write.slot() != slot);
+                }
+                Err(_) => {
+                    self.make_stale(entry);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn reset_slots(&self, entry: &Arc<Entry>, slots: &[u16]) {
+        for slot in slots {
+            let Ok(defaults) = entry.binding.default_of(*slot) else {
+                continue;
+            };
+            if self
+                .with_room(|| entry.object.apply(&slot_writes(defaults.as_slice()), &[]))
+                .is_err()
+            {
+                self.make_stale(entry);
+            }
+        }
+    }
+
+    fn make_stale(&self, entry: &Arc<Entry>) {
+        Counters::count(&self.counters.stale);
+        entry.set_state(State::Stale);
+    }
+
+    /// Makes a commit: publishes it here and queues it, all or nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing happened.
+    pub fn commit(&self, changed: &[Changed<'_>], waiter: Waiter) -> Result<CommitSeq, CommitError> {
+        let mut parts: SmallVec<[OutPart; 2]> = SmallVec::new();
+        let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
+        for Changed { entry, changes } in changed {
+            if entry.state() == State::Destroyed {
+                return Err(CommitError::Destroyed { object: entry.id });
+            }
+            let mut versions = SmallVec::new();
+            for (index, writes) in entry.binding.encode(changes) {
+                let part = self.out_part(entry, index, writes);
+                if part.group != GroupId::COMMUTATIVE {
+                    versions.push((index, part.version.to_bits()));
+                }
+                parts.push(part);
+            }
+            prepared.push(Prepared {
+                entry,
+                writes: slot_writes(changes),
+                versions,
+            });
+        }
+        check_size(&parts)?;
+        merge_objects(&mut prepared);
+        // Before the outbox is locked: the gate comes first wherever both are taken.
+        let _all = (prepared.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        for _ in 0..EVICTIONS_MAX {
+            match self.outbox.commit(&parts, waiter.clone(), || publish(&prepared)) {
+                Ok(seq) => return Ok(seq),
+                Err(QueueError::Publish(CommitError::ArenaFull { .. })) if self.evict_one() => self.heap.collect(),
+                Err(QueueError::Publish(error)) => return Err(error),
+                Err(QueueError::Full) => return Err(CommitError::OutboxFull),
+                Err(QueueError::Closed) => return Err(CommitError::Disconnected),
+            }
+        }
+        Err(CommitError::ArenaFull {
+            needed_bytes: parts.iter().map(|part| part.writes.len()).sum(),
+        })
+    }
+
+    fn out_part(&self, entry: &Entry, index: GroupIndex, writes: Encoded) -> OutPart {
+        let object = entry.id;
+        match entry.binding.groups().get(usize::from(index)) {
+            Some(&group) => {
+                let version = Version::from_bits(entry.object.version(index)).next_in(self.settings.epoch);
+                OutPart {
+                    object,
+                    group,
+                    token: entry.locks()[usize::from(index)].token(),
+                    version,
+                    writes,
+                }
+            }
+            None => {
+                let (token, version) = (Token::default(), Version::default());
+                OutPart {
+                    object,
+                    group: GroupId::COMMUTATIVE,
+                    token,
+                    version,
+                    writes,
+                }
+            }
+        }
+    }
+
+    /// A commit of this node was refused: what it published here is not so. The objects are fetched anew.
+    pub(crate) fn undo(&self, commit: Option<Commit>, told: bool, failure: Failure) {
+        Counters::count(&self.counters.refused);
+        let Some(commit) = commit else { return };
+        for part in &commit.parts {
+            let Some(entry) = self.cache.get(part.object) else {
+                continue;
+            };
+            entry.set_state(State::Stale);
+            self.refetch_quietly(&entry);
+        }
+        if !told {
+            self.note_refusal(commit.parts.iter().map(|part| part.object).collect(), failure);
+        }
+    }
+
+    /// Fetches a stale object anew, without anybody waiting for it.
+    pub fn refetch_quietly(&self, entry: &Arc<Entry>) {
+        self.ask(|request| {
+            let pending = Pending::Refetch {
+                entry: Arc::clone(entry),
+                ticket: None,
+            };
+            (
+                ToCoordinator::Refetch {
+                    request,
+                    object: entry.id,
+                },
+                pending,
+            )
+        });
+    }
+
+    /// Holds commits over several objects back, so that their objects can be looked at together.
+    pub fn view_together(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes every lock group of an object if that needs nobody else.
+    pub fn try_enter_all(&self, entry: &Entry, mode: Mode) -> bool {
+        for (index, lock) in entry.locks().iter().enumerate() {
+            if !lock.try_enter(mode) {
+                self.leave_groups(entry, 0..index, mode);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Leaves some lock groups of an object.
+    pub fn leave_groups(&self, entry: &Entry, groups: std::ops::Range<usize>, mode: Mode) {
+        for index in groups {
+            entry.locks()[index].leave(entry.lock_context(index, &self.outbox, &self.requests), mode);
+        }
+    }
+}
+
+/// Guards of several groups of one object make one table of it. In the order of ids, in which writers of several
+/// objects take their turns.
+fn merge_objects(prepared: &mut SmallVec<[Prepared<'_>; 1]>) {
+    prepared.sort_by_key(|one| one.entry.id);
+    prepared.dedup_by(|later, earlier| {
+        let same = later.entry.id == earlier.entry.id;
+        if same {
+            earlier.writes.append(&mut later.writes);
+            earlier.versions.append(&mut later.versions);
+        }
+        same
+    });
+}
+
+fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
+    if let [one] = prepared {
+        return one
+            .entry
+            .object
+            .apply(&one.writes, &one.versions)
+            .map_err(|error| commit_error(one.entry, &error));
+    }
+    let mut ready = SmallVec::<[_; 4]>::new();
+    for one in prepared {
+        let next = one.entry.object.prepare(&one.writes, &one.versions);
+        ready.push(next.map_err(|error| commit_error(one.entry, &error))?);
+    }
+    for next in ready {
+        next.publish();
+    }
+    Ok(())
+}
+
+fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
+    if parts.len() > PARTS_MAX {
+        return Err(CommitError::TooLarge {
+            bytes: parts.len(),
+            limit: PARTS_MAX,
+        });
+    }
+    let bytes: usize = parts.iter().map(|part| part.writes.len()).sum();
+    // A frame has room for the heads of the parts beside the largest record.
+    let limit = RECORD_BYTES_MAX.min(FRAME_BYTES_MAX - parts.len() * 64);
+    if bytes > limit {
+        Err(CommitError::TooLarge { bytes, limit })
+    } else {
+        Ok(())
+    }
+}
+
+fn commit_error(entry: &Entry, error: &ApplyError) -> CommitError {
+    match error {
+        ApplyError::Full { needed_bytes } => CommitError::ArenaFull {
+            needed_bytes: *needed_bytes,
+        },
+        ApplyError::Corrupt { slot, .. } | ApplyError::Missing { slot } | ApplyError::BadSlot { slot } => {
+            let field = entry.binding.slot_name(*slot);
+            CommitError::BadWrite {
+                object: entry.id,
+                field,
+                cause: error.to_string(),
+            }
+        }
+        ApplyError::BadGroup { .. } => CommitError::BadWrite {
+            object: entry.id,
+            field: "(a lock group)",
+            cause: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,441 @@
+//! One lock of one (object, group), as this node sees it: a cached grant, its local holders, and who waits for it.
+//!
+//! The fast path is [`GrantCell`]; everything else goes through the state machine behind the mutex. A recall lets the
+//! present holder and the tasks that already waited finish, at most [`RECALL_BATCH_MAX`] of them, and nobody after that;
+//! then the grant goes back behind the commits made under it.
+
+use crate::grant::GrantCell;
+use crate::outbox::Outbox;
+use crate::ticket::Ticket;
+use kiln_protocol::message::{Failure, Mode};
+use kiln_protocol::{GroupId, ObjectId, RequestId, ToCoordinator, Token};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How many tasks that waited when a recall came are still served before the grant goes back.
+pub const RECALL_BATCH_MAX: usize = 64;
+
+/// What a waiting task is told.
+pub type Admission = Result<(), LockFailure>;
+
+/// Why a lock cannot be had.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LockFailure {
+    /// The coordinator says so.
+    Refused(Failure),
+    /// The node is no longer attached.
+    Disconnected,
+}
+
+macro_rules! states { ($name:ident { $($v:ident),* $(,)? }) => {
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    enum $name { $($v),* }
+    #[cfg(test)]
+    impl $name { const ALL: &'static [Self] = &[$(Self::$v),*]; }
+} }
+
+states!(LockState {
+    Free,
+    Requested,
+    Read,
+    Upgrading,
+    Write,
+    ReadRecalled,
+    UpgradingRecalled,
+    WriteLent,
+    WriteRecalled,
+});
+impl Default for LockState {
+    fn default() -> Self {
+        Self::Free
+    }
+}
+
+states!(LockEvent {
+    Need,
+    GrantedRead,
+    GrantedWrite,
+    RecalledForRead,
+    RecalledForWrite,
+    Drained,
+    Withdrawn,
+    Lost
+});
+
+impl LockState {
+    const fn next(self, event: LockEvent) -> Option<Self> {
+        use LockEvent as E;
+        use LockState as S;
+        Some(match (self, event) {
+            (_, E::Lost) | (S::Requested, E::Withdrawn) | (S::ReadRecalled | S::WriteRecalled, E::Drained) => S::Free,
+            (S::Free, E::Need) | (S::UpgradingRecalled, E::Drained) => S::Requested,
+            (S::Free | S::Requested, E::GrantedRead) | (S::Upgrading, E::Withdrawn) | (S::WriteLent, E::Drained) => {
+                S::Read
+            }
+            (S::Read, E::Need) => S::Upgrading,
+            (S::Free | S::Requested | S::Read | S::Upgrading, E::GrantedWrite) => S::Write,
+            (S::Read, E::RecalledForWrite) | (S::UpgradingRecalled, E::Withdrawn) => S::ReadRecalled,
+            (S::Upgrading, E::RecalledForWrite) => S::UpgradingRecalled,
+            (S::Write, E::RecalledForRead) => S::WriteLent,
+            (S::Write | S::WriteLent, E::RecalledForWrite) => S::WriteRecalled,
+            _ => return None,
+        })
+    }
+
+    const fn grant(self) -> Option<Mode> {
+        match self {
+            Self::Free | Self::Requested => None,
+            Self::Read | Self::Upgrading | Self::ReadRecalled | Self::UpgradingRecalled => Some(Mode::Read),
+            Self::Write | Self::WriteLent | Self::WriteRecalled => Some(Mode::Write),
+        }
+    }
+
+    const fn is_recalled(self) -> bool {
+        matches!(
+            self,
+            Self::ReadRecalled | Self::UpgradingRecalled | Self::WriteLent | Self::WriteRecalled
+        )
+    }
+}
+
+#[derive(Debug)]
+struct LocalWaiter {
+    mode: Mode,
+    ticket: Arc<Ticket<Admission>>,
+}
+
+#[derive(Debug, Default)]
+struct Machine {
+    state: LockState,
+    waiters: VecDeque<LocalWaiter>,
+    /// The request that is out: by [`LockState`] there is one in `Requested`, `Upgrading` and `UpgradingRecalled`.
+    request: Option<RequestId>,
+    /// The last request that was taken back; its grant may still come.
+    withdrawn: Option<RequestId>,
+    token: Token,
+    /// The highest token given back: a grant delivered again after its release is ignored (S22).
+    released: Token,
+    /// Waiters that may still be served under a recalled grant.
+    batch_left: usize,
+    want_record: bool,
+    /// Why no lock can be had any more.
+    dead: Option<LockFailure>,
+}
+
+/// What a lock needs to talk to the coordinator.
+#[derive(Clone, Copy, Debug)]
+pub struct LockContext<'a> {
+    /// The object.
+    pub object: ObjectId,
+    /// The group.
+    pub group: GroupId,
+    /// Where messages go.
+    pub outbox: &'a Outbox,
+    /// Where request ids come from.
+    pub requests: &'a RequestIds,
+}
+
+/// Gives out request ids.
+#[derive(Debug, Default)]
+pub struct RequestIds(AtomicU64);
+
+impl RequestIds {
+    /// The next id, from 1.
+    pub fn take(&self) -> RequestId {
+        // Relaxed: only uniqueness is needed.
+        RequestId::from_bits(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct GroupLock {
+    cell: GrantCell,
+    machine: Mutex<Machine>,
+}
+
+type Admitted = SmallVec<[LocalWaiter; 8]>;
+
+impl GroupLock {
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lock if that needs nobody else.
+    pub fn try_enter(&self, mode: Mode) -> bool {
+        self.cell.try_enter(mode)
+    }
+
+    /// The token of the grant. Meaningful to a holder.
+    pub fn token(&self) -> Token {
+        self.cell.token()
+    }
+
+    /// Whether this node has a grant of at least this mode, whoever holds it here.
+    pub fn is_granted(&self, mode: Mode) -> bool {
+        self.lock().state.grant().is_some_and(|grant| grant >= mode)
+    }
+
+    /// Queues for the lock. The ticket completes when the caller holds it; `None`: it does already.
+    pub fn enter(&self, context: LockContext<'_>, mode: Mode, want_record: bool) -> Option<Arc<Ticket<Admission>>> {
+        if self.cell.try_enter(mode) {
+            return None;
+        }
+        let ticket = Ticket::new();
+        let mut machine = self.lock();
+        if let Some(failure) = machine.dead.clone() {
+            drop(machine);
+            let _unwanted = ticket.complete(Err(failure));
+            return Some(ticket);
+        }
+        self.cell.close();
+        machine.want_record |= want_record;
+        machine.waiters.push_back(LocalWaiter {
+            mode,
+            ticket: Arc::clone(&ticket),
+        });
+        self.pump(machine, context);
+        Some(ticket)
+    }
+
+    /// Leaves the lock.
+    pub fn leave(&self, context: LockContext<'_>, mode: Mode) {
+        if self.cell.leave(mode) {
+            self.pump(self.lock(), context);
+        }
+    }
+
+    /// A waiter gave up: its ticket is closed. If it was admitted before that, it leaves.
+    pub fn give_up(&self, context: LockContext<'_>, mode: Mode, ticket: &Ticket<Admission>) {
+        if let Some(Ok(())) = ticket.close() {
+            self.leave(context, mode);
+            return;
+        }
+        self.pump(self.lock(), context);
+    }
+
+    /// A grant arrived. Returns `false` when it is a stale one and was ignored.
+    pub fn granted(
+        &self,
+        context: LockContext<'_>,
+        request: RequestId,
+        mode: Mode,
+        token: Token,
+        cached: bool,
+    ) -> bool {
+        let mut machine = self.lock();
+        let expected = machine.request == Some(request);
+        if token <= machine.released || (!expected && machine.withdrawn != Some(request)) {
+            if expected {
+                machine.request = None;
+                machine.ask(context, None);
+            }
+            return false;
+        }
+        let event = if mode == Mode::Write {
+            LockEvent::GrantedWrite
+        } else {
+            LockEvent::GrantedRead
+        };
+        if !machine.step(event) {
+            return false;
+        }
+        machine.request = None;
+        machine.withdrawn = None;
+        machine.want_record = false;
+        machine.token = token;
+        self.cell.close();
+        self.cell.set_grant(Some(mode), token);
+        if !cached {
+            machine.recall(Mode::Write);
+        }
+        self.pump(machine, context);
+        true
+    }
+
+    /// A grant that came with a new object.
+    pub fn granted_at_creation(&self, token: Token) {
+        let mut machine = self.lock();
+        if machine.dead.is_none() && machine.state == LockState::Free && token > machine.released {
+            machine.state = LockState::Write;
+            machine.token = token;
+            self.cell.set_grant(Some(Mode::Write), token);
+        }
+    }
+
+    /// The coordinator wants the grant back.
+    pub fn recalled(&self, context: LockContext<'_>, token: Token, wanted: Mode) {
+        let mut machine = self.lock();
+        if machine.token != token || machine.state.grant().is_none() {
+            return;
+        }
+        machine.recall(wanted);
+        self.cell.close();
+        self.pump(machine, context);
+    }
+
+    /// The coordinator cannot grant the request: all who wait are told.
+    pub fn refused(&self, request: RequestId, failure: &Failure) {
+        let mut machine = self.lock();
+        if machine.request != Some(request) {
+            return;
+        }
+        machine.request = None;
+        machine.state = machine.state.next(LockEvent::Withdrawn).unwrap_or(LockState::Free);
+        let waiters = std::mem::take(&mut machine.waiters);
+        drop(machine);
+        for waiter in waiters {
+            let _unwanted = waiter.ticket.complete(Err(LockFailure::Refused(failure.clone())));
+        }
+    }
+
+    /// The grant is gone, without a release: the object was destroyed or the node is no longer attached.
+    pub fn lost(&self, failure: &LockFailure) {
+        let mut machine = self.lock();
+        machine.dead = Some(failure.clone());
+        machine.step(LockEvent::Lost);
+        machine.request = None;
+        machine.released = machine.released.max(machine.token);
+        self.cell.close();
+        self.cell.set_grant(None, machine.token);
+        let waiters = std::mem::take(&mut machine.waiters);
+        drop(machine);
+        for waiter in waiters {
+            let _unwanted = waiter.ticket.complete(Err(failure.clone()));
+        }
+    }
+
+    /// Tasks of this node that wait for the lock.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiters.len()
+    }
+
+    /// Brings lock, waiters and coordinator together. May be called at any time.
+    fn pump(&self, mut machine: MutexGuard<'_, Machine>, context: LockContext<'_>) {
+        let mut admitted = Admitted::new();
+        machine.admit(&self.cell, &mut admitted);
+        machine.give_back(&self.cell, context);
+        machine.request_for_waiters(context);
+        if machine.waiters.is_empty() && !machine.state.is_recalled() && machine.state.grant().is_some() {
+            self.cell.open();
+        }
+        drop(machine);
+        for waiter in admitted {
+            if waiter.ticket.complete(Ok(())).is_err() {
+                // It gave up while it was being admitted.
+                self.leave(context, waiter.mode);
+            }
+        }
+    }
+}
+
+impl Machine {
+    fn step(&mut self, event: LockEvent) -> bool {
+        self.state.next(event).is_some_and(|next| {
+            self.state = next;
+            true
+        })
+    }
+
+    fn recall(&mut self, wanted: Mode) {
+        let before = self.state;
+        let event = if wanted == Mode::Read {
+            LockEvent::RecalledForRead
+        } else {
+            LockEvent::RecalledForWrite
+        };
+        if self.step(event) && !before.is_recalled() {
+            self.batch_left = self.waiters.len().min(RECALL_BATCH_MAX);
+        }
+    }
+
+    fn admit(&mut self, cell: &GrantCell, admitted: &mut Admitted) {
+        while let Some(head) = self.waiters.front() {
+            if head.ticket.is_closed() {
+                self.waiters.pop_front();
+                continue;
+            }
+            if self.state.is_recalled() && self.batch_left == 0 {
+                return;
+            }
+            if !cell.enter_closed(head.mode) {
+                return;
+            }
+            self.batch_left = self.batch_left.saturating_sub(1);
+            admitted.extend(self.waiters.pop_front());
+        }
+    }
+
+    fn give_back(&mut self, cell: &GrantCell, context: LockContext<'_>) {
+        if !self.state.is_recalled() {
+            return;
+        }
+        let keep_read = self.state == LockState::WriteLent;
+        let served = self.batch_left == 0
+            || self
+                .waiters
+                .front()
+                .is_none_or(|head| Some(head.mode) > self.state.grant());
+        let drained = if keep_read { !cell.has_writer() } else { cell.is_idle() };
+        if !served || !drained {
+            return;
+        }
+        let token = self.token;
+        if !self.step(LockEvent::Drained) {
+            return;
+        }
+        if !keep_read {
+            self.released = self.released.max(token);
+        }
+        cell.set_grant(self.state.grant(), token);
+        context.outbox.send(&ToCoordinator::Release {
+            object: context.object,
+            group: context.group,
+            token,
+            keep_read,
+        });
+    }
+
+    fn request_for_waiters(&mut self, context: LockContext<'_>) {
+        while self.waiters.front().is_some_and(|head| head.ticket.is_closed()) {
+            self.waiters.pop_front();
+        }
+        let Some(head) = self.waiters.front() else {
+            if let Some(request) = self.request.take() {
+                self.withdrawn = Some(request);
+                self.step(LockEvent::Withdrawn);
+                context.outbox.send(&ToCoordinator::Withdraw {
+                    request,
+                    object: context.object,
+                    group: context.group,
+                });
+            }
+            return;
+        };
+        let mode = head.mode;
+        if self.request.is_none() && self.state.grant() < Some(mode) && self.step(LockEvent::Need) {
+            self.ask(context, Some(mode));
+        }
+    }
+
+    fn ask(&mut self, context: LockContext<'_>, mode: Option<Mode>) {
+        let Some(mode) = mode.or_else(|| self.waiters.front().map(|head| head.mode)) else {
+            self.step(LockEvent::Withdrawn);
+            return;
+        };
+        let request = context.requests.take();
+        self.request = Some(request);
+        context.outbox.send(&ToCoordinator::Acquire {
+            request,
+            object: context.object,
+            group: context.group,
+            mode,
+            want_record: self.want_record,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,622 @@
+//! One attached node: what it does with each message, and what its tasks ask of it.
+//!
+//! Tasks of the program and the driver share it; it waits for nobody. Time, sockets and threads belong to the driver.
+
+use crate::binding::{Binding, Tail, describe};
+use crate::cache::{Cache, RootCache};
+use crate::entry::{Entry, State};
+use crate::lock::{LockFailure, RequestIds};
+use crate::outbox::Outbox;
+use crate::request::{Answer, Found, KeysPage, Pending, RequestError, Unanswered};
+use crate::ticket::Ticket;
+use crate::watch::{WatchEvent, WatchQueue};
+use bytes::Bytes;
+use kiln_heap::Heap;
+use kiln_object::Clustered;
+use kiln_protocol::message::{Delta, Failure, RootOptions, WatchTarget};
+use kiln_protocol::schema::TypeBinding;
+use kiln_protocol::{Epoch, Incarnation, ObjectId, RequestId, RootId, ToCoordinator, ToNode, WatchId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// What a node is attached as.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The connection's epoch.
+    pub epoch: Epoch,
+    /// The node's incarnation.
+    pub incarnation: Incarnation,
+    /// How many bytes of unacknowledged commits are kept.
+    pub outbox_bytes_max: usize,
+}
+
+/// Why the node is no longer attached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// The node left.
+    Detached,
+    /// The coordinator said that it stops.
+    CoordinatorStopped,
+    /// The connection was lost, or the coordinator closed it, for this reason.
+    Lost(String),
+}
+
+/// Figures of a node, all since it attached.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) faults: AtomicU64,
+    pub(crate) recalls: AtomicU64,
+    pub(crate) waits: AtomicU64,
+    pub(crate) evictions: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) stale: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        // Relaxed: figures for people.
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A reading of [`Counters`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Figures {
+    /// Objects fetched because they were not resident.
+    pub faults: u64,
+    /// Grants that the coordinator wanted back.
+    pub recalls: u64,
+    /// Lock requests that had to wait.
+    pub waits: u64,
+    /// Objects evicted.
+    pub evictions: u64,
+    /// Commits that the coordinator refused.
+    pub refused: u64,
+    /// Deltas that found no room and made their object stale.
+    pub stale: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Node {
+    /// What it is attached as.
+    pub settings: Settings,
+    /// Where its objects live.
+    pub heap: Heap,
+    /// Its way to the coordinator.
+    pub outbox: Outbox,
+    /// The resident objects.
+    pub cache: Cache,
+    /// Where its request ids come from.
+    pub requests: RequestIds,
+    /// Held to write while a commit over several objects is published; to read by who wants to see all or nothing.
+    pub(crate) gate: RwLock<()>,
+    pub(crate) counters: Counters,
+    unanswered: Mutex<Unanswered>,
+    watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
+    ended: Mutex<(Option<Ended>, Vec<Arc<Ticket<Ended>>>)>,
+    /// Commits that were refused although nobody waited for their answer: for the application, oldest first.
+    refusals: Mutex<Vec<(Vec<ObjectId>, Failure)>>,
+}
+
+const REFUSALS_MAX: usize = 1024;
+
+/// A message that the coordinator may not send. Ends the connection.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the coordinator broke the protocol: {0}")]
+pub struct Violation(pub String);
+
+impl Node {
+    /// A node that has just been welcomed.
+    #[must_use]
+    pub fn new(settings: Settings, heap: Heap) -> Self {
+        Self {
+            outbox: Outbox::new(settings.epoch, settings.outbox_bytes_max),
+            settings,
+            heap,
+            cache: Cache::default(),
+            requests: RequestIds::default(),
+            gate: RwLock::default(),
+            counters: Counters::default(),
+            unanswered: Mutex::default(),
+            watches: Mutex::default(),
+            ended: Mutex::default(),
+            refusals: Mutex::default(),
+        }
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Unanswered> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a question; its answer completes `pending`'s ticket.
+    pub(crate) fn ask(&self, make: impl FnOnce(RequestId) -> (ToCoordinator, Pending)) {
+        let mut unanswered = self.unanswered();
+        let request = self.requests.take();
+        let (question, pending) = make(request);
+        if unanswered.closed {
+            drop(unanswered);
+            pending.fail(RequestError::Disconnected);
+            return;
+        }
+        unanswered.requests.insert(request, pending);
+        // Sent under the lock: ids go up in the order of the stream.
+        self.outbox.send(&question);
+    }
+
+    /// Opens a root.
+    pub fn open_root<T: Clustered>(
+        &self,
+        name: &str,
+        key: String,
+        options: RootOptions,
+    ) -> Arc<Ticket<Answer<(RootId, TypeBinding)>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| {
+            let question = ToCoordinator::OpenRoot {
+                request,
+                name: name.to_owned(),
+                key,
+                type_description: describe::<T>(),
+                options,
+            };
+            (question, Pending::OpenRoot(Arc::clone(&ticket)))
+        });
+        ticket
+    }
+
+    /// Fetches an object by key; creates it from these encoded writes when absent.
+    pub fn fetch(&self, root: RootId, key: Bytes, create: Option<Bytes>) -> Arc<Ticket<Answer<Option<Found>>>> {
+        let ticket = Ticket::new();
+        Counters::count(&self.counters.faults);
+        self.ask(|request| {
+            let question = ToCoordinator::Fetch {
+                request,
+                root,
+                key: key.clone(),
+                create,
+            };
+            let pending = Pending::Fetch {
+                root,
+                key,
+                question: question.clone(),
+                ticket: Arc::clone(&ticket),
+            };
+            (question, pending)
+        });
+        ticket
+    }
+
+    /// Puts a new object under a key.
+    pub fn insert(&self, root: RootId, key: Bytes, writes: Bytes) -> Arc<Ticket<Answer<Option<Found>>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| {
+            let question = ToCoordinator::Insert {
+                request,
+                root,
+                key: key.clone(),
+                writes,
+            };
+            // Asked again it must not insert again: an answer that an eviction crossed is fetched.
+            let again = ToCoordinator::Fetch {
+                request,
+                root,
+                key: key.clone(),
+                create: None,
+            };
+            (
+                question,
+                Pending::Fetch {
+                    root,
+                    key,
+                    question: again,
+                    ticket: Arc::clone(&ticket),
+                },
+            )
+        });
+        ticket
+    }
+
+    /// Fetches a stale object anew.
+    pub fn refetch(&self, entry: &Arc<Entry>) -> Arc<Ticket<Answer<()>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| {
+            let pending = Pending::Refetch {
+                entry: Arc::clone(entry),
+                ticket: Some(Arc::clone(&ticket)),
+            };
+            (
+                ToCoordinator::Refetch {
+                    request,
+                    object: entry.id,
+                },
+                pending,
+            )
+        });
+        ticket
+    }
+
+    /// Asks a question with a yes or no for an answer.
+    pub fn ask_yes_no(&self, make: impl FnOnce(RequestId) -> ToCoordinator) -> Arc<Ticket<Answer<bool>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| (make(request), Pending::Done(Arc::clone(&ticket))));
+        ticket
+    }
+
+    /// Asks for a page of keys.
+    pub fn keys(&self, root: RootId, after: Option<Bytes>, limit: u32) -> Arc<Ticket<Answer<KeysPage>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| {
+            (
+                ToCoordinator::Keys {
+                    request,
+                    root,
+                    after,
+                    limit,
+                },
+                Pending::Keys(Arc::clone(&ticket)),
+            )
+        });
+        ticket
+    }
+
+    /// Starts a watch. Its events may come before the answer.
+    pub fn watch(&self, target: WatchTarget) -> (WatchId, Arc<WatchQueue>, Arc<Ticket<Answer<bool>>>) {
+        let queue = Arc::new(WatchQueue::default());
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = watches.0.next();
+        watches.0 = watch;
+        watches.1.insert(watch, Arc::clone(&queue));
+        drop(watches);
+        let ticket = self.ask_yes_no(|request| ToCoordinator::Watch {
+            request,
+            watch,
+            target,
+            with_writes: false,
+        });
+        (watch, queue, ticket)
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&self, watch: WatchId) {
+        let removed = self
+            .watches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .remove(&watch);
+        if let Some(queue) = removed {
+            queue.close();
+            self.outbox.send(&ToCoordinator::Unwatch { watch });
+        }
+    }
+
+    /// Takes a message of the coordinator in.
+    ///
+    /// # Errors
+    /// When the coordinator breaks the protocol; end the connection.
+    pub fn handle(&self, message: ToNode) -> Result<(), Violation> {
+        match message {
+            ToNode::Delta(delta) => self.delta(&delta)?,
+            ToNode::Ack { applied } => self.outbox.acked(applied),
+            ToNode::EverywhereReached { seq } => self.outbox.everywhere_reached(seq),
+            ToNode::CommitRefused { seq, failure } => {
+                let (commit, told) = self.outbox.refused(seq, &failure);
+                self.undo(commit, told, failure);
+            }
+            ToNode::Grant {
+                request,
+                object,
+                group,
+                mode,
+                token,
+                cached,
+                record,
+            } => {
+                let Some(entry) = self.cache.get(object) else {
+                    return Ok(());
+                };
+                if let Some(record) = record {
+                    self.install(&entry, &record);
+                }
+                if let Some((index, lock)) = entry.lock_of(group) {
+                    let context = entry.lock_context(index, &self.outbox, &self.requests);
+                    lock.granted(context, request, mode, token, cached);
+                }
+            }
+            ToNode::LockFailed {
+                request,
+                object,
+                group,
+                failure,
+            } => {
+                if let Some(entry) = self.cache.get(object)
+                    && let Some((_, lock)) = entry.lock_of(group)
+                {
+                    lock.refused(request, &failure);
+                }
+            }
+            ToNode::Recall {
+                object,
+                group,
+                token,
+                wanted,
+            } => {
+                Counters::count(&self.counters.recalls);
+                if let Some(entry) = self.cache.get(object)
+                    && let Some((index, lock)) = entry.lock_of(group)
+                {
+                    lock.recalled(entry.lock_context(index, &self.outbox, &self.requests), token, wanted);
+                }
+            }
+            ToNode::Barrier { barrier } => self.outbox.send(&ToCoordinator::Barrier { barrier }),
+            ToNode::Destroyed { object } => {
+                if let Some(entry) = self.cache.remove(object) {
+                    entry.set_state(State::Destroyed);
+                    entry.lose_locks(&LockFailure::Refused(Failure::Destroyed { object }));
+                }
+            }
+            ToNode::Renamed { object, key } => self.cache.rename(object, &key),
+            ToNode::Event {
+                watch,
+                object,
+                key,
+                writer,
+                change,
+            } => {
+                let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+                let queue = watches.1.get(&watch).cloned();
+                drop(watches);
+                if let Some(queue) = queue {
+                    queue.push(WatchEvent {
+                        object,
+                        key,
+                        writer,
+                        change,
+                    });
+                }
+            }
+            ToNode::Stopping => self.end(Ended::CoordinatorStopped),
+            ToNode::Goodbye => self.end(Ended::Detached),
+            answer => self.answer(answer)?,
+        }
+        Ok(())
+    }
+
+    fn answer(&self, answer: ToNode) -> Result<(), Violation> {
+        match answer {
+            ToNode::Fetched {
+                request,
+                record,
+                created,
+                grants,
+            } => self.fetched(request, &record, created, &grants),
+            ToNode::Absent { request } => {
+                if let Some(Pending::Fetch { ticket, .. }) = self.unanswered().take(request) {
+                    drop(ticket.complete(Ok(None)));
+                }
+            }
+            ToNode::RootOpened { request, root, binding } => {
+                if let Some(Pending::OpenRoot(ticket)) = self.unanswered().take(request) {
+                    drop(ticket.complete(Ok((root, binding))));
+                }
+            }
+            ToNode::Done { request, yes } => {
+                if let Some(Pending::Done(ticket)) = self.unanswered().take(request) {
+                    drop(ticket.complete(Ok(yes)));
+                }
+            }
+            ToNode::Keys { request, keys, more } => {
+                if let Some(Pending::Keys(ticket)) = self.unanswered().take(request) {
+                    drop(ticket.complete(Ok(KeysPage { keys, more })));
+                }
+            }
+            ToNode::Failed { request, failure } => {
+                let pending = self.unanswered().take(request);
+                if let Some(pending) = pending {
+                    pending.fail(RequestError::Refused(failure));
+                }
+            }
+            other => return Err(Violation(format!("an unexpected message: {other:?}"))),
+        }
+        Ok(())
+    }
+
+    fn fetched(
+        &self,
+        request: RequestId,
+        record: &kiln_protocol::message::Record,
+        created: bool,
+        grants: &[(kiln_protocol::GroupId, kiln_protocol::Token)],
+    ) {
+        let mut unanswered = self.unanswered();
+        let crossed = unanswered.crossed(request, record.object);
+        let Some(pending) = unanswered.take(request) else {
+            return;
+        };
+        drop(unanswered);
+        match pending {
+            Pending::Fetch {
+                root,
+                key,
+                question,
+                ticket,
+            } if crossed => self.ask(|request| {
+                let question = again(question, request);
+                (
+                    question.clone(),
+                    Pending::Fetch {
+                        root,
+                        key,
+                        question,
+                        ticket,
+                    },
+                )
+            }),
+            Pending::Fetch { root, key, ticket, .. } => {
+                let found = self.admit(root, &key, record).map(|entry| {
+                    for (group, token) in grants {
+                        if let Some((_, lock)) = entry.lock_of(*group) {
+                            lock.granted_at_creation(*token);
+                        }
+                    }
+                    Some(Found { entry, created })
+                });
+                drop(ticket.complete(found));
+            }
+            Pending::Refetch { entry, ticket } => {
+                self.install(&entry, record);
+                if let Some(ticket) = ticket {
+                    let current = entry.state() == State::Current;
+                    let needed_bytes = record.writes.len();
+                    drop(ticket.complete(if current {
+                        Ok(())
+                    } else {
+                        Err(RequestError::ArenaFull { needed_bytes })
+                    }));
+                }
+            }
+            other => other.fail(RequestError::BadRecord(
+                "the coordinator answered another question".to_owned(),
+            )),
+        }
+    }
+
+    /// Evicts one unused object. `false`: all are in use.
+    pub fn evict_one(&self) -> bool {
+        // Under the lock of the unanswered: a fetch is sent either before this eviction's `Forget`, and then known to
+        // cross it, or after.
+        let mut unanswered = self.unanswered();
+        let Some(entry) = self.cache.evict() else { return false };
+        if !unanswered.requests.is_empty() {
+            unanswered.forgotten.insert(entry.id, self.requests.take());
+        }
+        self.outbox.send(&ToCoordinator::Forget { object: entry.id });
+        drop(unanswered);
+        Counters::count(&self.counters.evictions);
+        true
+    }
+
+    fn delta(&self, delta: &Delta) -> Result<(), Violation> {
+        // Shown all at once: who wants to see both or neither of several objects waits at the gate.
+        let _all = (delta.parts.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        for part in &delta.parts {
+            let Some(entry) = self.cache.get(part.object) else {
+                continue;
+            };
+            let mut tail = Tail::default();
+            let decoded = entry.binding.decode(&part.writes, &mut tail);
+            let decoded = decoded.map_err(|bad| Violation(format!("a delta of object {}: {bad}", part.object)))?;
+            self.apply_delta(&entry, part, delta.writer, &decoded.writes);
+            self.reset_slots(&entry, &decoded.unset);
+        }
+        Ok(())
+    }
+
+    /// Opens a root that the coordinator answered for.
+    ///
+    /// # Errors
+    /// When the answer does not fit the type.
+    pub fn add_root<T: Clustered>(
+        &self,
+        name: &str,
+        root: RootId,
+        answer: &TypeBinding,
+    ) -> Result<Arc<RootCache>, crate::binding::BindError> {
+        if let Some(known) = self.cache.root(root) {
+            return Ok(known);
+        }
+        let binding = Arc::new(Binding::new::<T>(answer)?);
+        Ok(self.cache.add_root(RootCache::new(root, name.to_owned(), binding)))
+    }
+
+    /// The node is no longer attached. Every waiter is told.
+    pub fn end(&self, why: Ended) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.0.is_some() {
+            return;
+        }
+        ended.0 = Some(why.clone());
+        let waiting = std::mem::take(&mut ended.1);
+        drop(ended);
+        self.outbox.close();
+        let mut unanswered = self.unanswered();
+        unanswered.closed = true;
+        let requests = std::mem::take(&mut unanswered.requests);
+        drop(unanswered);
+        for pending in requests.into_values() {
+            pending.fail(RequestError::Disconnected);
+        }
+        for entry in self.cache.all() {
+            entry.lose_locks(&LockFailure::Disconnected);
+            entry.set_state(State::Stale);
+        }
+        let watches = std::mem::take(&mut self.watches.lock().unwrap_or_else(PoisonError::into_inner).1);
+        for queue in watches.into_values() {
+            queue.close();
+        }
+        for ticket in waiting {
+            drop(ticket.complete(why.clone()));
+        }
+    }
+
+    /// Why the node is no longer attached; `None` while it is.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Completes when the node is no longer attached.
+    pub fn wait_ended(&self) -> Arc<Ticket<Ended>> {
+        let ticket = Ticket::new();
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        match &ended.0 {
+            Some(why) => drop(ticket.complete(why.clone())),
+            None => ended.1.push(Arc::clone(&ticket)),
+        }
+        ticket
+    }
+
+    pub(crate) fn note_refusal(&self, objects: Vec<ObjectId>, failure: Failure) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() < REFUSALS_MAX {
+            refusals.push((objects, failure));
+        }
+    }
+
+    /// Commits that were refused although nobody waited for their answer; each is told once.
+    pub fn take_refusals(&self) -> Vec<(Vec<ObjectId>, Failure)> {
+        std::mem::take(&mut *self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Figures since the node attached.
+    pub fn figures(&self) -> Figures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Figures {
+            faults: read(&self.counters.faults),
+            recalls: read(&self.counters.recalls),
+            waits: read(&self.counters.waits),
+            evictions: read(&self.counters.evictions),
+            refused: read(&self.counters.refused),
+            stale: read(&self.counters.stale),
+        }
+    }
+
+    /// Counts a lock request that has to wait.
+    pub fn count_wait(&self) {
+        Counters::count(&self.counters.waits);
+    }
+}
+
+/// The same fetch under another id.
+fn again(question: ToCoordinator, id: RequestId) -> ToCoordinator {
+    match question {
+        ToCoordinator::Fetch { root, key, create, .. } => ToCoordinator::Fetch {
+            request: id,
+            root,
+            key,
+            create,
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,487 @@
+//! The one ordered stream from this node to the coordinator, and the commits that are not yet safe.
+//!
+//! Everything that goes up goes through here, so a release can never overtake the commits made under its grant. A
+//! commit's slots are published and queued in one critical section: the order of publication is the order of sequence
+//! numbers, and a record that replaces a copy finds every commit that it lacks. No I/O: the driver takes the bytes.
+
+use crate::ticket::Ticket;
+use bytes::Bytes;
+use kiln_protocol::codec::{FrameDecoder, decode_to_coordinator, encode_commit, encode_to_coordinator};
+use kiln_protocol::message::{Commit, Failure};
+use kiln_protocol::{CommitSeq, Epoch, GroupId, ObjectId, ToCoordinator, Token, Version};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// What became of a commit.
+pub type Outcome = Result<(), CommitFailure>;
+
+/// Why a queued commit was not applied.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CommitFailure {
+    /// The coordinator refused it: nothing of it happened.
+    #[error("the coordinator refused the commit: {0}")]
+    Refused(Failure),
+    /// The connection ended before an answer: it may or may not have been applied.
+    #[error("the connection ended before the commit was answered: whether it was applied is unknown")]
+    Unknown,
+}
+
+/// Why a commit could not be queued.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QueueError<E> {
+    /// The outbox has no room for this many bytes; wait for space.
+    Full,
+    /// The node is no longer attached.
+    Closed,
+    /// The slots could not be published.
+    Publish(E),
+}
+
+/// One part of a commit, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct OutPart {
+    /// The object.
+    pub object: ObjectId,
+    /// The group.
+    pub group: GroupId,
+    /// The token of the write grant.
+    pub token: Token,
+    /// The version that the commit makes.
+    pub version: Version,
+    /// The encoded slot writes.
+    pub writes: SmallVec<[u8; 64]>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    epoch: Epoch,
+    /// Bytes that the driver has not taken.
+    wire: Vec<u8>,
+    /// The frames of the commits `acked + 1 ..= last`, one after the other.
+    retained: VecDeque<u8>,
+    retained_lengths: VecDeque<u32>,
+    acked: CommitSeq,
+    last: CommitSeq,
+    applied_waiters: VecDeque<(CommitSeq, Arc<Ticket<Outcome>>)>,
+    everywhere_waiters: VecDeque<(CommitSeq, Arc<Ticket<Outcome>>)>,
+    space_waiters: Vec<Arc<Ticket<()>>>,
+    writer: Option<Waker>,
+    closed: bool,
+    commits: u64,
+    commit_bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    bytes_max: usize,
+}
+
+impl Outbox {
+    /// An outbox of a connection with this epoch that keeps at most `bytes_max` bytes of unsafe commits.
+    #[must_use]
+    pub fn new(epoch: Epoch, bytes_max: usize) -> Self {
+        let inner = Inner {
+            epoch,
+            wire: Vec::new(),
+            retained: VecDeque::new(),
+            retained_lengths: VecDeque::new(),
+            acked: CommitSeq::default(),
+            last: CommitSeq::default(),
+            applied_waiters: VecDeque::new(),
+            everywhere_waiters: VecDeque::new(),
+            space_waiters: Vec::new(),
+            writer: None,
+            closed: false,
+            commits: 0,
+            commit_bytes: 0,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            bytes_max,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message. Nothing happens once the node is no longer attached.
+    pub fn send(&self, message: &ToCoordinator) {
+        let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
+        let epoch = inner.epoch;
+        encode_to_coordinator(&mut inner.wire, epoch, message);
+        wake(inner);
+    }
+
+    /// Publishes a commit here and queues it, as one step. `publish` must do all or nothing.
+    ///
+    /// # Errors
+    /// [`QueueError`]; then nothing was published or queued.
+    pub fn commit<E>(
+        &self,
+        parts: &[OutPart],
+        waiter: Waiter,
+        publish: impl FnOnce() -> Result<(), E>,
+    ) -> Result<CommitSeq, QueueError<E>> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if inner.closed {
+            return Err(QueueError::Closed);
+        }
+        let epoch = inner.epoch;
+        let start = inner.wire.len();
+        let everywhere = matches!(waiter, Waiter::Everywhere(_));
+        let slots = parts
+            .iter()
+            .map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
+        encode_commit(&mut inner.wire, epoch, everywhere, slots);
+        let length = inner.wire.len() - start;
+        // A commit larger than the whole outbox may go when nothing else waits.
+        if inner.retained.len() + length > self.bytes_max && !inner.retained.is_empty() {
+            inner.wire.truncate(start);
+            return Err(QueueError::Full);
+        }
+        if let Err(error) = publish() {
+            inner.wire.truncate(start);
+            return Err(QueueError::Publish(error));
+        }
+        let seq = inner.last.next();
+        inner.last = seq;
+        inner.retained.extend(&inner.wire[start..]);
+        inner
+            .retained_lengths
+            .push_back(u32::try_from(length).expect("a commit is shorter than a frame"));
+        inner.commits += 1;
+        inner.commit_bytes += length as u64;
+        match waiter {
+            Waiter::None => {}
+            Waiter::Applied(ticket) => inner.applied_waiters.push_back((seq, ticket)),
+            Waiter::Everywhere(ticket) => inner.everywhere_waiters.push_back((seq, ticket)),
+        }
+        wake(guard);
+        Ok(seq)
+    }
+
+    /// A ticket for the next time that room is made. Take it, try once more, and only then wait.
+    pub fn wait_for_space(&self) -> Arc<Ticket<()>> {
+        let ticket = Ticket::new();
+        let mut inner = self.lock();
+        if inner.closed {
+            drop(inner);
+            let _ready = ticket.complete(());
+        } else {
+            inner.space_waiters.retain(|waiter| !waiter.is_closed());
+            inner.space_waiters.push(Arc::clone(&ticket));
+        }
+        ticket
+    }
+
+    /// Moves what is to be sent into `out` (which must be empty), or leaves a waker.
+    pub fn poll_output(&self, context: &Context<'_>, out: &mut Vec<u8>) -> Poll<Output> {
+        let mut inner = self.lock();
+        if !inner.wire.is_empty() {
+            std::mem::swap(&mut inner.wire, out);
+            return Poll::Ready(Output::Bytes);
+        }
+        if inner.closed {
+            return Poll::Ready(Output::Closed);
+        }
+        inner.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Moves what is to be sent behind `out`, without waiting.
+    pub fn take_output(&self, out: &mut Vec<u8>) {
+        out.append(&mut self.lock().wire);
+    }
+
+    /// The coordinator has ordered every commit up to `applied`.
+    pub fn acked(&self, applied: CommitSeq) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let applied = applied.min(inner.last);
+        let Some(count) = applied.to_bits().checked_sub(inner.acked.to_bits()) else {
+            return;
+        };
+        let count = usize::try_from(count).expect("as many as are retained");
+        let bytes: usize = inner
+            .retained_lengths
+            .drain(..count)
+            .map(|length| length as usize)
+            .sum();
+        inner.retained.drain(..bytes);
+        inner.acked = applied;
+        let mut done: SmallVec<[Arc<Ticket<Outcome>>; 64]> = SmallVec::new();
+        while inner.applied_waiters.front().is_some_and(|(seq, _)| *seq <= applied) {
+            done.extend(inner.applied_waiters.pop_front().map(|(_, ticket)| ticket));
+        }
+        let space = std::mem::take(&mut inner.space_waiters);
+        drop(guard);
+        for ticket in done {
+            // Whoever dropped the future does not want to know.
+            let _unwanted = ticket.complete(Ok(()));
+        }
+        for ticket in space {
+            let _unwanted = ticket.complete(());
+        }
+    }
+
+    /// The commit is visible nowhere in its old form.
+    pub fn everywhere_reached(&self, reached: CommitSeq) {
+        let mut inner = self.lock();
+        let found = inner.everywhere_waiters.iter().position(|(seq, _)| *seq == reached);
+        let waiter = found.and_then(|index| inner.everywhere_waiters.remove(index));
+        drop(inner);
+        if let Some((_, ticket)) = waiter {
+            let _unwanted = ticket.complete(Ok(()));
+        }
+    }
+
+    /// The coordinator refused a commit. Returns the commit, whose slots were already published here, and whether
+    /// somebody waited for its answer.
+    pub fn refused(&self, refused: CommitSeq, failure: &Failure) -> (Option<Commit>, bool) {
+        let mut inner = self.lock();
+        let mut waiter = None;
+        let Inner {
+            applied_waiters,
+            everywhere_waiters,
+            ..
+        } = &mut *inner;
+        for waiters in [applied_waiters, everywhere_waiters] {
+            if let Some(index) = waiters.iter().position(|(seq, _)| *seq == refused) {
+                waiter = waiters.remove(index);
+            }
+        }
+        let mut found = None;
+        each_retained(&inner, |seq, commit| {
+            if seq == refused {
+                found = Some(commit);
+            }
+        });
+        drop(inner);
+        let told =
+            waiter.is_some_and(|(_, ticket)| ticket.complete(Err(CommitFailure::Refused(failure.clone()))).is_ok());
+        (found, told)
+    }
+
+    /// Runs `install` while no commit can be made, and shows it the commits after `applied` that are not yet
+    /// acknowledged: what a record that was made after `applied` lacks.
+    pub fn with_unacknowledged<R>(&self, applied: CommitSeq, install: impl FnOnce(&[(CommitSeq, Commit)]) -> R) -> R {
+        let inner = self.lock();
+        let mut missing = Vec::new();
+        if inner.last > applied {
+            each_retained(&inner, |seq, commit| {
+                if seq > applied {
+                    missing.push((seq, commit));
+                }
+            });
+        }
+        install(&missing)
+    }
+
+    /// Commits that the coordinator has not answered, and their bytes.
+    pub fn unacknowledged(&self) -> (u64, usize) {
+        let inner = self.lock();
+        (inner.last.to_bits() - inner.acked.to_bits(), inner.retained.len())
+    }
+
+    /// Commits made here, and their bytes above QUIC.
+    pub fn totals(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.commits, inner.commit_bytes)
+    }
+
+    /// The last commit made here.
+    pub fn last(&self) -> CommitSeq {
+        self.lock().last
+    }
+
+    /// The node is no longer attached: every waiter learns that its commit's fate is unknown.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        let applied = std::mem::take(&mut inner.applied_waiters);
+        let everywhere = std::mem::take(&mut inner.everywhere_waiters);
+        let space = std::mem::take(&mut inner.space_waiters);
+        wake(inner);
+        for (_, ticket) in applied.into_iter().chain(everywhere) {
+            let _unwanted = ticket.complete(Err(CommitFailure::Unknown));
+        }
+        for ticket in space {
+            let _unwanted = ticket.complete(());
+        }
+    }
+}
+
+/// Who waits for a commit, and for what.
+#[derive(Clone, Debug)]
+pub enum Waiter {
+    /// Nobody.
+    None,
+    /// Until the coordinator has ordered it.
+    Applied(Arc<Ticket<Outcome>>),
+    /// Until no node shows the old version.
+    Everywhere(Arc<Ticket<Outcome>>),
+}
+
+/// What [`Outbox::poll_output`] found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Output {
+    /// Bytes to send.
+    Bytes,
+    /// Nothing, and nothing will come.
+    Closed,
+}
+
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let writer = inner.writer.take();
+    drop(inner);
+    if let Some(writer) = writer {
+        writer.wake();
+    }
+}
+
+fn each_retained(inner: &Inner, mut visit: impl FnMut(CommitSeq, Commit)) {
+    let (front, back) = inner.retained.as_slices();
+    let mut decoder = FrameDecoder::default();
+    decoder.push(front);
+    decoder.push(back);
+    let mut seq = inner.acked;
+    while let Some(frame) = next_own_frame(&mut decoder) {
+        seq = seq.next();
+        if let Ok(ToCoordinator::Commit(commit)) = decode_to_coordinator(inner.epoch, &frame) {
+            visit(seq, commit);
+        }
+    }
+}
+
+fn next_own_frame(decoder: &mut FrameDecoder) -> Option<Bytes> {
+    decoder.next_frame().expect("frames of our own making")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_protocol::ids::Partition;
+    use smallvec::smallvec;
+
+    fn outbox(bytes_max: usize) -> Outbox {
+        Outbox::new(Epoch::from_bits(1), bytes_max)
+    }
+
+    fn part(sequence: u64) -> OutPart {
+        let stamp = |number| (Epoch::from_bits(1), number);
+        let (epoch, number) = stamp(5);
+        OutPart {
+            object: ObjectId::new(sequence, Partition::of("r", b"k")),
+            group: GroupId::DEFAULT,
+            token: Token::new(epoch, number).unwrap(),
+            version: Version::new(epoch, number).unwrap(),
+            writes: smallvec![2],
+        }
+    }
+
+    fn publish() -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn outcome(ticket: &Ticket<Outcome>) -> Option<Outcome> {
+        ticket.close()
+    }
+
+    #[test]
+    fn an_acknowledgement_covers_all_before_it() {
+        let outbox = outbox(1000);
+        let tickets: Vec<_> = (0..3).map(|_| Ticket::new()).collect();
+        for ticket in &tickets {
+            outbox
+                .commit(&[part(1)], Waiter::Applied(Arc::clone(ticket)), publish)
+                .unwrap();
+        }
+        outbox.acked(CommitSeq::from_bits(2));
+        assert_eq!(outbox.unacknowledged().0, 1);
+        assert_eq!(outcome(&tickets[0]), Some(Ok(())));
+        assert_eq!(outcome(&tickets[1]), Some(Ok(())));
+        assert_eq!(outcome(&tickets[2]), None);
+        // An acknowledgement of what was never sent changes nothing beyond what was.
+        outbox.acked(CommitSeq::from_bits(99));
+        assert_eq!(outbox.unacknowledged(), (0, 0));
+        outbox.acked(CommitSeq::from_bits(1));
+    }
+
+    #[test]
+    fn a_commit_that_cannot_be_published_is_not_sent() {
+        let outbox = outbox(1000);
+        assert_eq!(
+            outbox.commit(&[part(1)], Waiter::None, || Err("full")),
+            Err(QueueError::Publish("full"))
+        );
+        let mut bytes = Vec::new();
+        outbox.take_output(&mut bytes);
+        assert!(bytes.is_empty());
+        assert_eq!(outbox.commit(&[part(1)], Waiter::None, publish).unwrap().to_bits(), 1);
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_until_something_is_acknowledged() {
+        let outbox = outbox(8);
+        let first = outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
+        assert_eq!(outbox.commit(&[part(1)], Waiter::None, publish), Err(QueueError::Full));
+        let space = outbox.wait_for_space();
+        outbox.acked(first);
+        assert_eq!(space.close(), Some(()));
+        outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_names_the_commit_and_tells_its_waiter() {
+        let outbox = outbox(1000);
+        let ticket = Ticket::new();
+        outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
+        let seq = outbox
+            .commit(&[part(2)], Waiter::Applied(Arc::clone(&ticket)), publish)
+            .unwrap();
+        let (commit, told) = outbox.refused(seq, &Failure::Stopping);
+        assert_eq!(commit.unwrap().parts[0].object.sequence(), 2);
+        assert!(told);
+        assert_eq!(outcome(&ticket), Some(Err(CommitFailure::Refused(Failure::Stopping))));
+        outbox.acked(seq);
+    }
+
+    #[test]
+    fn a_record_finds_the_commits_it_lacks() {
+        let outbox = outbox(1000);
+        for sequence in 1..=3 {
+            outbox.commit(&[part(sequence)], Waiter::None, publish).unwrap();
+        }
+        let missing = outbox.with_unacknowledged(CommitSeq::from_bits(1), |missing| {
+            missing
+                .iter()
+                .map(|(seq, commit)| (seq.to_bits(), commit.parts[0].object.sequence()))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(missing, [(2, 2), (3, 3)]);
+    }
+
+    #[test]
+    fn closing_leaves_the_fate_unknown() {
+        let outbox = outbox(1000);
+        let ticket = Ticket::new();
+        outbox
+            .commit(&[part(1)], Waiter::Everywhere(Arc::clone(&ticket)), publish)
+            .unwrap();
+        outbox.close();
+        assert_eq!(outcome(&ticket), Some(Err(CommitFailure::Unknown)));
+        assert_eq!(
+            outbox.commit(&[part(1)], Waiter::None, publish),
+            Err(QueueError::Closed)
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! Questions to the coordinator that have not been answered.
+
+use crate::entry::Entry;
+use crate::ticket::Ticket;
+use bytes::Bytes;
+use kiln_protocol::message::Failure;
+use kiln_protocol::schema::TypeBinding;
+use kiln_protocol::{ObjectId, RequestId, RootId, ToCoordinator};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why a question was not answered as asked.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// The coordinator says so.
+    #[error("{0}")]
+    Refused(Failure),
+    /// The object does not fit into the heap, even after everything unused was evicted.
+    #[error("the heap has no room for {needed_bytes} more bytes")]
+    ArenaFull {
+        /// How much room the object needs.
+        needed_bytes: usize,
+    },
+    /// The record cannot be kept by this version of the program.
+    #[error("the record of the object cannot be read: {0}")]
+    BadRecord(String),
+    /// The node is no longer attached.
+    #[error("the connection to the coordinator is closed")]
+    Disconnected,
+}
+
+/// What a waiter for an answer gets.
+pub type Answer<T> = Result<T, RequestError>;
+
+/// An object that was asked for.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The object, resident now.
+    pub entry: Arc<Entry>,
+    /// It was created by this request.
+    pub created: bool,
+}
+
+/// A page of keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeysPage {
+    /// The keys, in canonical form, ascending.
+    pub keys: Vec<Bytes>,
+    /// There are more.
+    pub more: bool,
+}
+
+/// One question, and who waits for its answer.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    OpenRoot(Arc<Ticket<Answer<(RootId, TypeBinding)>>>),
+    /// A fetch or an insert by key. The question is kept: it is asked again when an eviction crossed its answer.
+    Fetch {
+        root: RootId,
+        key: Bytes,
+        question: ToCoordinator,
+        ticket: Arc<Ticket<Answer<Option<Found>>>>,
+    },
+    Refetch {
+        entry: Arc<Entry>,
+        ticket: Option<Arc<Ticket<Answer<()>>>>,
+    },
+    Done(Arc<Ticket<Answer<bool>>>),
+    Keys(Arc<Ticket<Answer<KeysPage>>>),
+}
+
+impl Pending {
+    pub(crate) fn fail(self, error: RequestError) {
+        // A closed ticket belongs to a dropped future: nobody wants the error.
+        match self {
+            Self::OpenRoot(ticket) => drop(ticket.complete(Err(error))),
+            Self::Fetch { ticket, .. } => drop(ticket.complete(Err(error))),
+            Self::Refetch {
+                ticket: Some(ticket), ..
+            } => drop(ticket.complete(Err(error))),
+            Self::Refetch { ticket: None, .. } => {}
+            Self::Done(ticket) => drop(ticket.complete(Err(error))),
+            Self::Keys(ticket) => drop(ticket.complete(Err(error))),
+        }
+    }
+}
+
+/// All that is unanswered.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered {
+    pub(crate) requests: BTreeMap<RequestId, Pending>,
+    /// Objects that were given up while fetches were unanswered, and the first request sent after that. A record that
+    /// answers an older request comes without interest by the time it arrives, and is fetched again.
+    pub(crate) forgotten: BTreeMap<ObjectId, RequestId>,
+    pub(crate) closed: bool,
+}
+
+impl Unanswered {
+    pub(crate) fn take(&mut self, request: RequestId) -> Option<Pending> {
+        let pending = self.requests.remove(&request);
+        let oldest = self.requests.first_key_value().map(|(request, _)| *request);
+        self.forgotten
+            .retain(|_, before| oldest.is_some_and(|oldest| oldest < *before));
+        pending
+    }
+
+    /// Whether the answer to `request` lost its interest to an eviction of `object`.
+    pub(crate) fn crossed(&self, request: RequestId, object: ObjectId) -> bool {
+        self.forgotten.get(&object).is_some_and(|before| request < *before)
+    }
+}

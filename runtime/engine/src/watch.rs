@@ -1,0 +1,126 @@
+//! Watches: bounded queues of what the coordinator says happened to an object or a root.
+
+use kiln_protocol::message::Change;
+use kiln_protocol::{Incarnation, ObjectId};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Events that wait for a watcher; when it does not take them, the oldest go and a gap is shown.
+pub const WATCH_EVENTS_MAX: usize = 4096;
+
+/// One event of a watch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WatchEvent {
+    /// The object.
+    pub object: ObjectId,
+    /// Its key, in canonical form.
+    pub key: bytes::Bytes,
+    /// The node that did it, and its name; `None` for the coordinator.
+    pub writer: Option<(Incarnation, String)>,
+    /// What happened.
+    pub change: Change,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    events: VecDeque<WatchEvent>,
+    /// Events were left out before the first of `events`.
+    gap: bool,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct WatchQueue {
+    inner: Mutex<Inner>,
+}
+
+impl WatchQueue {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, event: WatchEvent) {
+        let mut inner = self.lock();
+        if inner.events.len() == WATCH_EVENTS_MAX {
+            inner.events.pop_front();
+            inner.gap = true;
+        }
+        inner.events.push_back(event);
+        wake(inner);
+    }
+
+    /// No event will come after those that wait.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        wake(inner);
+    }
+
+    /// The next event; `None` after the last one.
+    pub fn poll_next(&self, context: &Context<'_>) -> Poll<Option<WatchEvent>> {
+        let mut inner = self.lock();
+        if inner.gap
+            && let Some(next) = inner.events.front()
+        {
+            let gap = WatchEvent {
+                writer: None,
+                change: Change::Gap,
+                object: next.object,
+                key: next.key.clone(),
+            };
+            inner.gap = false;
+            return Poll::Ready(Some(gap));
+        }
+        if let Some(event) = inner.events.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        if inner.closed {
+            return Poll::Ready(None);
+        }
+        inner.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let waker = inner.waker.take();
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(object: u64) -> WatchEvent {
+        WatchEvent {
+            object: ObjectId::from_bits(object),
+            key: bytes::Bytes::new(),
+            writer: None,
+            change: Change::Created,
+        }
+    }
+
+    #[test]
+    fn an_overflow_is_an_explicit_gap() {
+        let queue = WatchQueue::default();
+        for object in 0..=WATCH_EVENTS_MAX as u64 {
+            queue.push(event(object));
+        }
+        queue.close();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut next = || match queue.poll_next(&mut context) {
+            Poll::Ready(event) => event,
+            Poll::Pending => unreachable!("the queue is closed"),
+        };
+        assert_eq!(next().unwrap().change, Change::Gap);
+        assert_eq!(next().unwrap(), event(1));
+        let rest = std::iter::from_fn(next).count();
+        assert_eq!(rest, WATCH_EVENTS_MAX - 1);
+    }
+}

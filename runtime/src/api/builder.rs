@@ -1,0 +1,182 @@
+//! How a runtime attaches.
+
+use super::commit::Level;
+use super::error::AttachError;
+use super::runtime::Runtime;
+use crate::driver;
+use kiln_protocol::profile::Profile;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const HEAP_BYTES: usize = 256 << 20;
+const OUTBOX_BYTES: usize = 64 << 20;
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an operation does that needs the coordinator while the node is not attached any more.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Away {
+    /// Fails at once.
+    #[default]
+    Fail,
+    /// Waits this long, or until its own deadline if that is sooner, before it fails.
+    Block(Duration),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) node_name: String,
+    pub(crate) heap_bytes: usize,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) level: Level,
+    pub(crate) away: Away,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    File(PathBuf),
+    Profile(Profile),
+}
+
+/// Attaches a runtime with other settings than the defaults.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    options: Options,
+    source: Source,
+    #[cfg(feature = "embedded")]
+    embedded: crate::embedded::EmbeddedOptions,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        let program = std::env::current_exe().ok();
+        let program = program
+            .as_deref()
+            .and_then(Path::file_name)
+            .map_or("kiln".into(), |name| name.to_string_lossy());
+        let options = Options {
+            node_name: format!("{program}-{}", std::process::id()),
+            heap_bytes: HEAP_BYTES,
+            outbox_bytes: OUTBOX_BYTES,
+            timeout: TIMEOUT,
+            level: Level::default(),
+            away: Away::default(),
+        };
+        Self {
+            options,
+            source: Source::File("kiln.toml".into()),
+            #[cfg(feature = "embedded")]
+            embedded: crate::embedded::EmbeddedOptions::default(),
+        }
+    }
+
+    /// The file with the client profile. Default: `kiln.toml`.
+    #[must_use]
+    pub fn profile(mut self, path: impl AsRef<Path>) -> Self {
+        self.source = Source::File(path.as_ref().to_owned());
+        self
+    }
+
+    /// The client profile itself.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.source = Source::Profile(profile);
+        self
+    }
+
+    /// The node's name, for people. Default: the program's name and process id.
+    #[must_use]
+    pub fn node_name(mut self, name: impl Into<String>) -> Self {
+        self.options.node_name = name.into();
+        self
+    }
+
+    /// How many bytes of objects this process keeps. Address space is reserved, memory is used as needed.
+    /// Default: 256 MiB.
+    #[must_use]
+    pub const fn heap_bytes(mut self, bytes: usize) -> Self {
+        self.options.heap_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of unacknowledged commits are kept before commits wait. Default: 64 MiB.
+    #[must_use]
+    pub const fn outbox_bytes(mut self, bytes: usize) -> Self {
+        self.options.outbox_bytes = bytes;
+        self
+    }
+
+    /// The deadline of everything that waits, where none is given. Default: 10 s.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
+    }
+
+    /// How safe a commit is when it returns, where no level is given. Default: [`Level::Applied`].
+    #[must_use]
+    pub const fn level(mut self, level: Level) -> Self {
+        self.options.level = level;
+        self
+    }
+
+    /// What operations do while the cluster is away. Default: [`Away::Fail`].
+    #[must_use]
+    pub const fn away(mut self, away: Away) -> Self {
+        self.options.away = away;
+        self
+    }
+
+    /// Attaches. The driver's tasks run in the tokio runtime that this is called in.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(self) -> Result<Runtime, AttachError> {
+        let (profile, path) = match self.source {
+            Source::Profile(profile) => (profile, None),
+            Source::File(path) => (read_profile(&path)?, Some(path)),
+        };
+        let attached = driver::attach(profile, path, self.options).await?;
+        Ok(Runtime { attached })
+    }
+}
+
+#[cfg(feature = "embedded")]
+impl Builder {
+    /// Where the embedded coordinator listens. Default: a free port of 127.0.0.1.
+    #[must_use]
+    pub const fn listen(mut self, address: std::net::SocketAddr) -> Self {
+        self.embedded.listen = address;
+        self
+    }
+
+    /// Where the embedded coordinator keeps its CA and writes the profile. Default: a temporary directory.
+    #[must_use]
+    pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
+        self.embedded.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Starts a coordinator in this process and attaches to it.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn embedded(self) -> Result<Runtime, AttachError> {
+        let server = crate::embedded::Embedded::start(self.embedded).await?;
+        let (profile, path) = (server.profile(), server.profile_path());
+        let attached = driver::attach(profile, Some(path), self.options).await?;
+        attached.keep(server);
+        Ok(Runtime { attached })
+    }
+}
+
+fn read_profile(path: &Path) -> Result<Profile, AttachError> {
+    let text = std::fs::read_to_string(path).map_err(|error| AttachError::ProfileFile {
+        path: path.to_owned(),
+        error,
+    })?;
+    Profile::parse(&text).map_err(|error| AttachError::Profile {
+        path: Some(path.to_owned()),
+        error,
+    })
+}

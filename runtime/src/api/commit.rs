@@ -1,0 +1,93 @@
+//! How safe a commit is when it returns.
+
+use super::error::CommitError;
+use super::runtime::Attached;
+use kiln_engine::{Changed, CommitError as EngineError, Outcome, Ticket, Wait, Waiter};
+use kiln_protocol::{CommitSeq, Incarnation};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a commit returns, and so what it survives from then on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Level {
+    /// Once it is in the outbox. Lost if this process dies before it is sent.
+    Queued,
+    /// Once the coordinator has ordered it. Lost if the coordinator dies: its state is in memory.
+    #[default]
+    Applied,
+    /// Once no node shows the old version any more: every node that holds the object has applied it.
+    Everywhere,
+}
+
+/// A commit that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Commit {
+    /// The incarnation of the node that made it.
+    pub incarnation: Incarnation,
+    /// Its place among that incarnation's commits; `None` when nothing had changed.
+    pub seq: Option<CommitSeq>,
+}
+
+/// Publishes and queues changes; waits for room in the outbox up to the deadline. Dropped before it returns, nothing
+/// happened; afterwards the commit stays queued.
+pub(super) async fn queue(
+    runtime: &Attached,
+    changed: &[Changed<'_>],
+    waiter: &Waiter,
+    timeout: Duration,
+) -> Result<CommitSeq, CommitError> {
+    match runtime.node.commit(changed, waiter.clone()) {
+        Err(EngineError::OutboxFull) => {}
+        done => return done.map_err(|error| commit_error(runtime, error)),
+    }
+    let wait = async {
+        loop {
+            let space = Wait::new(runtime.node.outbox.wait_for_space());
+            match runtime.node.commit(changed, waiter.clone()) {
+                Err(EngineError::OutboxFull) => space.await,
+                done => return done.map_err(|error| commit_error(runtime, error)),
+            }
+        }
+    };
+    tokio::time::timeout(timeout, wait)
+        .await
+        .unwrap_or(Err(CommitError::OutboxFull { waited: timeout }))
+}
+
+/// What to wait for after a commit of this level.
+pub(super) fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
+    match level {
+        Level::Queued => (Waiter::None, None),
+        Level::Applied => {
+            let ticket = Ticket::new();
+            (Waiter::Applied(Arc::clone(&ticket)), Some(ticket))
+        }
+        Level::Everywhere => {
+            let ticket = Ticket::new();
+            (Waiter::Everywhere(Arc::clone(&ticket)), Some(ticket))
+        }
+    }
+}
+
+/// Waits until the commit is as safe as its level asks.
+pub(super) async fn settle(ticket: Option<Arc<Ticket<Outcome>>>, timeout: Duration) -> Result<(), CommitError> {
+    let Some(ticket) = ticket else { return Ok(()) };
+    match tokio::time::timeout(timeout, Wait::new(ticket)).await {
+        Ok(outcome) => outcome.map_err(CommitError::from),
+        Err(_elapsed) => Err(CommitError::Timeout { waited: timeout }),
+    }
+}
+
+pub(super) fn commit_error(runtime: &Attached, error: EngineError) -> CommitError {
+    match error {
+        EngineError::OutboxFull => CommitError::OutboxFull { waited: Duration::ZERO },
+        EngineError::Disconnected => CommitError::Disconnected,
+        EngineError::Destroyed { .. } => CommitError::Destroyed,
+        EngineError::ArenaFull { needed_bytes } => CommitError::ArenaFull {
+            needed_bytes,
+            oldest_pin_ms: runtime.oldest_pin_ms(),
+        },
+        EngineError::TooLarge { bytes, limit } => CommitError::TooLarge { bytes, limit },
+        EngineError::BadWrite { field, cause, .. } => CommitError::BadWrite { field, cause },
+    }
+}

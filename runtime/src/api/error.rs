@@ -1,0 +1,332 @@
+//! What can go wrong, by operation.
+
+use kiln_engine::{BindError, CommitFailure, LockFailure, RequestError};
+use kiln_object::ValueError;
+use kiln_protocol::message::Failure;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a runtime could not attach.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The profile cannot be read.
+    #[error("cannot read the profile `{path}`: {error}; the coordinator writes one at its first start (`kiln serve`)")]
+    ProfileFile {
+        /// The profile.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The profile does not say what it must.
+    #[error("the profile{}: {error}", .path.as_ref().map(|path| format!(" `{}`", path.display())).unwrap_or_default())]
+    Profile {
+        /// The profile, when it is a file.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        error: kiln_protocol::profile::ProfileError,
+    },
+    /// The credentials of the profile are of no use.
+    #[error("the profile's credentials cannot be used: {what}; let the coordinator write the profile again")]
+    Credentials {
+        /// What is wrong.
+        what: String,
+    },
+    /// The coordinator's address cannot be resolved.
+    #[error("cannot resolve the coordinator's address `{address}`: {error}")]
+    Resolve {
+        /// The address.
+        address: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The coordinator does not answer, or not as one.
+    #[error(
+        "cannot connect to the coordinator at `{address}`: {what}; is `kiln serve` running there, and is UDP let through?"
+    )]
+    Connect {
+        /// The address.
+        address: String,
+        /// What happened.
+        what: String,
+    },
+    /// The coordinator turned the node away.
+    #[error("the coordinator at `{address}` refused the node: {failure}")]
+    Refused {
+        /// The address.
+        address: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// The heap cannot be made.
+    #[error("cannot reserve a heap of {bytes} bytes: {error}")]
+    Heap {
+        /// Its size.
+        bytes: usize,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The embedded coordinator did not start.
+    #[error("the embedded coordinator did not start: {what}")]
+    Embedded {
+        /// Why.
+        what: String,
+    },
+}
+
+/// Why an object could not be had, made, moved or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// No answer within the deadline. Something that was asked to change may have changed.
+    #[error("no answer from the coordinator within {waited:?}; whether anything was changed is unknown")]
+    Timeout {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The node is no longer attached.
+    #[error("the connection to the coordinator is closed")]
+    Disconnected,
+    /// The coordinator refused.
+    #[error("{0}")]
+    Refused(Failure),
+    /// The heap is full of objects in use.
+    #[error(
+        "the heap has no room for {needed_bytes} more bytes (the oldest reader has been pinned for {oldest_pin_ms} ms): \
+         drop handles or views, or attach with a larger `heap_bytes`"
+    )]
+    ArenaFull {
+        /// How much room is needed.
+        needed_bytes: usize,
+        /// For how long the oldest reader has kept old versions alive.
+        oldest_pin_ms: u64,
+    },
+    /// The record does not fit this program.
+    #[error("the object's record cannot be read: {what}")]
+    BadRecord {
+        /// What is wrong.
+        what: String,
+    },
+    /// The key is too long.
+    #[error("the key has {bytes} bytes, the limit is {limit}")]
+    KeyTooLong {
+        /// Its length in canonical form.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The object is larger than allowed.
+    #[error("the object has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A field of a new object cannot be archived.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+/// Why a root could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// See [`AccessError`].
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The coordinator's answer does not fit the type.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The root is open in this process with another type.
+    #[error("root `{root}` is already open in this process as a root of `{open}`, not of `{wanted}`")]
+    OtherType {
+        /// The root.
+        root: String,
+        /// The type it is open with.
+        open: &'static str,
+        /// The type asked for.
+        wanted: &'static str,
+    },
+}
+
+/// Why a lock was not taken. Nothing is held.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Not granted within the deadline.
+    #[error("the lock was not granted within {waited:?}; `kiln locks` shows who holds it")]
+    Timeout {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The object was removed.
+    #[error("the object was removed from the cluster")]
+    Destroyed,
+    /// The node is no longer attached.
+    #[error("the connection to the coordinator is closed")]
+    Disconnected,
+    /// The coordinator refused.
+    #[error("{0}")]
+    Refused(Failure),
+    /// The type has no such lock group.
+    #[error("type `{type_name}` has no lock group `{group}`; its groups are {known:?}")]
+    UnknownGroup {
+        /// The type.
+        type_name: &'static str,
+        /// The group asked for.
+        group: String,
+        /// The groups there are.
+        known: Vec<&'static str>,
+    },
+    /// The lock was granted, but the stale copy could not be fetched anew.
+    #[error("the object's copy is stale and could not be fetched: {0}")]
+    Fetch(AccessError),
+}
+
+/// Why a commit failed. Except for `Timeout` and `Unknown`, nothing of it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// No answer within the deadline: the commit is on its way, and may or may not be applied.
+    #[error("no answer within {waited:?}: whether the commit was applied is unknown")]
+    Timeout {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The connection ended before the answer: the commit may or may not have been applied.
+    #[error("the connection ended before the commit was answered: whether it was applied is unknown")]
+    Unknown,
+    /// The coordinator refused the commit, for example because its grant was lost.
+    #[error("the coordinator refused the commit: {0}")]
+    Refused(Failure),
+    /// The outbox stayed full until the deadline.
+    #[error("the outbox was full of unacknowledged commits for {waited:?}")]
+    OutboxFull {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The heap is full of objects in use.
+    #[error(
+        "the heap has no room for {needed_bytes} more bytes (the oldest reader has been pinned for {oldest_pin_ms} ms): \
+         drop handles or views, or attach with a larger `heap_bytes`"
+    )]
+    ArenaFull {
+        /// How much room is needed.
+        needed_bytes: usize,
+        /// For how long the oldest reader has kept old versions alive.
+        oldest_pin_ms: u64,
+    },
+    /// The object was removed.
+    #[error("the object was removed from the cluster")]
+    Destroyed,
+    /// The node is no longer attached.
+    #[error("the connection to the coordinator is closed")]
+    Disconnected,
+    /// The commit is larger than allowed.
+    #[error("the commit has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A field cannot be archived.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A field outside the locked group was changed.
+    #[error(
+        "field `{field}` belongs to lock group `{group}`, which this guard did not lock: use `write()`, or `write_group(\"{group}\")`"
+    )]
+    NotLocked {
+        /// The field.
+        field: &'static str,
+        /// Its group; empty for the default one.
+        group: &'static str,
+    },
+    /// A write that its slot does not take.
+    #[error("field `{field}` cannot be written: {cause}")]
+    BadWrite {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Why an update failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The lock was not taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The commit failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Why a fallible update failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TryUpdateError<E> {
+    /// The closure said no: everything it did was rolled back.
+    #[error("rolled back: {0}")]
+    RolledBack(E),
+    /// The lock was not taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The commit failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// What was not done when the node left.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum DetachError {
+    /// The deadline passed first.
+    #[error("{commits} commits ({bytes} bytes) were not acknowledged within {waited:?}: their fate is unknown")]
+    Timeout {
+        /// Unacknowledged commits.
+        commits: u64,
+        /// Their bytes.
+        bytes: usize,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The connection was gone already, or was lost on the way.
+    #[error("the connection was lost with {commits} commits ({bytes} bytes) not acknowledged: their fate is unknown")]
+    Lost {
+        /// Unacknowledged commits.
+        commits: u64,
+        /// Their bytes.
+        bytes: usize,
+    },
+}
+
+impl From<RequestError> for AccessError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Refused(failure) => Self::Refused(failure),
+            RequestError::ArenaFull { needed_bytes } => Self::ArenaFull {
+                needed_bytes,
+                oldest_pin_ms: 0,
+            },
+            RequestError::BadRecord(what) => Self::BadRecord { what },
+            RequestError::Disconnected => Self::Disconnected,
+        }
+    }
+}
+
+impl From<LockFailure> for LockError {
+    fn from(failure: LockFailure) -> Self {
+        match failure {
+            LockFailure::Refused(Failure::Destroyed { .. }) => Self::Destroyed,
+            LockFailure::Refused(failure) => Self::Refused(failure),
+            LockFailure::Disconnected => Self::Disconnected,
+        }
+    }
+}
+
+impl From<CommitFailure> for CommitError {
+    fn from(failure: CommitFailure) -> Self {
+        match failure {
+            CommitFailure::Refused(Failure::Destroyed { .. }) => Self::Destroyed,
+            CommitFailure::Refused(failure) => Self::Refused(failure),
+            CommitFailure::Unknown => Self::Unknown,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Guards: locks that are held, and the changes made under them.
+
+use super::commit::{Commit, Level, queue, settle, waiter};
+use super::error::{CommitError, LockError};
+use super::runtime::Attached;
+use super::shared::Shared;
+use kiln_engine::{Admission, Changed, Entry, State, Ticket};
+use kiln_object::{Change, Changes, Clustered};
+use kiln_protocol::message::Mode;
+use std::fmt;
+use std::future::Future;
+use std::ops::{Deref, DerefMut, Range};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Lock groups of an object that are held here; dropping it leaves them.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    runtime: &'a Arc<Attached>,
+    entry: &'a Arc<Entry>,
+    groups: Range<usize>,
+    mode: Mode,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.runtime
+            .node
+            .leave_groups(self.entry, self.groups.clone(), self.mode);
+    }
+}
+
+impl<'a> Held<'a> {
+    /// Takes the groups if nothing has to be waited for, and the copy is current.
+    pub(super) fn try_enter<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
+        let (runtime, entry) = (&shared.runtime, &shared.entry);
+        let start = groups.start;
+        let mut held = Held {
+            runtime,
+            entry,
+            groups: start..start,
+            mode,
+        };
+        for index in groups {
+            if !entry.locks()[index].try_enter(mode) {
+                return None;
+            }
+            held.groups.end = index + 1;
+        }
+        (entry.state() == State::Current).then_some(held)
+    }
+
+    /// Takes the groups one after the other, in the order that everybody takes them in.
+    pub(super) async fn enter<T: Clustered>(
+        shared: &'a Shared<T>,
+        groups: Range<usize>,
+        mode: Mode,
+    ) -> Result<Self, LockError> {
+        let (runtime, entry) = (&shared.runtime, &shared.entry);
+        if runtime.node.ended().is_some() {
+            runtime.away(shared.timeout).await;
+            return Err(LockError::Disconnected);
+        }
+        let start = groups.start;
+        let mut held = Held {
+            runtime,
+            entry,
+            groups: start..start,
+            mode,
+        };
+        for index in groups {
+            let context = entry.lock_context(index, &runtime.node.outbox, &runtime.node.requests);
+            let stale = entry.state() == State::Stale;
+            if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
+                Admitting {
+                    runtime,
+                    entry,
+                    index,
+                    mode,
+                    ticket: Some(ticket),
+                }
+                .await?;
+            }
+            held.groups.end = index + 1;
+        }
+        Ok(held)
+    }
+}
+
+/// Waits to be admitted to one lock; dropped before that, it gives its place up.
+struct Admitting<'a> {
+    runtime: &'a Attached,
+    entry: &'a Entry,
+    index: usize,
+    mode: Mode,
+    ticket: Option<Arc<Ticket<Admission>>>,
+}
+
+impl Future for Admitting<'_> {
+    type Output = Result<(), LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = &self.ticket else {
+            return Poll::Ready(Ok(()));
+        };
+        let admission = std::task::ready!(ticket.poll_take(context));
+        self.ticket = None;
+        Poll::Ready(admission.map_err(LockError::from))
+    }
+}
+
+impl Drop for Admitting<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = &self.ticket {
+            let node = &self.runtime.node;
+            let context = self.entry.lock_context(self.index, &node.outbox, &node.requests);
+            self.entry.locks()[self.index].give_up(context, self.mode, ticket);
+        }
+    }
+}
+
+/// A read lock that is held. `Send`; may be kept across `.await`.
+pub struct ReadGuard<'a, T: Clustered> {
+    shared: &'a Shared<T>,
+    _held: Held<'a>,
+}
+
+impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadGuard")
+            .field("object", self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Clustered> ReadGuard<'a, T> {
+    pub(super) const fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
+        Self { shared, _held: held }
+    }
+
+    /// The object, which nobody changes while the guard lives. Counters move without a lock.
+    #[must_use]
+    pub fn view(&self) -> T::View<'_> {
+        self.shared.view()
+    }
+
+    /// Looks at the object.
+    pub fn get<R>(&self, look: impl FnOnce(&T::View<'_>) -> R) -> R {
+        self.shared.get(look)
+    }
+}
+
+/// Write locks that are held, and the changes made under them. Fields are reached through `Deref`; nobody sees a change
+/// before [`commit`](Self::commit). Dropped without it, the guard rolls back. `Send`; may be kept across `.await`.
+pub struct WriteGuard<'a, T: Clustered> {
+    shared: &'a Shared<T>,
+    fields: T::Mut<'a>,
+    held: Held<'a>,
+}
+
+impl<T: Clustered> fmt::Debug for WriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteGuard")
+            .field("object", self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Clustered> Deref for WriteGuard<'a, T> {
+    type Target = T::Mut<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.fields
+    }
+}
+
+impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.fields
+    }
+}
+
+impl<'a, T: Clustered> WriteGuard<'a, T> {
+    pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
+        Self {
+            shared,
+            fields: T::guard(&shared.entry.object),
+            held,
+        }
+    }
+
+    /// Commits with the runtime's default level.
+    ///
+    /// # Errors
+    /// [`CommitError`]. Dropped while it waits for its level, the commit stays made.
+    pub async fn commit(self) -> Result<Commit, CommitError> {
+        let level = self.shared.runtime.options.level;
+        self.commit_with(level).await
+    }
+
+    /// Commits. The locks are left as soon as the changes are queued, before the answer.
+    ///
+    /// # Errors
+    /// [`CommitError`]. Dropped while it waits for its level, the commit stays made.
+    pub async fn commit_with(mut self, level: Level) -> Result<Commit, CommitError> {
+        let (shared, mut changes) = (self.shared, Changes::default());
+        T::collect(&mut self.fields, &mut changes)?;
+        let held = self.held;
+        let runtime = &shared.runtime;
+        let incarnation = runtime.node.settings.incarnation;
+        if changes.is_empty() {
+            return Ok(Commit { incarnation, seq: None });
+        }
+        held.check(changes.as_slice())?;
+        let (waiter, ticket) = waiter(level);
+        let changed = [Changed {
+            entry: &shared.entry,
+            changes: changes.as_slice(),
+        }];
+        let seq = queue(runtime, &changed, &waiter, shared.timeout).await?;
+        drop(held);
+        settle(ticket, shared.timeout).await?;
+        Ok(Commit {
+            incarnation,
+            seq: Some(seq),
+        })
+    }
+
+    /// Gives the changes up; the same as dropping the guard.
+    pub fn rollback(self) {}
+
+    pub(super) fn into_parts(mut self) -> Result<Uncommitted<'a>, CommitError> {
+        let mut changes = Changes::default();
+        T::collect(&mut self.fields, &mut changes)?;
+        self.held.check(changes.as_slice())?;
+        Ok(Uncommitted {
+            held: self.held,
+            changes,
+            timeout: self.shared.timeout,
+        })
+    }
+}
+
+/// A guard whose changes have been collected.
+#[derive(Debug)]
+pub struct Uncommitted<'a> {
+    held: Held<'a>,
+    changes: Changes,
+    timeout: Duration,
+}
+
+impl Uncommitted<'_> {
+    pub(super) fn changed(&self) -> Option<Changed<'_>> {
+        (!self.changes.is_empty()).then_some(Changed {
+            entry: self.held.entry,
+            changes: self.changes.as_slice(),
+        })
+    }
+
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn belongs_to(&self, runtime: &Arc<Attached>) -> bool {
+        Arc::ptr_eq(self.held.runtime, runtime)
+    }
+}
+
+impl Held<'_> {
+    /// Every changed field must be in a locked group, or be commutative.
+    fn check(&self, changes: &[Change]) -> Result<(), CommitError> {
+        let binding = &self.entry.binding;
+        for change in changes {
+            let group = binding.slot_group(change.slot());
+            if group != binding.commutative() && !self.groups.contains(&usize::from(group)) {
+                let (field, group) = (binding.slot_name(change.slot()), binding.group_name(group));
+                return Err(CommitError::NotLocked { field, group });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! What a program holds: runtimes, roots, handles, guards, watches.
+
+mod builder;
+mod commit;
+mod counter;
+mod error;
+mod guard;
+mod named;
+mod root;
+mod runtime;
+mod shared;
+mod together;
+mod watch;
+
+pub use builder::{Away, Builder};
+pub use commit::{Commit, Level};
+pub use counter::Counter;
+pub use error::{
+    AccessError, AttachError, CommitError, DetachError, LockError, RootError, TryUpdateError, UpdateError,
+};
+pub use guard::{ReadGuard, WriteGuard};
+pub use named::{NamedGuard, NamedLock};
+pub use root::{Keys, Root};
+pub use runtime::{NodeInfo, Runtime, Stats};
+pub use shared::Shared;
+pub use together::{CommitTogether, ViewTogether};
+pub use watch::{Event, EventKind, Watch};
+
+/// What the driver needs of this module.
+pub(crate) mod internals {
+    pub(crate) use super::builder::Options;
+    pub(crate) use super::runtime::Attached;
+}

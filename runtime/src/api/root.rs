@@ -1,0 +1,323 @@
+//! Roots: named, keyed collections of objects.
+
+use super::error::{AccessError, RootError};
+use super::runtime::{Attached, Runtime};
+use super::shared::Shared;
+use super::watch::Watch;
+use bytes::Bytes;
+use kiln_engine::{Answer, Found, KeysPage, RootCache, State, Ticket};
+use kiln_object::{Changes, Clustered, Key, KeyBytes};
+use kiln_protocol::limits::{KEY_BYTES_MAX, KEYS_PAGE_MAX, RECORD_BYTES_MAX};
+use kiln_protocol::message::{Failure, RootOptions, WatchTarget};
+use kiln_protocol::{RequestId, ToCoordinator};
+use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// A named collection of objects of one type, by key. Cheap to clone.
+pub struct Root<K, T> {
+    runtime: Arc<Attached>,
+    cache: Arc<RootCache>,
+    _types: PhantomData<fn(K) -> T>,
+}
+
+impl<K, T> Clone for Root<K, T> {
+    fn clone(&self) -> Self {
+        Self {
+            runtime: Arc::clone(&self.runtime),
+            cache: Arc::clone(&self.cache),
+            _types: PhantomData,
+        }
+    }
+}
+
+impl<K, T> fmt::Debug for Root<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Root")
+            .field("name", &self.cache.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Opens a root; the cluster's first program that does creates it.
+    ///
+    /// # Errors
+    /// [`RootError`]: another type or key is registered for it, a field has another structure in the cluster, or the
+    /// coordinator cannot be asked.
+    pub async fn root<K: Key, T: Clustered>(&self, name: &str) -> Result<Root<K, T>, RootError> {
+        self.open_root(name, false).await
+    }
+
+    pub(super) async fn open_root<K: Key, T: Clustered>(
+        &self,
+        name: &str,
+        ephemeral: bool,
+    ) -> Result<Root<K, T>, RootError> {
+        let runtime = &self.attached;
+        let options = RootOptions { ephemeral };
+        let (id, binding) = runtime
+            .wait(|node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options))
+            .await?;
+        let cache = runtime.node.add_root::<T>(name, id, &binding)?;
+        runtime.claim_type::<T>(id, name)?;
+        Ok(Root {
+            runtime: Arc::clone(runtime),
+            cache,
+            _types: PhantomData,
+        })
+    }
+}
+
+impl<K: Key, T: Clustered> Root<K, T> {
+    /// The root's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.cache.name
+    }
+
+    /// The object under a key, if it is resident here and current. Never waits.
+    #[must_use]
+    pub fn peek<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Option<Shared<T>>
+    where
+        K: Borrow<Q>,
+    {
+        let entry = key.with_bytes(|key| self.cache.get(key))?;
+        (entry.state() == State::Current).then(|| Shared::new(Arc::clone(&self.runtime), entry))
+    }
+
+    /// The object under a key; fetched when it is not resident here.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn get<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<Option<Shared<T>>, AccessError>
+    where
+        K: Borrow<Q>,
+    {
+        if let Some(shared) = self.peek(key) {
+            return Ok(Some(shared));
+        }
+        let key = key_bytes(key)?;
+        if let Some(entry) = self.cache.get(&key) {
+            self.runtime.wait(|node| node.refetch(&entry)).await?;
+            return Ok(Some(Shared::new(Arc::clone(&self.runtime), entry)));
+        }
+        self.fetch(|node| node.fetch(self.cache.id, key, None)).await
+    }
+
+    /// The object under a key; created from `make` when the cluster has none. Atomic: of all who try, one creates.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn get_or_create<Q: KeyBytes + ?Sized>(
+        &self,
+        key: &Q,
+        make: impl FnOnce() -> T,
+    ) -> Result<Shared<T>, AccessError>
+    where
+        K: Borrow<Q>,
+    {
+        if let Some(shared) = self.peek(key) {
+            return Ok(shared);
+        }
+        let (bytes, value) = (key_bytes(key)?, make());
+        let writes = self.encode(&value)?;
+        self.create(value, |node| node.fetch(self.cache.id, bytes, Some(writes)))
+            .await
+    }
+
+    /// Puts a new object under a key. One that was there is removed first; its handles see `Destroyed`.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn insert(&self, key: K, value: T) -> Result<Shared<T>, AccessError> {
+        let (key, writes) = (key_bytes(&key)?, self.encode(&value)?);
+        self.create(value, |node| node.insert(self.cache.id, key, writes)).await
+    }
+
+    /// Removes the object under a key; `false` when there is none. Waits for those who hold its locks.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn remove<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<bool, AccessError>
+    where
+        K: Borrow<Q>,
+    {
+        let key = key_bytes(key)?;
+        self.ask(|request, root| ToCoordinator::Remove {
+            request,
+            root,
+            key,
+            everywhere: false,
+        })
+        .await
+    }
+
+    /// As [`remove`](Self::remove), and returns only when no node shows the object any more. For a logout.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn remove_everywhere<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<bool, AccessError>
+    where
+        K: Borrow<Q>,
+    {
+        let key = key_bytes(key)?;
+        self.ask(|request, root| ToCoordinator::Remove {
+            request,
+            root,
+            key,
+            everywhere: true,
+        })
+        .await
+    }
+
+    /// Gives the object under `from` the key `to`: the same object, its handles stay good. `false` when there is none.
+    ///
+    /// # Errors
+    /// [`AccessError`]; `Refused(KeyTaken)` when `to` has an object.
+    pub async fn rename<Q: KeyBytes + ?Sized>(&self, from: &Q, to: K) -> Result<bool, AccessError>
+    where
+        K: Borrow<Q>,
+    {
+        let (from, to) = (key_bytes(from)?, key_bytes(&to)?);
+        self.ask(|request, root| ToCoordinator::Rename {
+            request,
+            root,
+            from,
+            to,
+        })
+        .await
+    }
+
+    /// Whether the cluster has an object under a key. Does not fetch it.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn contains<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<bool, AccessError>
+    where
+        K: Borrow<Q>,
+    {
+        let key = key_bytes(key)?;
+        self.ask(|request, root| ToCoordinator::Contains { request, root, key })
+            .await
+    }
+
+    /// The cluster's keys, page by page, ascending.
+    #[must_use]
+    pub fn keys(&self) -> Keys<K, T> {
+        Keys {
+            root: self.clone(),
+            after: None,
+            done: false,
+        }
+    }
+
+    /// Watches every object of the root, resident here or not.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn watch(&self) -> Result<Watch<K>, AccessError> {
+        let target = WatchTarget::Root(self.cache.id);
+        Watch::start(&self.runtime, target, Arc::clone(&self.cache.binding)).await
+    }
+
+    async fn fetch(
+        &self,
+        start: impl FnOnce(&kiln_engine::Node) -> Arc<Ticket<Answer<Option<Found>>>>,
+    ) -> Result<Option<Shared<T>>, AccessError> {
+        let found = self.runtime.wait(start).await?;
+        Ok(found.map(|found| Shared::new(Arc::clone(&self.runtime), found.entry)))
+    }
+
+    /// Asks for an object made of `value`, or that was there before.
+    async fn create(
+        &self,
+        value: T,
+        start: impl FnOnce(&kiln_engine::Node) -> Arc<Ticket<Answer<Option<Found>>>>,
+    ) -> Result<Shared<T>, AccessError> {
+        let Found { entry, created } = self.runtime.wait(start).await?.ok_or_else(no_object)?;
+        if created {
+            // Whoever found it first here keeps the local fields that it has made.
+            entry.local.get_or_init(|| Box::new(value.into_local()));
+        }
+        Ok(Shared::new(Arc::clone(&self.runtime), entry))
+    }
+
+    async fn ask(
+        &self,
+        make: impl FnOnce(RequestId, kiln_protocol::RootId) -> ToCoordinator,
+    ) -> Result<bool, AccessError> {
+        let root = self.cache.id;
+        self.runtime
+            .wait(|node| node.ask_yes_no(|request| make(request, root)))
+            .await
+    }
+
+    fn encode(&self, value: &T) -> Result<Bytes, AccessError> {
+        let mut changes = Changes::default();
+        value.store(&mut changes)?;
+        let writes = self.cache.binding.encode_record(changes.as_slice());
+        if writes.len() > RECORD_BYTES_MAX {
+            return Err(AccessError::TooLarge {
+                bytes: writes.len(),
+                limit: RECORD_BYTES_MAX,
+            });
+        }
+        Ok(writes.into())
+    }
+}
+
+fn no_object() -> AccessError {
+    AccessError::Refused(Failure::Violation {
+        what: "the coordinator made no object".to_owned(),
+    })
+}
+
+fn key_bytes<Q: KeyBytes + ?Sized>(key: &Q) -> Result<Bytes, AccessError> {
+    let bytes = key.with_bytes(Bytes::copy_from_slice);
+    if bytes.len() > KEY_BYTES_MAX {
+        return Err(AccessError::KeyTooLong {
+            bytes: bytes.len(),
+            limit: KEY_BYTES_MAX,
+        });
+    }
+    Ok(bytes)
+}
+
+/// Pages through the keys of a root.
+#[derive(Debug)]
+pub struct Keys<K, T> {
+    root: Root<K, T>,
+    after: Option<Bytes>,
+    done: bool,
+}
+
+impl<K: Key, T: Clustered> Keys<K, T> {
+    /// The next keys, at most `limit` (0: as many as fit) of them; empty at the end. Keys that come and go meanwhile
+    /// may or may not be seen.
+    ///
+    /// # Errors
+    /// [`AccessError`]; the next call asks for the same page again.
+    pub async fn next_page(&mut self, limit: usize) -> Result<Vec<K>, AccessError> {
+        if self.done {
+            return Ok(Vec::new());
+        }
+        let limit = if limit == 0 {
+            KEYS_PAGE_MAX
+        } else {
+            limit.min(KEYS_PAGE_MAX)
+        };
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let (root, after) = (self.root.cache.id, self.after.clone());
+        let KeysPage { keys, more } = self.root.runtime.wait(|node| node.keys(root, after, limit)).await?;
+        self.done = !more;
+        self.after = keys.last().cloned().or_else(|| self.after.take());
+        let decoded = keys.iter().map(|key| {
+            K::decode(key).ok_or_else(|| AccessError::BadRecord {
+                what: format!("a key is not valid: {key:?}"),
+            })
+        });
+        decoded.collect()
+    }
+}

@@ -1,0 +1,281 @@
+//! The runtime of a process: its connection to the cluster and all that hangs on it.
+
+use super::builder::{Away, Builder, Options};
+use super::error::{AccessError, AttachError, DetachError, RootError};
+use crate::driver::Connection;
+use kiln_engine::{Answer, Ended, Node, RequestError, Ticket, Wait};
+use kiln_object::Clustered;
+use kiln_protocol::{Incarnation, ObjectId, RootId, ToCoordinator};
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A node of the cluster: this process, attached. Cheap to clone. The connection lives as long as a runtime, a root, a
+/// handle or a watch does.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub(super) attached: Arc<Attached>,
+}
+
+/// What handles share.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) node: Arc<Node>,
+    pub(crate) options: Options,
+    profile_path: Option<PathBuf>,
+    connection: Connection,
+    oldest_pin_ms: Arc<AtomicU64>,
+    types: Mutex<BTreeMap<RootId, (TypeId, &'static str)>>,
+    #[cfg(feature = "embedded")]
+    server: Mutex<Option<crate::embedded::Embedded>>,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeInfo {
+    /// Its name.
+    pub name: String,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+}
+
+/// Figures of this node since it attached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Commits made here.
+    pub commits: u64,
+    /// Their bytes above QUIC.
+    pub commit_bytes: u64,
+    /// Commits made here that the coordinator refused.
+    pub commits_refused: u64,
+    /// Commits that the coordinator has not acknowledged.
+    pub unacknowledged: u64,
+    /// Their bytes.
+    pub outbox_bytes: usize,
+    /// Objects fetched because they were not resident.
+    pub faults: u64,
+    /// Grants that the coordinator wanted back.
+    pub recalls: u64,
+    /// Lock requests that had to wait.
+    pub waits: u64,
+    /// Objects evicted.
+    pub evictions: u64,
+    /// Deltas that found no room and made their object stale.
+    pub stale: u64,
+    /// Objects resident.
+    pub resident_objects: usize,
+    /// Bytes of the heap in use.
+    pub resident_bytes: usize,
+    /// For how long the oldest reader has kept old versions alive, sampled once a second.
+    pub oldest_pin_ms: u64,
+}
+
+impl Runtime {
+    /// Attaches with the defaults to the coordinator of a client profile (`kiln.toml`). The driver's tasks run in the
+    /// tokio runtime that this is called in.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(profile: impl AsRef<Path>) -> Result<Self, AttachError> {
+        Self::builder().profile(profile).attach().await
+    }
+
+    /// Attaches with other settings.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Starts a coordinator in this process, for tests, development and first runs, and attaches to it. Other processes
+    /// attach with the profile at [`profile_path`](Self::profile_path). The coordinator ends with the last handle.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    #[cfg(feature = "embedded")]
+    pub async fn embedded() -> Result<Self, AttachError> {
+        Self::builder().embedded().await
+    }
+
+    /// The file with the profile that this runtime attached with.
+    #[must_use]
+    pub fn profile_path(&self) -> Option<&Path> {
+        self.attached.profile_path.as_deref()
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node(&self) -> NodeInfo {
+        let incarnation = self.attached.node.settings.incarnation;
+        NodeInfo {
+            name: self.attached.options.node_name.clone(),
+            incarnation,
+        }
+    }
+
+    /// Figures since it attached.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.attached.stats()
+    }
+
+    /// Commits of level `Queued`, and adds, that the coordinator refused since the last call: the objects and why.
+    #[must_use]
+    pub fn take_refusals(&self) -> Vec<(Vec<ObjectId>, kiln_protocol::Failure)> {
+        self.attached.node.take_refusals()
+    }
+
+    /// Waits until the node is no longer attached, and says why.
+    pub async fn closed(&self) -> Ended {
+        Wait::new(self.attached.node.wait_ended()).await
+    }
+
+    /// Leaves the cluster: sends what is in the outbox, waits for its acknowledgement, gives every grant back. Handles
+    /// keep showing what they have. The node is gone afterwards, whatever is returned.
+    ///
+    /// # Errors
+    /// [`DetachError`] says what remained.
+    pub async fn detach(self, deadline: Duration) -> Result<(), DetachError> {
+        let attached = &self.attached;
+        let node = &attached.node;
+        let left = tokio::time::timeout(deadline, async {
+            loop {
+                let acknowledged = Wait::new(node.outbox.wait_for_space());
+                if node.outbox.unacknowledged().0 == 0 || node.ended().is_some() {
+                    break;
+                }
+                acknowledged.await;
+            }
+            node.outbox.send(&ToCoordinator::Bye);
+            Wait::new(node.wait_ended()).await
+        })
+        .await;
+        let (commits, bytes) = node.outbox.unacknowledged();
+        node.end(Ended::Detached);
+        attached.connection.close();
+        #[cfg(feature = "embedded")]
+        attached.stop_server(deadline).await;
+        match left {
+            Ok(Ended::Detached) => Ok(()),
+            Ok(Ended::CoordinatorStopped | Ended::Lost(_)) if commits == 0 => Ok(()),
+            Ok(_) => Err(DetachError::Lost { commits, bytes }),
+            Err(_elapsed) => Err(DetachError::Timeout {
+                commits,
+                bytes,
+                waited: deadline,
+            }),
+        }
+    }
+}
+
+impl Attached {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        options: Options,
+        profile_path: Option<PathBuf>,
+        connection: Connection,
+        oldest_pin_ms: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            node,
+            options,
+            profile_path,
+            connection,
+            oldest_pin_ms,
+            types: Mutex::default(),
+            #[cfg(feature = "embedded")]
+            server: Mutex::default(),
+        }
+    }
+
+    /// Starts a request and waits for its answer, up to the runtime's deadline.
+    pub(super) async fn wait<T>(&self, start: impl FnOnce(&Node) -> Arc<Ticket<Answer<T>>>) -> Result<T, AccessError> {
+        let waited = self.options.timeout;
+        if self.node.ended().is_some() {
+            self.away(waited).await;
+            return Err(AccessError::Disconnected);
+        }
+        let answer = Wait::new(start(&self.node));
+        match tokio::time::timeout(waited, answer).await {
+            Ok(answer) => answer.map_err(|error| self.access_error(error)),
+            Err(_elapsed) => Err(AccessError::Timeout { waited }),
+        }
+    }
+
+    /// What an operation does before it fails because the node is not attached.
+    pub(super) async fn away(&self, timeout: Duration) {
+        match self.options.away {
+            Away::Fail => {}
+            Away::Block(wait) => tokio::time::sleep(wait.min(timeout)).await,
+        }
+    }
+
+    pub(super) fn access_error(&self, error: RequestError) -> AccessError {
+        match error {
+            RequestError::ArenaFull { needed_bytes } => AccessError::ArenaFull {
+                needed_bytes,
+                oldest_pin_ms: self.oldest_pin_ms(),
+            },
+            error => error.into(),
+        }
+    }
+
+    /// Slots are read as the type that a root was first opened with.
+    pub(super) fn claim_type<T: Clustered>(&self, root: RootId, name: &str) -> Result<(), RootError> {
+        let mut types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
+        let (type_id, open) = *types
+            .entry(root)
+            .or_insert((TypeId::of::<T>(), std::any::type_name::<T>()));
+        if type_id == TypeId::of::<T>() {
+            return Ok(());
+        }
+        Err(RootError::OtherType {
+            root: name.to_owned(),
+            open,
+            wanted: std::any::type_name::<T>(),
+        })
+    }
+
+    pub(crate) fn oldest_pin_ms(&self) -> u64 {
+        // Relaxed: a figure for people.
+        self.oldest_pin_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let node = &self.node;
+        let figures = node.figures();
+        let (unacknowledged, outbox_bytes) = node.outbox.unacknowledged();
+        let (commits, commit_bytes) = node.outbox.totals();
+        Stats {
+            commits,
+            commit_bytes,
+            commits_refused: figures.refused,
+            unacknowledged,
+            outbox_bytes,
+            faults: figures.faults,
+            recalls: figures.recalls,
+            waits: figures.waits,
+            evictions: figures.evictions,
+            stale: figures.stale,
+            resident_objects: node.cache.len(),
+            resident_bytes: node.heap.used_bytes(),
+            oldest_pin_ms: self.oldest_pin_ms(),
+        }
+    }
+}
+
+#[cfg(feature = "embedded")]
+impl Attached {
+    pub(super) fn keep(&self, server: crate::embedded::Embedded) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+
+    async fn stop_server(&self, deadline: Duration) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(server) = server {
+            server.stop(deadline).await;
+        }
+    }
+}

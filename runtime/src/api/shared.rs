@@ -1,0 +1,254 @@
+//! A handle to one object.
+
+use super::commit::Level;
+use super::counter::Counter;
+use super::error::{AccessError, LockError, TryUpdateError, UpdateError};
+use super::guard::{Held, ReadGuard, WriteGuard};
+use super::runtime::Attached;
+use super::watch::Watch;
+use kiln_engine::{Entry, State, Wait};
+use kiln_object::{Clustered, CounterSource, Key};
+use kiln_protocol::message::{Mode, WatchTarget};
+use kiln_protocol::{ObjectId, Version};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A live object of the cluster. Cheap to clone; the object stays resident while a handle lives.
+///
+/// - [`view`](Self::view) and [`get`](Self::get) read the last version held: no lock, no network, never half-applied.
+/// - [`read`](Self::read) reads under a cluster-wide read lock: nobody changes the object meanwhile.
+/// - [`update`](Self::update) and [`write`](Self::write) change it under the cluster-wide write lock.
+pub struct Shared<T> {
+    pub(super) runtime: Arc<Attached>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) timeout: Duration,
+    _type: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            runtime: Arc::clone(&self.runtime),
+            entry: Arc::clone(&self.entry),
+            timeout: self.timeout,
+            _type: PhantomData,
+        }
+    }
+}
+
+impl<T: Clustered> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("type", &T::NAME)
+            .field("id", &self.id())
+            .field("state", &self.state())
+            .finish()
+    }
+}
+
+impl<T: Clustered> Shared<T> {
+    pub(super) fn new(runtime: Arc<Attached>, entry: Arc<Entry>) -> Self {
+        let timeout = runtime.options.timeout;
+        Self {
+            runtime,
+            entry,
+            timeout,
+            _type: PhantomData,
+        }
+    }
+
+    /// The same object, with another deadline for what waits.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
+            ..self.clone()
+        }
+    }
+
+    /// The object's id in the cluster.
+    #[must_use]
+    pub fn id(&self) -> ObjectId {
+        self.entry.id
+    }
+
+    /// How far the copy here can be trusted.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.entry.state()
+    }
+
+    /// The version of the default lock group that is shown here.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version::from_bits(self.entry.object.version(0))
+    }
+
+    /// Fields whose last write was not a valid archive of their type: the version before it is shown.
+    #[must_use]
+    pub fn corrupt_fields(&self) -> Vec<kiln_engine::Corrupt> {
+        self.entry.corrupt()
+    }
+
+    /// The last version held: plain memory, never half-applied, possibly behind the cluster. Not `Send`: it pins the
+    /// version it shows, so drop it before an `.await`, or use [`get`](Self::get).
+    #[must_use]
+    #[inline]
+    pub fn view(&self) -> T::View<'_> {
+        T::view(self.entry.object.pin())
+    }
+
+    /// Looks at the last version held.
+    #[inline]
+    pub fn get<R>(&self, look: impl FnOnce(&T::View<'_>) -> R) -> R {
+        look(&self.view())
+    }
+
+    /// An owned copy of the last version held. Local fields have their default.
+    #[must_use]
+    pub fn load(&self) -> T {
+        T::load(&self.view())
+    }
+
+    /// The `local` fields: this process's own, for as long as the object is resident here.
+    #[must_use]
+    pub fn local(&self) -> &T::Local {
+        let local = self.entry.local.get_or_init(|| Box::<T::Local>::default());
+        local.downcast_ref().expect("a root is opened with one type")
+    }
+
+    /// Takes the read lock of every group: until the guard is dropped, nobody in the cluster changes the object.
+    ///
+    /// # Errors
+    /// [`LockError`]; then nothing is held. May be dropped at any time.
+    pub async fn read(&self) -> Result<ReadGuard<'_, T>, LockError> {
+        Ok(ReadGuard::new(self, self.enter(self.all_groups(), Mode::Read).await?))
+    }
+
+    /// Takes the write lock of every group.
+    ///
+    /// # Errors
+    /// [`LockError`]; then nothing is held. May be dropped at any time.
+    pub async fn write(&self) -> Result<WriteGuard<'_, T>, LockError> {
+        Ok(WriteGuard::new(self, self.enter(self.all_groups(), Mode::Write).await?))
+    }
+
+    /// Takes the write lock of one group; only its fields can be changed. The default group's name is empty.
+    ///
+    /// # Errors
+    /// [`LockError`]; then nothing is held. May be dropped at any time.
+    pub async fn write_group(&self, group: &str) -> Result<WriteGuard<'_, T>, LockError> {
+        let Some(index) = self.entry.binding.group_named(group).map(usize::from) else {
+            return Err(LockError::UnknownGroup {
+                type_name: T::NAME,
+                group: group.to_owned(),
+                known: (0..self.entry.locks().len())
+                    .filter_map(|index| u8::try_from(index).ok())
+                    .map(|index| self.entry.binding.group_name(index))
+                    .collect(),
+            });
+        };
+        Ok(WriteGuard::new(self, self.enter(index..index + 1, Mode::Write).await?))
+    }
+
+    /// Takes the write lock of every group if this node has its grants and nobody here holds them. Never waits.
+    #[must_use]
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        let held = Held::try_enter(self, self.all_groups(), Mode::Write)?;
+        Some(WriteGuard::new(self, held))
+    }
+
+    /// Locks, changes, commits with the runtime's default level. A panic in the closure rolls back.
+    ///
+    /// # Errors
+    /// [`UpdateError`].
+    pub async fn update<R>(&self, change: impl FnOnce(&mut T::Mut<'_>) -> R) -> Result<R, UpdateError> {
+        self.update_with(self.runtime.options.level, change).await
+    }
+
+    /// Locks, changes, commits with this level.
+    ///
+    /// # Errors
+    /// [`UpdateError`].
+    pub async fn update_with<R>(
+        &self,
+        level: Level,
+        change: impl FnOnce(&mut T::Mut<'_>) -> R,
+    ) -> Result<R, UpdateError> {
+        let mut guard = self.write().await?;
+        let result = change(&mut guard);
+        guard.commit_with(level).await?;
+        Ok(result)
+    }
+
+    /// As [`update`](Self::update); an `Err` of the closure rolls back.
+    ///
+    /// # Errors
+    /// [`TryUpdateError`].
+    pub async fn try_update<R, E>(
+        &self,
+        change: impl FnOnce(&mut T::Mut<'_>) -> Result<R, E>,
+    ) -> Result<R, TryUpdateError<E>> {
+        let mut guard = self.write().await?;
+        let result = change(&mut guard).map_err(TryUpdateError::RolledBack)?;
+        guard.commit().await?;
+        Ok(result)
+    }
+
+    /// Watches the object. `K` is the key type of its root.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn watch<K: Key>(&self) -> Result<Watch<K>, AccessError> {
+        Watch::start(
+            &self.runtime,
+            WatchTarget::Object(self.id()),
+            Arc::clone(&self.entry.binding),
+        )
+        .await
+    }
+
+    fn all_groups(&self) -> Range<usize> {
+        0..self.entry.locks().len()
+    }
+
+    async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
+        if let Some(held) = Held::try_enter(self, groups.clone(), mode) {
+            return Ok(held);
+        }
+        self.runtime.node.count_wait();
+        let wait = async {
+            let held = Held::enter(self, groups, mode).await?;
+            self.refresh().await?;
+            Ok(held)
+        };
+        match tokio::time::timeout(self.timeout, wait).await {
+            Ok(held) => held,
+            Err(_elapsed) => Err(LockError::Timeout { waited: self.timeout }),
+        }
+    }
+
+    /// A stale copy is fetched anew before a coherent access.
+    async fn refresh(&self) -> Result<(), LockError> {
+        match self.state() {
+            State::Current => Ok(()),
+            State::Destroyed => Err(LockError::Destroyed),
+            State::Stale => match Wait::new(self.runtime.node.refetch(&self.entry)).await {
+                Ok(()) => Ok(()),
+                Err(kiln_engine::RequestError::Disconnected) => Err(LockError::Disconnected),
+                Err(error) => Err(LockError::Fetch(self.runtime.access_error(error))),
+            },
+        }
+    }
+}
+
+impl<T: Clustered> CounterSource<T> for Shared<T> {
+    type Counter<'a> = Counter<'a>;
+
+    fn counter(&self, slot: u16) -> Counter<'_> {
+        Counter::new(&self.runtime, &self.entry, slot)
+    }
+}

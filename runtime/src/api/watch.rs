@@ -1,0 +1,141 @@
+//! Watches: what happens to an object, or to all objects of a root.
+
+use super::error::AccessError;
+use super::runtime::Attached;
+use bytes::Bytes;
+use kiln_engine::{Binding, WatchEvent, WatchQueue};
+use kiln_object::Key;
+use kiln_protocol::message::{Change, WatchTarget};
+use kiln_protocol::{FieldId, Incarnation, ObjectId, Version, WatchId};
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Something that happened to a watched object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Event<K> {
+    /// The object's key; when it was renamed, the old one.
+    pub key: K,
+    /// The object.
+    pub object: ObjectId,
+    /// The node that did it, and its name; `None` for the coordinator.
+    pub writer: Option<(Incarnation, String)>,
+    /// What happened.
+    pub kind: EventKind<K>,
+}
+
+/// What happened to a watched object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EventKind<K> {
+    /// It was created.
+    Created,
+    /// A commit changed it.
+    Updated {
+        /// The names of the fields that were written; `#7` for a field that this version of the program does not know.
+        fields: Vec<Cow<'static, str>>,
+        /// The lock group; empty for the default one, `None` for adds and for groups this program does not know.
+        group: Option<&'static str>,
+        /// The version that the commit made.
+        version: Version,
+    },
+    /// It was removed.
+    Removed,
+    /// It has another key now.
+    Renamed {
+        /// The new key.
+        to: K,
+    },
+    /// Events before the next one are missing: the watcher was too slow.
+    Gap,
+}
+
+/// A watch. Each version is told once, in order, or there is a [`EventKind::Gap`]. Dropping it ends it.
+#[derive(Debug)]
+pub struct Watch<K> {
+    runtime: Arc<Attached>,
+    id: WatchId,
+    queue: Arc<WatchQueue>,
+    binding: Arc<Binding>,
+    _key: PhantomData<fn() -> K>,
+}
+
+impl<K> Drop for Watch<K> {
+    fn drop(&mut self) {
+        self.runtime.node.unwatch(self.id);
+    }
+}
+
+impl<K: Key> Watch<K> {
+    pub(super) async fn start(
+        runtime: &Arc<Attached>,
+        target: WatchTarget,
+        binding: Arc<Binding>,
+    ) -> Result<Self, AccessError> {
+        let mut started = None;
+        let answer = runtime.wait(|node| {
+            let (id, queue, ticket) = node.watch(target);
+            // Made before the answer: a dropped future ends the watch.
+            started = Some(Self {
+                runtime: Arc::clone(runtime),
+                id,
+                queue,
+                binding,
+                _key: PhantomData,
+            });
+            ticket
+        });
+        answer.await?;
+        started.ok_or(AccessError::Disconnected)
+    }
+
+    /// The next event; `None` when the watch ended, because the object was removed or the node is no longer attached.
+    pub async fn next(&mut self) -> Option<Event<K>> {
+        loop {
+            let event = poll_fn(|context| self.queue.poll_next(context)).await?;
+            // A key that this program's key type cannot have is a defect elsewhere; it must not end the watch.
+            if let Some(event) = self.decode(event) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn decode(&self, event: WatchEvent) -> Option<Event<K>> {
+        let WatchEvent {
+            object,
+            key,
+            writer,
+            change,
+        } = event;
+        let decode = |key: &Bytes| K::decode(key);
+        let kind = match change {
+            Change::Created => EventKind::Created,
+            Change::Updated {
+                group, version, fields, ..
+            } => EventKind::Updated {
+                fields: fields.into_iter().map(|field| self.field_name(field)).collect(),
+                group: self
+                    .binding
+                    .group_index(group)
+                    .filter(|index| *index != self.binding.commutative())
+                    .map(|index| self.binding.group_name(index)),
+                version,
+            },
+            Change::Removed => EventKind::Removed,
+            Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
+            Change::Gap => EventKind::Gap,
+        };
+        Some(Event {
+            key: decode(&key)?,
+            object,
+            writer,
+            kind,
+        })
+    }
+
+    fn field_name(&self, field: FieldId) -> Cow<'static, str> {
+        self.binding
+            .field_name(field)
+            .map_or_else(|| Cow::Owned(format!("#{field}")), Cow::Borrowed)
+    }
+}

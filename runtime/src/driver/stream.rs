@@ -1,0 +1,97 @@
+//! The one stream, both ways.
+
+use kiln_engine::{Ended, Node, Output};
+use kiln_protocol::codec::decode_to_node;
+use kiln_protocol::{DecodeError, Epoch, FrameDecoder, ToNode};
+use quinn::{RecvStream, SendStream};
+use std::future::poll_fn;
+use std::sync::Arc;
+
+/// How much is read at once before the engine gets it.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// The application error code of a connection that we end because the coordinator broke the protocol.
+const VIOLATION: u32 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("{0}")]
+    Connection(#[from] quinn::ReadError),
+    #[error("the coordinator ended the stream")]
+    Finished,
+    #[error("the coordinator sent bytes that are no message: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("{0}")]
+    Violation(#[from] kiln_engine::Violation),
+}
+
+async fn read_some(receive: &mut RecvStream, decoder: &mut FrameDecoder) -> Result<(), ReadError> {
+    let chunk = receive
+        .read_chunk(READ_BYTES_MAX, true)
+        .await?
+        .ok_or(ReadError::Finished)?;
+    decoder.push(&chunk.bytes);
+    Ok(())
+}
+
+/// The next message, for the handshake.
+pub(super) async fn next_message(
+    receive: &mut RecvStream,
+    decoder: &mut FrameDecoder,
+    epoch: Epoch,
+) -> Result<ToNode, ReadError> {
+    loop {
+        if let Some(frame) = decoder.next_frame()? {
+            return Ok(decode_to_node(epoch, &frame)?);
+        }
+        read_some(receive, decoder).await?;
+    }
+}
+
+/// Feeds the engine until the stream ends.
+pub(super) async fn read(
+    node: Arc<Node>,
+    (mut receive, mut decoder): (RecvStream, FrameDecoder),
+    connection: quinn::Connection,
+) {
+    let epoch = node.settings.epoch;
+    let mut feed = async || -> Result<(), ReadError> {
+        loop {
+            while let Some(frame) = decoder.next_frame()? {
+                node.handle(decode_to_node(epoch, &frame)?)?;
+            }
+            read_some(&mut receive, &mut decoder).await?;
+        }
+    };
+    let Err(error) = feed().await else { return };
+    if matches!(error, ReadError::Decode(_) | ReadError::Violation(_)) {
+        connection.close(quinn::VarInt::from_u32(VIOLATION), error.to_string().as_bytes());
+    }
+    let why = connection
+        .close_reason()
+        .map_or_else(|| error.to_string(), |reason| reason.to_string());
+    match node.ended() {
+        None => tracing::warn!(reason = why, "the connection to the coordinator is lost"),
+        Some(ended) => tracing::info!(?ended, "detached"),
+    }
+    node.end(Ended::Lost(why));
+}
+
+/// Sends what the engine has to say until nothing more will come.
+pub(super) async fn write(node: Arc<Node>, mut send: SendStream) {
+    let mut bytes = Vec::new();
+    loop {
+        match poll_fn(|context| node.outbox.poll_output(context, &mut bytes)).await {
+            Output::Closed => break,
+            Output::Bytes => {}
+        }
+        if let Err(error) = send.write_all(&bytes).await {
+            tracing::debug!(%error, "the stream cannot be written any more");
+            // The reader finds out why, and ends the node.
+            return;
+        }
+        bytes.clear();
+    }
+    if send.finish().is_err() {
+        tracing::debug!("the stream was closed already");
+    }
+}
