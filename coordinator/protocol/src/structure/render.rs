@@ -43,7 +43,7 @@ impl OwnedStructure {
         key(self.root(), bytes)
     }
 
-    /// The key and value of one entry of a map field.
+    /// The key and value of one entry of a map field; values are blocks, also scalar ones.
     ///
     /// # Errors
     /// When the bytes are not of this structure, or the structure is not a map's.
@@ -51,7 +51,7 @@ impl OwnedStructure {
         let Shape::Map(key_node, value_node) = &self.root().shape else {
             return Err(RenderError::NotA("a map"));
         };
-        Ok((key(key_node, key_bytes)?, entry_value(value_node, value_bytes)?))
+        Ok((key(key_node, key_bytes)?, block(value_node, value_bytes)?))
     }
 }
 
@@ -102,33 +102,6 @@ fn fits(fits: bool, value: Rendered, expected: &'static str) -> Result<Rendered,
     } else {
         Err(RenderError::Invalid { at: 0, expected })
     }
-}
-
-/// A map's value: as a field of its type would be.
-fn entry_value(node: &Node, bytes: &[u8]) -> Result<Rendered, RenderError> {
-    // A scalar is a slot of eight bytes, or its archive, which has that length only when it is the same bytes.
-    if let (Ok(bits), true) = (bytes.try_into(), is_scalar(node)) {
-        return scalar(node, u64::from_le_bytes(bits));
-    }
-    block(node, bytes)
-}
-
-const fn is_scalar(node: &Node) -> bool {
-    matches!(
-        node.shape,
-        Shape::Bool
-            | Shape::U8
-            | Shape::U16
-            | Shape::U32
-            | Shape::U64
-            | Shape::I8
-            | Shape::I16
-            | Shape::I32
-            | Shape::I64
-            | Shape::F32
-            | Shape::F64
-            | Shape::Char
-    )
 }
 
 fn key(node: &Node, bytes: &[u8]) -> Result<Rendered, RenderError> {

@@ -73,10 +73,14 @@ fn keys_are_read_from_their_canonical_bytes() {
 
 #[test]
 fn entries_have_a_key_and_a_value() {
-    let entry = parse("map<string, u16>").render_entry(b"sku", &7_u64.to_le_bytes());
-    assert_eq!(entry, Ok((Rendered::Text("sku".into()), Rendered::Uint(7))));
-    let archived = parse("map<string, u16>").render_entry(b"sku", &7_u16.to_le_bytes());
-    assert_eq!(archived, entry);
+    let entry = |text: &str, value: &[u8]| parse(text).render_entry(b"sku", value);
+    let sku = Rendered::Text("sku".into());
+    assert_eq!(entry("map<string, u16>", &[7, 0]), Ok((sku.clone(), Rendered::Uint(7))));
+    assert_eq!(
+        entry("map<string, string>", b"x"),
+        Ok((sku, Rendered::Text("x".into())))
+    );
+    assert!(entry("map<string, u16>", &[7]).is_err());
     assert_eq!(parse("u8").render_entry(b"", b""), Err(RenderError::NotA("a map")));
 }
 
