@@ -1,1 +1,103 @@
-fn main() {}
+//! `kiln`: runs a coordinator, and looks into a cluster.
+
+mod bench;
+mod catalog;
+mod client;
+mod clock;
+mod failure;
+mod get;
+mod key;
+mod locks;
+mod ls;
+mod output;
+mod serve;
+mod status;
+mod watch;
+
+use clap::{Parser, Subcommand};
+use client::{Client, ClientError};
+use failure::Failure;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Shares live Rust objects between the processes of a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a coordinator until SIGTERM or SIGINT. State is kept in memory: it ends with the process.
+    Serve(serve::Args),
+    /// Show the coordinator and who is attached.
+    Status(status::Args),
+    /// List the roots, or the keys of one.
+    Ls(ls::Args),
+    /// Show one object, its fields by name.
+    Get(get::Args),
+    /// Follow every change of a root or of one object.
+    Watch(watch::Args),
+    /// Show who holds and who waits for locks.
+    Locks(locks::Args),
+    /// Measure Kiln beside its budgets and floors.
+    Bench(bench::Args),
+}
+
+/// How to reach the coordinator.
+#[derive(clap::Args, Debug)]
+struct Connect {
+    /// The client profile that the coordinator wrote.
+    #[arg(long, env = "KILN_PROFILE", default_value = "kiln.toml", value_name = "FILE")]
+    profile: PathBuf,
+    /// How long to wait for the coordinator, in seconds.
+    #[arg(long, env = "KILN_TIMEOUT", default_value = "5", value_name = "SECONDS", value_parser = seconds)]
+    timeout: Duration,
+}
+
+impl Connect {
+    async fn attach(&self) -> Result<Client, ClientError> {
+        Client::attach(&client::load_profile(&self.profile)?, self.timeout).await
+    }
+}
+
+/// A time span above zero, in seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse::<f64>().map_err(|error| error.to_string())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(Duration::ZERO) => Err("it must be more than 0".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        // The benchmark has threads and processes of its own.
+        Command::Bench(args) => return bench::run(args),
+        Command::Serve(args) => drive(serve::run(args)),
+        Command::Status(args) => drive(status::run(args)),
+        Command::Ls(args) => drive(ls::run(args)),
+        Command::Get(args) => drive(get::run(args)),
+        Command::Watch(args) => drive(watch::run(args)),
+        Command::Locks(args) => drive(locks::run(args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn drive(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}

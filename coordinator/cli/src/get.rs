@@ -1,0 +1,122 @@
+//! `kiln get`: one object, its fields by name.
+
+use crate::Connect;
+use crate::catalog::{self, Catalog};
+use crate::client::unexpected;
+use crate::failure::Failure;
+use crate::key;
+use crate::output::{Output, shown};
+use bytes::Bytes;
+use kiln_protocol::message::Record;
+use kiln_protocol::structure::Rendered;
+use kiln_protocol::{ToCoordinator, ToNode};
+use serde::Serialize;
+use std::io;
+use std::sync::Arc;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The root.
+    root: String,
+    /// The key, as `kiln ls ROOT` shows it.
+    #[arg(allow_hyphen_values = true)]
+    key: String,
+    #[command(flatten)]
+    connect: Connect,
+    /// Print one JSON object; fields at their default are left out.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    root: &'a str,
+    key: &'a str,
+    object: String,
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    versions: Rendered,
+    fields: Rendered,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut client = args.connect.attach().await?;
+    let roots = catalog::roots(&mut client).await?;
+    let root = catalog::find(&roots, &args.root)?;
+    let key = Bytes::from(key::parse(&root.key, &args.key)?);
+    let answer = client
+        .ask(|request| ToCoordinator::Peek {
+            request,
+            root: root.root,
+            key,
+        })
+        .await?;
+    client.leave().await;
+    let record = match answer {
+        ToNode::Fetched { record, .. } => record,
+        ToNode::Absent { .. } => {
+            return Err(Failure::NoObject {
+                root: shown(&args.root),
+                key: shown(&args.key),
+            });
+        }
+        other => return Err(unexpected(&other).into()),
+    };
+    let catalog = Catalog::new(&root);
+    let fields = catalog.record(&record.writes);
+    let mut out = Output::new();
+    if args.json {
+        let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        out.json(&Object {
+            root: &args.root,
+            key: &args.key,
+            object: record.object.to_string(),
+            type_name: &root.type_info.name,
+            versions: Rendered::Object(versions(&catalog, &record)),
+            fields: Rendered::Object(fields.collect()),
+        })?;
+    } else {
+        print(&mut out, &catalog, &record, &fields)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn versions(catalog: &Catalog, record: &Record) -> Vec<(Arc<str>, Rendered)> {
+    record
+        .versions
+        .iter()
+        .map(|(group, version)| (catalog.group(*group).into(), Rendered::Text(version.to_string())))
+        .collect()
+}
+
+fn print(
+    out: &mut Output,
+    catalog: &Catalog,
+    record: &Record,
+    fields: &[(Arc<str>, Option<Rendered>)],
+) -> io::Result<()> {
+    let versions: Vec<String> = record
+        .versions
+        .iter()
+        .map(|(group, version)| format!("{} {version}", catalog.group(*group)))
+        .collect();
+    let versions = if versions.is_empty() { "never changed".to_owned() } else { versions.join(", ") };
+    out.line(format_args!("# object {}, versions: {versions}", record.object))?;
+    let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, value) in fields {
+        let name = shown(name);
+        match value {
+            // Entries of a map below each other: there may be many.
+            Some(Rendered::Map(entries)) if !entries.is_empty() => {
+                out.line(format_args!("{name:<width$}"))?;
+                for (key, value) in entries {
+                    out.line(format_args!("  {key}: {value}"))?;
+                }
+            }
+            Some(value) => out.line(format_args!("{name:<width$}  {value}"))?,
+            None => out.line(format_args!("{name:<width$}  (default)"))?,
+        }
+    }
+    Ok(())
+}

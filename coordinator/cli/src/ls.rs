@@ -1,0 +1,107 @@
+//! `kiln ls`: the roots, or the keys of one.
+
+use crate::Connect;
+use crate::catalog;
+use crate::client::unexpected;
+use crate::failure::Failure;
+use crate::key;
+use crate::output::{Output, note, shown};
+use kiln_protocol::limits::KEYS_PAGE_MAX;
+use kiln_protocol::message::RootInfo;
+use kiln_protocol::{ToCoordinator, ToNode};
+use serde::Serialize;
+use std::io;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The root whose keys to list; none: list the roots.
+    root: Option<String>,
+    /// List at most so many keys.
+    #[arg(long, value_name = "KEYS")]
+    limit: Option<u64>,
+    #[command(flatten)]
+    connect: Connect,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Key<'a> {
+    root: &'a str,
+    key: String,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut client = args.connect.attach().await?;
+    let roots = catalog::roots(&mut client).await?;
+    let mut out = Output::new();
+    let Some(name) = &args.root else {
+        client.leave().await;
+        list(&mut out, &roots, args.json)?;
+        out.flush()?;
+        return Ok(());
+    };
+    let root = catalog::find(&roots, name)?;
+    let limit = args.limit.unwrap_or(u64::MAX);
+    let mut listed = 0;
+    let mut after = None;
+    loop {
+        let page = u32::try_from((limit - listed).min(KEYS_PAGE_MAX as u64)).unwrap_or(u32::MAX);
+        if page == 0 {
+            break;
+        }
+        let answer = client
+            .ask(|request| ToCoordinator::Keys {
+                request,
+                root: root.root,
+                after: after.clone(),
+                limit: page,
+            })
+            .await?;
+        let ToNode::Keys { keys, more, .. } = answer else {
+            return Err(unexpected(&answer).into());
+        };
+        for bytes in &keys {
+            let key = key::show(&root.key, bytes);
+            if args.json {
+                out.json(&Key { root: name, key })?;
+            } else {
+                out.line(shown(&key))?;
+            }
+        }
+        // Whoever reads along gets each page as it comes.
+        out.flush()?;
+        listed += keys.len() as u64;
+        // A page without keys cannot be followed by another.
+        after = keys.into_iter().next_back();
+        if !more || after.is_none() {
+            break;
+        }
+        if listed >= limit {
+            note(format_args!("there are more keys after these {listed}"));
+            break;
+        }
+    }
+    client.leave().await;
+    Ok(())
+}
+
+fn list(out: &mut Output, roots: &[RootInfo], json: bool) -> io::Result<()> {
+    if json {
+        return roots.iter().try_for_each(|root| out.json(root));
+    }
+    let rows: Vec<[String; 5]> = roots
+        .iter()
+        .map(|root| {
+            [
+                shown(&root.name),
+                shown(&root.key),
+                shown(&root.type_info.name),
+                root.objects.to_string(),
+                if root.options.ephemeral { "ephemeral".to_owned() } else { String::new() },
+            ]
+        })
+        .collect();
+    out.table(["ROOT", "KEY", "TYPE", "OBJECTS", "OPTIONS"], &rows)
+}
