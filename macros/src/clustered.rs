@@ -46,17 +46,17 @@ fn implementation(record: &Record<'_>, local: &TokenStream, into_local: &TokenSt
     let defaults = shared().map(|(index, field)| default_slot(index, field));
     let guards = shared().map(|(index, field)| {
         let (ident, slot) = (field.ident, slot(index));
-        let new = field.in_field_type(&quote!(guard));
+        let new = field.in_field_type(quote!(guard));
         quote!(#ident: #new(object, base + #slot))
     });
     let collects = shared().map(|(_, field)| {
         let (ident, name) = (field.ident, &field.name);
-        let collect = field.in_field_type(&quote!(collect));
+        let collect = field.in_field_type(quote!(collect));
         quote!(#collect(&mut guard.#ident, out).map_err(|error| error.within(#name))?;)
     });
     let loads = shared().map(|(index, field)| {
         let (ident, slot) = (field.ident, slot(index));
-        let load = field.in_field_type(&quote!(load));
+        let load = field.in_field_type(quote!(load));
         quote!(#ident: #load(&view.pinned, view.base + #slot))
     });
     let local_defaults = record.local.iter().map(|field| {
@@ -126,7 +126,7 @@ fn implementation(record: &Record<'_>, local: &TokenStream, into_local: &TokenSt
 
 fn store(index: usize, field: &Field<'_>) -> TokenStream {
     let (ident, name, slot) = (field.ident, &field.name, slot(index));
-    let store = field.in_field_type(&quote!(store));
+    let store = field.in_field_type(quote!(store));
     quote!(#store(&self.#ident, base + #slot, out).map_err(|error| error.within(#name))?;)
 }
 
@@ -140,7 +140,7 @@ fn default_slot(index: usize, field: &Field<'_>) -> TokenStream {
             }
         };
     }
-    let store = field.in_field_type(&quote!(store));
+    let store = field.in_field_type(quote!(store));
     let value = if matches!(field.kind, Kind::Counter) {
         quote!(0)
     } else {

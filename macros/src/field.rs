@@ -1,8 +1,9 @@
 //! One field of a clustered struct, with its attributes understood.
 
 use crate::attribute::{Mistakes, settings};
+use crate::recursion::names;
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens as _, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Expr, Ident, Type, Visibility};
@@ -140,6 +141,19 @@ impl<'i> Field<'i> {
         self.name = name;
     }
 
+    /// A nested struct that holds itself has no end. What goes through a second struct is found by the compiler.
+    pub(crate) fn refuse_recursion(&self, owner: &Ident, mistakes: &mut Mistakes) {
+        if matches!(self.kind, Kind::Nested) && names(self.ty.to_token_stream(), owner) {
+            mistakes.on(
+                self.ty,
+                format!(
+                    "`{owner}` contains itself, so its fields have no end: give each part a key of its own in a root, and \
+                     keep the key here"
+                ),
+            );
+        }
+    }
+
     pub(crate) const fn is_shared(&self) -> bool {
         !matches!(self.kind, Kind::Local)
     }
@@ -149,17 +163,23 @@ impl<'i> Field<'i> {
         let ty = self.ty;
         let span = ty.span();
         match self.kind {
-            Kind::Plain | Kind::Local => quote!(#ty),
+            Kind::Plain | Kind::Local => quote_spanned!(span=> ::kiln::__private::PlainField<#ty>),
             Kind::Counter => quote_spanned!(span=> ::kiln::__private::CounterField<#ty>),
             Kind::Nested => quote_spanned!(span=> ::kiln::__private::NestedField<#ty>),
             Kind::Archive(_) => quote_spanned!(span=> ::kiln::__private::ArchiveField<#ty>),
         }
     }
 
-    /// A path into `kiln::FieldType` of this field.
-    pub(crate) fn in_field_type(&self, item: &TokenStream) -> TokenStream {
+    /// A path into `kiln::FieldType` of this field. All of it has the span of the field's type, which is where the
+    /// compiler is to complain.
+    pub(crate) fn in_field_type(&self, item: TokenStream) -> TokenStream {
         let field_type = self.field_type();
-        quote_spanned!(self.ty.span()=> <#field_type as ::kiln::FieldType>::#item)
+        let span = self.ty.span();
+        let item = item.into_iter().map(|mut token| {
+            token.set_span(span);
+            token
+        });
+        quote_spanned!(span=> <#field_type as ::kiln::FieldType>::#(#item)*)
     }
 
     /// The field in the constant table.

@@ -18,7 +18,7 @@ impl Parts {
         let fields = record.shared.iter().map(|field| {
             let (visibility, ident) = (field.visibility, field.ident);
             let documentation = field.documentation(&format!("The field `{}`.", field.name));
-            let ty = field.in_field_type(&quote!(Mut<'a>));
+            let ty = field.in_field_type(quote!(Mut<'a>));
             quote!(#documentation #visibility #ident: #ty)
         });
         let item = quote! {

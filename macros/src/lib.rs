@@ -10,6 +10,7 @@ mod field;
 mod guard;
 mod local;
 mod record;
+mod recursion;
 mod value;
 mod view;
 

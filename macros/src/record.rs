@@ -110,6 +110,9 @@ fn fields<'i>(input: &'i DeriveInput, mistakes: &mut Mistakes) -> Vec<Field<'i>>
         .iter()
         .filter_map(|field| Some(Field::new(field.ident.as_ref()?, field, mistakes)))
         .collect();
+    for field in &fields {
+        field.refuse_recursion(&input.ident, mistakes);
+    }
     if !fields.iter().any(Field::is_shared) {
         mistakes.on(
             &input.ident,

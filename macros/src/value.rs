@@ -1,6 +1,7 @@
 //! `derive(Value)`: what a struct or an enum is made of, as a constant.
 
 use crate::attribute::{Mistakes, settings};
+use crate::recursion::names;
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens as _, quote, quote_spanned};
 use syn::ext::IdentExt as _;
@@ -138,18 +139,4 @@ fn refuse_recursion(field: &Field, owner: &Ident, mistakes: &mut Mistakes) {
             ),
         );
     }
-}
-
-/// Whether a type names `owner` or `Self`, other than at the end of a longer path.
-fn names(tokens: TokenStream, owner: &Ident) -> bool {
-    let mut after_colon = false;
-    tokens.into_iter().any(|token| {
-        let found = match &token {
-            TokenTree::Ident(ident) => !after_colon && (ident == owner || ident == "Self"),
-            TokenTree::Group(group) => names(group.stream(), owner),
-            TokenTree::Punct(_) | TokenTree::Literal(_) => false,
-        };
-        after_colon = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ':');
-        found
-    })
 }

@@ -36,8 +36,8 @@ impl Parts {
         let accessors = record.shared.iter().enumerate().map(|(index, field)| {
             let (visibility, ident, slot) = (field.visibility, field.ident, slot(index));
             let documentation = field.documentation(&format!("The field `{}`, in place.", field.name));
-            let ty = field.in_field_type(&quote!(View<'_>));
-            let read = field.in_field_type(&quote!(view));
+            let ty = field.in_field_type(quote!(View<'_>));
+            let read = field.in_field_type(quote!(view));
             quote! {
                 #documentation
                 #[must_use]

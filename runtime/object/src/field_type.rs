@@ -7,14 +7,14 @@ use crate::declared::FieldInfo;
 use crate::field::Field;
 use crate::form::{ArchiveForm, Form};
 use crate::held::Held;
-use crate::value::{Restore, Slot, Value, ValueError, ViewOf};
-use kiln_heap::{Archivable, Object, Pinned, SlotKind};
+use crate::value::{Archival, Slot, Value, ValueError, ViewOf};
+use kiln_heap::{Object, Pinned, SlotKind};
 use kiln_protocol::schema::FieldKind;
 use kiln_protocol::structure::Structure;
 use std::marker::PhantomData;
 
-/// A field of a clustered struct: every [`Value`], and `kiln::Map`. The attributes `counter`, `nested` and `archive`
-/// lead to others. Not to be implemented outside of Kiln.
+/// How a declared field takes part: as a plain [`Value`] or `kiln::Map`, or as its attributes `counter`, `nested` and
+/// `archive` say. Not to be implemented outside of Kiln.
 pub trait FieldType {
     /// The field's type in the struct.
     type Owned;
@@ -43,7 +43,11 @@ pub trait FieldType {
     fn load(pinned: &Pinned<'_>, slot: u16) -> Self::Owned;
 }
 
-impl<T: Value> FieldType for T {
+/// A field without an attribute that says otherwise.
+#[derive(Debug)]
+pub struct PlainField<T>(PhantomData<T>);
+
+impl<T: Value> FieldType for PlainField<T> {
     type Owned = T;
     type Mut<'a> = Field<'a, T>;
     type View<'a> = ViewOf<'a, T>;
@@ -75,7 +79,7 @@ impl<T: Value> FieldType for T {
 #[derive(Debug)]
 pub struct ArchiveField<T>(PhantomData<T>);
 
-impl<T: Archivable + Restore + Send + Sync> FieldType for ArchiveField<T> {
+impl<T: Archival + Send + Sync> FieldType for ArchiveField<T> {
     type Owned = T;
     type Mut<'a> = Field<'a, T, ArchiveForm>;
     type View<'a> = &'a T::Archived;

@@ -1,8 +1,8 @@
 //! The forms in which a value is kept: in the table itself, as text, as bytes, or as one archive.
 
 use crate::scalar::Scalar;
-use crate::value::{BadValue, Restore, Slot, Stored, Value};
-use kiln_heap::{Archivable, ArchiveType, ArchivedBuf, BlockKind, MapRef, SlotKind};
+use crate::value::{Archival, BadValue, Slot, Stored, Value};
+use kiln_heap::{ArchiveType, ArchivedBuf, BlockKind, MapRef, SlotKind};
 use kiln_protocol::limits::RECORD_BYTES_MAX;
 use kiln_protocol::schema::FieldKind;
 use std::fmt;
@@ -179,12 +179,12 @@ impl Form<Vec<u8>> for BytesForm {
 pub enum ArchiveForm {}
 
 impl ArchiveForm {
-    fn archive_map<T: Archivable>() -> SlotKind {
+    fn archive_map<T: Archival>() -> SlotKind {
         SlotKind::Map(BlockKind::Archive(ArchiveType::of::<T>()))
     }
 }
 
-impl<T: Archivable + Restore> Form<T> for ArchiveForm {
+impl<T: Archival> Form<T> for ArchiveForm {
     type View<'a> = &'a T::Archived;
     const KIND: FieldKind = FieldKind::Block;
 

@@ -34,13 +34,13 @@ pub use map_mut::{MapIter, MapMut};
 pub use map_view::MapView;
 pub use rkyv;
 pub use scalar::Scalar;
-pub use value::{BadValue, Restore, Slot, Stored, Value, ValueError, ViewOf};
+pub use value::{Archival, BadValue, Slot, Stored, Value, ValueError, ViewOf};
 
 /// What the derives' output names. No promise is made about it.
 #[doc(hidden)]
 pub mod private {
     pub use crate::declared::{Declared, fields, first_slot, names, names_bytes, no_such_slot, slots};
-    pub use crate::field_type::{ArchiveField, CounterField, CounterType, NestedField};
+    pub use crate::field_type::{ArchiveField, CounterField, CounterType, NestedField, PlainField};
     pub use crate::form::ArchiveForm;
     pub use crate::held::Held;
     pub use kiln_heap::{Object, Pinned};

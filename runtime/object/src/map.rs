@@ -2,7 +2,7 @@
 
 use crate::change::{Change, Changes};
 use crate::declared::FieldInfo;
-use crate::field_type::FieldType;
+use crate::field_type::{FieldType, PlainField};
 use crate::form::Form;
 use crate::key::Key;
 use crate::map_mut::MapMut;
@@ -36,7 +36,7 @@ use std::fmt;
 /// # fn main() {}
 /// ```
 #[derive(Clone, Eq, PartialEq)]
-pub struct Map<K, V>(BTreeMap<K, V>);
+pub struct Map<K: Key, V: Value>(BTreeMap<K, V>);
 
 impl<K: Key, V: Value> Map<K, V> {
     /// An empty map.
@@ -102,43 +102,42 @@ impl<K: Key, V: Value> Map<K, V> {
     }
 
     /// The entries in the order of their keys.
-    #[must_use]
     pub fn iter(&self) -> btree_map::Iter<'_, K, V> {
         self.0.iter()
     }
 }
 
-impl<K, V> Default for Map<K, V> {
+impl<K: Key, V: Value> Default for Map<K, V> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Map<K, V> {
+impl<K: Key + fmt::Debug, V: Value + fmt::Debug> fmt::Debug for Map<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<K: Ord, V> FromIterator<(K, V)> for Map<K, V> {
+impl<K: Key, V: Value> FromIterator<(K, V)> for Map<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         Self(entries.into_iter().collect())
     }
 }
 
-impl<K: Ord, V, const N: usize> From<[(K, V); N]> for Map<K, V> {
+impl<K: Key, V: Value, const N: usize> From<[(K, V); N]> for Map<K, V> {
     fn from(entries: [(K, V); N]) -> Self {
         Self(entries.into())
     }
 }
 
-impl<K: Ord, V> Extend<(K, V)> for Map<K, V> {
+impl<K: Key, V: Value> Extend<(K, V)> for Map<K, V> {
     fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
         self.0.extend(entries);
     }
 }
 
-impl<K, V> IntoIterator for Map<K, V> {
+impl<K: Key, V: Value> IntoIterator for Map<K, V> {
     type Item = (K, V);
     type IntoIter = btree_map::IntoIter<K, V>;
 
@@ -147,7 +146,7 @@ impl<K, V> IntoIterator for Map<K, V> {
     }
 }
 
-impl<'m, K, V> IntoIterator for &'m Map<K, V> {
+impl<'m, K: Key, V: Value> IntoIterator for &'m Map<K, V> {
     type Item = (&'m K, &'m V);
     type IntoIter = btree_map::Iter<'m, K, V>;
 
@@ -156,8 +155,8 @@ impl<'m, K, V> IntoIterator for &'m Map<K, V> {
     }
 }
 
-impl<K: Key, V: Value> FieldType for Map<K, V> {
-    type Owned = Self;
+impl<K: Key, V: Value> FieldType for PlainField<Map<K, V>> {
+    type Owned = Map<K, V>;
     type Mut<'a> = MapMut<'a, K, V>;
     type View<'a> = MapView<'a, K, V>;
     const FIELDS: &'static [FieldInfo] = &[FieldInfo::unnamed(
@@ -166,7 +165,7 @@ impl<K: Key, V: Value> FieldType for Map<K, V> {
         <V::Form as Form<V>>::map_kind,
     )];
 
-    fn store(owned: &Self, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
+    fn store(owned: &Map<K, V>, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
         for (key, value) in owned {
             let mut bytes = Vec::new();
             key.encode(&mut bytes);
@@ -187,8 +186,8 @@ impl<K: Key, V: Value> FieldType for Map<K, V> {
         MapView::new(Slot::new(pinned, slot).map())
     }
 
-    fn load(pinned: &Pinned<'_>, slot: u16) -> Self {
-        MapView::<K, V>::new(Slot::new(pinned, slot).map()).to_owned_map()
+    fn load(pinned: &Pinned<'_>, slot: u16) -> Map<K, V> {
+        MapView::new(Slot::new(pinned, slot).map()).load()
     }
 }
 

@@ -63,7 +63,7 @@ impl<'a, K: Key, V: Value> MapView<'a, K, V> {
         self.map.iter().filter_map(|(bytes, _)| K::decode(bytes))
     }
 
-    pub(crate) fn to_owned_map(&self) -> Map<K, V> {
+    pub(crate) fn load(self) -> Map<K, V> {
         let map = self.map;
         map.iter()
             .filter_map(|(bytes, _)| Some((K::decode(bytes)?, V::Form::load_entry(map, bytes)?)))

@@ -37,9 +37,10 @@ use rkyv::{Archive, Deserialize};
             `BTreeSet` instead of `HashSet`",
     note = "`Rc`, `Arc`, locks and handles cannot be shared between processes: keep the field in this process with \
             `#[clustered(local)]`, or use the type that they point to",
+    note = "instead of `usize` and `isize`, whose width is the machine's, use `u64` and `i64`",
     note = "for a foreign type that has rkyv's traits write `#[clustered(archive = \"tag\")]` on the field"
 )]
-pub trait Value: Archivable + Restore + Send + Sync {
+pub trait Value: Archival + Send + Sync {
     /// How a field of this type is kept.
     type Form: Form<Self>;
     /// How a field that is a `Vec` of this type is kept.
@@ -88,19 +89,30 @@ pub trait Value: Archivable + Restore + Send + Sync {
 /// for everything else a reference to the archived value.
 pub type ViewOf<'a, T> = <<T as Value>::Form as Form<T>>::View<'a>;
 
-/// Types that can be read back from their archive.
-pub trait Restore: Archive<Archived: Deserialize<Self, HighDeserializer<rancor::Error>>> + Sized {
+/// Types with rkyv's traits: they can be archived, checked and read back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be archived",
+    label = "lacks rkyv's traits",
+    note = "for a type of your own: `#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]` and \
+            `#[rkyv(crate = kiln::rkyv)]` beside `kiln::Value`, with `use kiln::rkyv;`",
+    note = "a foreign type has them when its crate supports rkyv 0.8, often through a feature"
+)]
+pub trait Archival: Archivable + Archive<Archived: Deserialize<Self, HighDeserializer<rancor::Error>>> + Sized {
     /// A copy of the archived value.
     ///
     /// # Panics
     /// When the type's own rkyv code refuses to read back what its check let pass.
     #[must_use]
+    fn restore(archived: &Self::Archived) -> Self;
+}
+
+// Not recommended: which of rkyv's bounds is missing is of no help to whoever forgot the derives.
+#[diagnostic::do_not_recommend]
+impl<T: Archivable + Archive<Archived: Deserialize<T, HighDeserializer<rancor::Error>>>> Archival for T {
     fn restore(archived: &Self::Archived) -> Self {
         rkyv::deserialize::<Self, rancor::Error>(archived).expect("a checked archive can be read back")
     }
 }
-
-impl<T: Archive<Archived: Deserialize<T, HighDeserializer<rancor::Error>>>> Restore for T {}
 
 /// One slot of an object's table, pinned.
 #[derive(Clone, Copy, Debug)]

@@ -37,9 +37,9 @@ pub(crate) struct Session {
     /// Who is logged in.
     pub(crate) user: Option<String>,
     theme: Theme,
-    nick: String,
+    pub(crate) nick: String,
     picture: Vec<u8>,
-    visits: u64,
+    pub(crate) visits: u64,
     balance: i16,
     ratio: f32,
     initial: char,

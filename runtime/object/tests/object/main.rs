@@ -4,4 +4,7 @@
 extern crate kiln_object as kiln;
 
 mod derive;
+mod guards;
+mod maps;
+mod nested;
 mod stage;

@@ -1,4 +1,5 @@
 //! A heap with objects in it, without locks and wire.
+#![expect(clippy::unwrap_used, reason = "a stage that cannot be set up fails the test")]
 
 use kiln_heap::{Heap, Object, Options, Shape, SlotWrite};
 use kiln_object::{Change, Changes, Clustered};

@@ -1,0 +1,9 @@
+use kiln::Clustered;
+
+#[derive(Clustered)]
+enum Session {
+    Guest,
+    User(String),
+}
+
+fn main() {}

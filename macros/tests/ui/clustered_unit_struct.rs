@@ -1,0 +1,6 @@
+use kiln::Clustered;
+
+#[derive(Clustered)]
+struct Session;
+
+fn main() {}

@@ -1,0 +1,9 @@
+use kiln::Clustered;
+
+#[derive(Clustered)]
+struct Session {
+    #[clustered(counter)]
+    clicks: u64,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use kiln::Clustered;
+
+#[derive(Clustered)]
+struct Session {
+    visits: usize,
+}
+
+fn main() {}

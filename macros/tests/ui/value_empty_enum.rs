@@ -1,0 +1,4 @@
+#[derive(kiln::Value)]
+enum Never {}
+
+fn main() {}

@@ -1,0 +1,7 @@
+#[derive(kiln::Value)]
+union Number {
+    a: u32,
+    b: f32,
+}
+
+fn main() {}

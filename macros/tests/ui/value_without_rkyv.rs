@@ -1,0 +1,6 @@
+#[derive(kiln::Value)]
+struct Line {
+    sku: String,
+}
+
+fn main() {}
