@@ -30,11 +30,7 @@ pub(crate) fn chain(certificate_pem: &str, key_pem: &str) -> Result<Chain, Strin
         .map_err(|error| format!("its key does not read ({error})"))?;
     CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &provider())
         .map_err(|error| format!("certificate and key do not belong together ({error})"))?;
-    Ok(Chain {
-        pem: certificate_pem.to_owned(),
-        certificate,
-        key,
-    })
+    Ok(Chain { pem: certificate_pem.to_owned(), certificate, key })
 }
 
 fn roots(ca: &Chain) -> Result<Arc<RootCertStore>, String> {
@@ -46,15 +42,11 @@ fn roots(ca: &Chain) -> Result<Arc<RootCertStore>, String> {
 }
 
 pub(crate) fn client_verifier(ca: &Chain) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
-    WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider())
-        .build()
-        .map_err(|error| error.to_string())
+    WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider()).build().map_err(|error| error.to_string())
 }
 
 pub(crate) fn server_verifier(ca: &Chain) -> Result<Arc<WebPkiServerVerifier>, String> {
-    WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider())
-        .build()
-        .map_err(|error| error.to_string())
+    WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider()).build().map_err(|error| error.to_string())
 }
 
 /// Does what a client would do with the server's certificate.
@@ -66,9 +58,7 @@ pub(crate) fn verify_server(
 ) -> Result<(), rustls::Error> {
     let name = ServerName::try_from(name)
         .map_err(|_invalid| rustls::Error::General(format!("`{name}` is neither a host name nor an IP address")))?;
-    verifier
-        .verify_server_cert(&server.certificate, &[], &name, &[], now)
-        .map(drop)
+    verifier.verify_server_cert(&server.certificate, &[], &name, &[], now).map(drop)
 }
 
 /// The server side of the handshake: TLS 1.3, our ALPN, a client certificate of our CA; no tickets and no early data,

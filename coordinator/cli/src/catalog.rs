@@ -40,10 +40,7 @@ pub(crate) fn find(roots: &[RootInfo], name: &str) -> Result<RootInfo, NoRoot> {
         (_, false) => format!("there are {}", listed.join(", ")),
         (all, true) => format!("nearest of {all}: {}", listed.join(", ")),
     };
-    Err(NoRoot {
-        name: shown(name),
-        roots,
-    })
+    Err(NoRoot { name: shown(name), roots })
 }
 
 /// How many letters to change from one name to the other.
@@ -73,9 +70,7 @@ struct Field {
 /// The structure of a map's keys: the part of its text up to the first comma where it is one.
 fn entry_key(map: &str) -> Option<OwnedStructure> {
     let inner = map.strip_prefix("map<")?;
-    inner
-        .match_indices(", ")
-        .find_map(|(comma, _)| inner[..comma].parse().ok())
+    inner.match_indices(", ").find_map(|(comma, _)| inner[..comma].parse().ok())
 }
 
 /// The fields and groups of a root's type.
@@ -117,10 +112,8 @@ impl std::fmt::Display for Slot {
 
 impl Catalog {
     pub(crate) fn new(root: &RootInfo) -> Self {
-        let mut groups = BTreeMap::from([
-            (GroupId::DEFAULT, "default".to_owned()),
-            (GroupId::COMMUTATIVE, "counters".to_owned()),
-        ]);
+        let mut groups =
+            BTreeMap::from([(GroupId::DEFAULT, "default".to_owned()), (GroupId::COMMUTATIVE, "counters".to_owned())]);
         let mut fields = BTreeMap::new();
         for RegisteredField { id, group, description } in &root.type_info.fields {
             groups.entry(*group).or_insert_with(|| description.group.clone());
@@ -170,12 +163,7 @@ impl Catalog {
             }
         }
         let unknown: Vec<FieldId> = values.keys().copied().filter(|field| !self.knows(*field)).collect();
-        self.fields
-            .keys()
-            .copied()
-            .chain(unknown)
-            .map(|field| (self.field(field), values.remove(&field)))
-            .collect()
+        self.fields.keys().copied().chain(unknown).map(|field| (self.field(field), values.remove(&field))).collect()
     }
 
     /// Decoded writes of a delta.
@@ -186,25 +174,15 @@ impl Catalog {
     fn slot(&self, write: &Write<'_>) -> Slot {
         let field = self.field(write.field()).to_string();
         match *write {
-            Write::Scalar { field: id, bits } => Slot::Value {
-                field,
-                value: self.value(id, &bits.to_le_bytes()),
-            },
-            Write::Block { field: id, bytes } => Slot::Value {
-                field,
-                value: self.value(id, bytes),
-            },
+            Write::Scalar { field: id, bits } => Slot::Value { field, value: self.value(id, &bits.to_le_bytes()) },
+            Write::Block { field: id, bytes } => Slot::Value { field, value: self.value(id, bytes) },
             Write::Unset { .. } => Slot::Default { field, default: true },
             Write::Add { amount, .. } => Slot::Added { field, add: amount },
             Write::MapPut { field: id, key, value } => {
                 let (key, value) = self.entry(id, key, value);
                 Slot::Entry { field, key, value }
             }
-            Write::MapRemove { field: id, key } => Slot::Removed {
-                field,
-                key: self.entry_key(id, key),
-                removed: true,
-            },
+            Write::MapRemove { field: id, key } => Slot::Removed { field, key: self.entry_key(id, key), removed: true },
             Write::MapClear { .. } => Slot::Cleared { field, cleared: true },
         }
     }
@@ -239,10 +217,7 @@ impl Catalog {
 
 /// Stands for a value that does not decode.
 fn raw(bytes: &[u8], why: &str) -> Rendered {
-    Rendered::Opaque {
-        tag: format!("unreadable: {why}").into(),
-        bytes: bytes.len(),
-    }
+    Rendered::Opaque { tag: format!("unreadable: {why}").into(), bytes: bytes.len() }
 }
 
 #[cfg(test)]
@@ -251,10 +226,7 @@ mod tests {
 
     #[test]
     fn the_keys_of_a_map_are_found_in_its_text() {
-        for (map, key) in [
-            ("map<string, u32>", "string"),
-            ("map<(u8, u16), vec<(u8, u8)>>", "(u8, u16)"),
-        ] {
+        for (map, key) in [("map<string, u32>", "string"), ("map<(u8, u16), vec<(u8, u8)>>", "(u8, u16)")] {
             assert_eq!(entry_key(map).unwrap().to_string(), key);
         }
         assert!(entry_key("vec<u8>").is_none());

@@ -47,11 +47,7 @@ pub(crate) enum ClientError {
     #[error("cannot resolve {address}: {error}; check `address` in the profile")]
     Resolve { address: String, error: io::Error },
     #[error("cannot connect to {address}: {what}; {hint}")]
-    Connect {
-        address: String,
-        what: String,
-        hint: &'static str,
-    },
+    Connect { address: String, what: String, hint: &'static str },
     #[error("the coordinator at {address} does not attach this program: {failure}")]
     Refused { address: String, failure: Failure },
     #[error("the coordinator refuses: {0}")]
@@ -76,10 +72,7 @@ pub(crate) fn load_profile(path: &Path) -> Result<Profile, ClientError> {
             ClientError::ReadProfile { path, error }
         }
     })?;
-    Profile::parse(&text).map_err(|error| ClientError::BadProfile {
-        path: path.to_owned(),
-        error,
-    })
+    Profile::parse(&text).map_err(|error| ClientError::BadProfile { path: path.to_owned(), error })
 }
 
 /// An attached observer.
@@ -108,10 +101,7 @@ impl Client {
         let config = config(profile)?;
         let mut candidates = tokio::net::lookup_host(address.as_str())
             .await
-            .map_err(|error| ClientError::Resolve {
-                address: address.clone(),
-                error,
-            })?;
+            .map_err(|error| ClientError::Resolve { address: address.clone(), error })?;
         let mut last = ConnectionError::TimedOut;
         let (endpoint, connection) = loop {
             let Some(candidate) = candidates.next() else {
@@ -120,9 +110,7 @@ impl Client {
             let endpoint = endpoint(candidate)?;
             let connecting = endpoint
                 .connect_with(config.clone(), candidate, &profile.server_name)
-                .map_err(|error| ClientError::Credentials {
-                    what: error.to_string(),
-                })?;
+                .map_err(|error| ClientError::Credentials { what: error.to_string() })?;
             match connecting.await {
                 Ok(connection) => break (endpoint, connection),
                 Err(error) => last = error,
@@ -149,11 +137,7 @@ impl Client {
         let user = std::env::var("USER").unwrap_or_default();
         let mut name = format!("kiln-cli {user}").trim_end().to_owned();
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        let hello = ToCoordinator::Hello(Hello {
-            protocol: PROTOCOL_VERSION,
-            name,
-            role: Role::Observer,
-        });
+        let hello = ToCoordinator::Hello(Hello { protocol: PROTOCOL_VERSION, name, role: Role::Observer });
         let welcome = match self.say(&hello).await {
             Ok(()) => self.receive().await,
             Err(error) => Err(error),
@@ -168,23 +152,24 @@ impl Client {
                 self.epoch = epoch;
                 Ok(())
             }
-            ToNode::Refused { failure } => Err(ClientError::Refused {
-                address: address.to_owned(),
-                failure,
-            }),
+            ToNode::Refused { failure } => Err(ClientError::Refused { address: address.to_owned(), failure }),
             other => Err(unexpected(&other)),
         }
     }
 
     /// Asks, and returns the answer. Events that come before it are kept for [`Client::event`].
-    pub(crate) async fn ask(&mut self, question: impl FnOnce(RequestId) -> ToCoordinator) -> Result<ToNode, ClientError> {
+    pub(crate) async fn ask(
+        &mut self,
+        question: impl FnOnce(RequestId) -> ToCoordinator,
+    ) -> Result<ToNode, ClientError> {
         let patience = self.patience;
-        timeout(patience, self.ask_patiently(question))
-            .await
-            .unwrap_or(Err(ClientError::Timeout { after: patience }))
+        timeout(patience, self.ask_patiently(question)).await.unwrap_or(Err(ClientError::Timeout { after: patience }))
     }
 
-    async fn ask_patiently(&mut self, question: impl FnOnce(RequestId) -> ToCoordinator) -> Result<ToNode, ClientError> {
+    async fn ask_patiently(
+        &mut self,
+        question: impl FnOnce(RequestId) -> ToCoordinator,
+    ) -> Result<ToNode, ClientError> {
         self.last_request = self.last_request.next();
         let request = self.last_request;
         self.say(&question(request)).await?;
@@ -248,13 +233,11 @@ impl Client {
 
     async fn receive(&mut self) -> Result<ToNode, ClientError> {
         loop {
-            let frame = self.decoder.next_frame().map_err(|error| ClientError::Unexpected {
-                what: error.to_string(),
-            })?;
+            let frame =
+                self.decoder.next_frame().map_err(|error| ClientError::Unexpected { what: error.to_string() })?;
             if let Some(frame) = frame {
-                return decode_to_node(self.epoch, &frame).map_err(|error| ClientError::Unexpected {
-                    what: error.to_string(),
-                });
+                return decode_to_node(self.epoch, &frame)
+                    .map_err(|error| ClientError::Unexpected { what: error.to_string() });
             }
             let mut chunk = [Bytes::new()];
             match self.receive.read_chunks(&mut chunk).await {
@@ -286,11 +269,8 @@ pub(crate) fn unexpected(message: &ToNode) -> ClientError {
 }
 
 fn endpoint(candidate: SocketAddr) -> Result<Endpoint, ClientError> {
-    let local: SocketAddr = if candidate.is_ipv6() {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    };
+    let local: SocketAddr =
+        if candidate.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
     Endpoint::client(local).map_err(|error| ClientError::Connect {
         address: candidate.to_string(),
         what: error.to_string(),
@@ -334,10 +314,9 @@ fn connect_error(address: &str, error: &ConnectionError) -> ClientError {
         "the profile is of another coordinator, or an old one: copy the profile of the coordinator that runs there";
     let (what, hint) = match error {
         ConnectionError::TimedOut => ("nobody answers".to_owned(), RUNNING),
-        ConnectionError::ApplicationClosed(close) => (
-            crate::output::shown(&String::from_utf8_lossy(&close.reason)),
-            "the coordinator closed the connection",
-        ),
+        ConnectionError::ApplicationClosed(close) => {
+            (crate::output::shown(&String::from_utf8_lossy(&close.reason)), "the coordinator closed the connection")
+        }
         ConnectionError::TransportError(error) if is_about_certificates(u64::from(error.code)) => {
             (format!("the coordinator's certificate is not accepted ({error})"), OTHER_CA)
         }
@@ -346,11 +325,7 @@ fn connect_error(address: &str, error: &ConnectionError) -> ClientError {
         }
         other => (other.to_string(), RUNNING),
     };
-    ClientError::Connect {
-        address: address.to_owned(),
-        what,
-        hint,
-    }
+    ClientError::Connect { address: address.to_owned(), what, hint }
 }
 
 fn is_about_certificates(code: u64) -> bool {

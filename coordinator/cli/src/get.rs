@@ -44,21 +44,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let roots = catalog::roots(&mut client).await?;
     let root = catalog::find(&roots, &args.root)?;
     let key = Bytes::from(key::parse(&root.key, &args.key)?);
-    let answer = client
-        .ask(|request| ToCoordinator::Peek {
-            request,
-            root: root.root,
-            key,
-        })
-        .await?;
+    let answer = client.ask(|request| ToCoordinator::Peek { request, root: root.root, key }).await?;
     client.leave().await;
     let record = match answer {
         ToNode::Fetched { record, .. } => record,
         ToNode::Absent { .. } => {
-            return Err(Failure::NoObject {
-                root: shown(&args.root),
-                key: shown(&args.key),
-            });
+            return Err(Failure::NoObject { root: shown(&args.root), key: shown(&args.key) });
         }
         other => return Err(unexpected(&other).into()),
     };
@@ -96,11 +87,8 @@ fn print(
     record: &Record,
     fields: &[(Arc<str>, Option<Rendered>)],
 ) -> io::Result<()> {
-    let versions: Vec<String> = record
-        .versions
-        .iter()
-        .map(|(group, version)| format!("{} {version}", catalog.group(*group)))
-        .collect();
+    let versions: Vec<String> =
+        record.versions.iter().map(|(group, version)| format!("{} {version}", catalog.group(*group))).collect();
     let versions = if versions.is_empty() { "never changed".to_owned() } else { versions.join(", ") };
     out.line(format_args!("# object {}, versions: {versions}", record.object))?;
     let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);

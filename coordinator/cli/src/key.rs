@@ -9,13 +9,10 @@ const HEX: &str = "hex:";
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum KeyError {
     #[error("`{text}` is not a key of this root: its keys are `{structure}`, from {min} to {max}")]
-    Integer {
-        text: String,
-        structure: String,
-        min: String,
-        max: String,
-    },
-    #[error("`{text}` is not a key of this root: its keys are `{structure}`; write `hex:` and an even number of hex digits")]
+    Integer { text: String, structure: String, min: String, max: String },
+    #[error(
+        "`{text}` is not a key of this root: its keys are `{structure}`; write `hex:` and an even number of hex digits"
+    )]
     Hex { text: String, structure: String },
     #[error("this key has {bytes} bytes, the limit is {KEY_BYTES_MAX}")]
     TooLong { bytes: usize },
@@ -41,10 +38,7 @@ pub(crate) fn parse(structure: &str, text: &str) -> Result<Vec<u8>, KeyError> {
     } else if let Some((bytes, signed)) = integer(structure) {
         parse_integer(structure, text, bytes, signed)?
     } else {
-        parse_hex(text).ok_or_else(|| KeyError::Hex {
-            text: text.to_owned(),
-            structure: structure.to_owned(),
-        })?
+        parse_hex(text).ok_or_else(|| KeyError::Hex { text: text.to_owned(), structure: structure.to_owned() })?
     };
     if bytes.len() > KEY_BYTES_MAX {
         return Err(KeyError::TooLong { bytes: bytes.len() });
@@ -84,10 +78,7 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
     if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    digits
-        .chunks_exact(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
+    digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// The text of a key, as [`parse`] takes it. Bytes that no key of this structure has are shown in hex.

@@ -52,12 +52,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             break;
         }
         let answer = client
-            .ask(|request| ToCoordinator::Keys {
-                request,
-                root: root.root,
-                after: after.clone(),
-                limit: page,
-            })
+            .ask(|request| ToCoordinator::Keys { request, root: root.root, after: after.clone(), limit: page })
             .await?;
         let ToNode::Keys { keys, more, .. } = answer else {
             return Err(unexpected(&answer).into());

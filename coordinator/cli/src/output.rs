@@ -11,9 +11,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new() -> Self {
-        Self {
-            out: BufWriter::new(io::stdout().lock()),
-        }
+        Self { out: BufWriter::new(io::stdout().lock()) }
     }
 
     /// One line of text.

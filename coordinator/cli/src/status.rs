@@ -67,8 +67,5 @@ fn print(out: &mut Output, status: &Status) -> std::io::Result<()> {
             ]
         })
         .collect();
-    out.table(
-        ["NODE", "INCARNATION", "ROLE", "ATTACHED FOR", "OBJECTS", "GRANTS", "COMMITS"],
-        &rows,
-    )
+    out.table(["NODE", "INCARNATION", "ROLE", "ATTACHED FOR", "OBJECTS", "GRANTS", "COMMITS"], &rows)
 }

@@ -85,12 +85,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     let one_object = matches!(target, WatchTarget::Object(_));
     let answer = client
-        .ask(|request| ToCoordinator::Watch {
-            request,
-            watch: WatchId::default(),
-            target,
-            with_writes: true,
-        })
+        .ask(|request| ToCoordinator::Watch { request, watch: WatchId::default(), target, with_writes: true })
         .await?;
     if !matches!(answer, ToNode::Done { yes: true, .. }) {
         return Err(unexpected(&answer).into());
@@ -132,19 +127,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 async fn object(client: &mut Client, root: &RootInfo, text: &str) -> Result<ObjectId, Failure> {
     let key = Bytes::from(key::parse(&root.key, text)?);
-    let answer = client
-        .ask(|request| ToCoordinator::Peek {
-            request,
-            root: root.root,
-            key,
-        })
-        .await?;
+    let answer = client.ask(|request| ToCoordinator::Peek { request, root: root.root, key }).await?;
     match answer {
         ToNode::Fetched { record, .. } => Ok(record.object),
-        ToNode::Absent { .. } => Err(Failure::NoObject {
-            root: shown(&root.name),
-            key: shown(text),
-        }),
+        ToNode::Absent { .. } => Err(Failure::NoObject { root: shown(&root.name), key: shown(text) }),
         other => Err(unexpected(&other).into()),
     }
 }
@@ -173,12 +159,7 @@ fn line(
     };
     match change {
         Change::Created => {}
-        Change::Updated {
-            group,
-            version,
-            fields,
-            writes,
-        } => {
+        Change::Updated { group, version, fields, writes } => {
             line.change = "updated";
             line.group = Some(catalog.group(group));
             line.version = Some(version.to_string());

@@ -28,10 +28,7 @@ pub(super) struct Authority {
 }
 
 fn failed(subject: &str) -> impl Fn(rcgen::Error) -> DirectoryError {
-    move |error| DirectoryError::Certificate {
-        subject: subject.to_owned(),
-        what: error.to_string(),
-    }
+    move |error| DirectoryError::Certificate { subject: subject.to_owned(), what: error.to_string() }
 }
 
 /// Random bytes.
@@ -64,10 +61,7 @@ pub(super) fn create(now: UnixTime) -> Result<Pair, DirectoryError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(&failed)?;
-    Ok(Pair {
-        certificate: certificate.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 impl Authority {
@@ -108,9 +102,6 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![purpose];
         let certificate = params.signed_by(&key, &self.issuer).map_err(&failed)?;
-        Ok(Pair {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }

@@ -8,22 +8,13 @@ const ADVICE: &str = "restore it, or write a number above every epoch there has 
 
 /// Stores and returns the epoch after the stored one. `beside` is a file that exists from the first start on.
 pub(super) fn next(path: &Path, beside: &Path) -> Result<Epoch, DirectoryError> {
-    let corrupt = |what| DirectoryError::Corrupt {
-        path: path.to_owned(),
-        what,
-        advice: ADVICE,
-    };
+    let corrupt = |what| DirectoryError::Corrupt { path: path.to_owned(), what, advice: ADVICE };
     let last = match file::read(path)? {
-        Some(text) => text
-            .trim()
-            .parse::<u32>()
-            .map_err(|error| corrupt(format!("its text is not a number ({error})")))?,
+        Some(text) => {
+            text.trim().parse::<u32>().map_err(|error| corrupt(format!("its text is not a number ({error})")))?
+        }
         None => {
-            return Err(DirectoryError::Missing {
-                path: path.to_owned(),
-                beside: beside.to_owned(),
-                advice: ADVICE,
-            });
+            return Err(DirectoryError::Missing { path: path.to_owned(), beside: beside.to_owned(), advice: ADVICE });
         }
     };
     if last >= Epoch::MAX.to_bits() {

@@ -19,11 +19,7 @@ pub(super) fn check_private(path: &Path, wanted: u32) -> Result<(), DirectoryErr
     if mode & FOR_OTHERS == 0 {
         return Ok(());
     }
-    Err(DirectoryError::NotPrivate {
-        path: path.to_owned(),
-        mode,
-        wanted,
-    })
+    Err(DirectoryError::NotPrivate { path: path.to_owned(), mode, wanted })
 }
 
 /// The text of a file; `None` when there is none.
@@ -34,9 +30,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, DirectoryError> {
         Err(error) => return Err(DirectoryError::io("open", path)(error)),
     };
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(DirectoryError::io("read", path))?;
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(DirectoryError::io("read", path))?;
     Ok(Some(text))
 }
 
@@ -58,11 +52,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), DirectoryError> {
         Err(error) => return Err(DirectoryError::io("remove", &fresh)(error)),
     }
     let fill = || {
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&fresh)?;
+        let mut file = File::options().write(true).create_new(true).mode(FILE_MODE).open(&fresh)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -70,9 +60,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), DirectoryError> {
     fs::rename(&fresh, path).map_err(DirectoryError::io("write", path))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or_else(|| Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(DirectoryError::io("sync", directory))
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(DirectoryError::io("sync", directory))
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -41,10 +41,7 @@ impl Directory {
         let ca_pair = match read_pair(&ca_paths.0, &ca_paths.1, CA_ADVICE)? {
             Some(pair) => pair,
             None => {
-                if let Some(orphan) = [&server_paths.0, &server_paths.1]
-                    .into_iter()
-                    .find(|path| path.exists())
-                {
+                if let Some(orphan) = [&server_paths.0, &server_paths.1].into_iter().find(|path| path.exists()) {
                     return Err(DirectoryError::Missing {
                         path: ca_paths.0,
                         beside: orphan.clone(),
@@ -110,15 +107,10 @@ impl Directory {
                 Some(Ok(_)) | None => None,
             };
             if let Some(what) = what {
-                return Err(DirectoryError::ForeignProfile {
-                    path: path.to_owned(),
-                    what,
-                });
+                return Err(DirectoryError::ForeignProfile { path: path.to_owned(), what });
             }
         }
-        let old = old
-            .and_then(Result::ok)
-            .filter(|profile| still_good(profile, identity, now));
+        let old = old.and_then(Result::ok).filter(|profile| still_good(profile, identity, now));
         let (certificate, key) = match &old {
             Some(profile) => (profile.certificate.clone(), profile.key.clone()),
             None => {

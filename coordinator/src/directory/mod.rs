@@ -113,11 +113,7 @@ pub enum DirectoryError {
 
 impl DirectoryError {
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Io {
-            doing,
-            path: path.to_owned(),
-            error,
-        }
+        move |error| Self::Io { doing, path: path.to_owned(), error }
     }
 }
 
@@ -142,10 +138,7 @@ impl Directory {
             .map_err(DirectoryError::io("create the directory", path))?;
         file::check_private(path, file::DIRECTORY_MODE)?;
         let lock = lock(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     /// Where the profile goes when nobody says otherwise.
@@ -190,10 +183,7 @@ fn lock(directory: &Path) -> Result<File, DirectoryError> {
                 Ok(_) => holder.trim().parse().ok(),
                 Err(_) => None,
             };
-            return Err(DirectoryError::InUse {
-                path: directory.to_owned(),
-                pid,
-            });
+            return Err(DirectoryError::InUse { path: directory.to_owned(), pid });
         }
         Err(errno) => return Err(DirectoryError::io("lock", &path)(errno.into())),
     }

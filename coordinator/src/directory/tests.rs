@@ -79,16 +79,7 @@ fn mode(path: &Path) -> u32 {
 fn the_first_start_makes_everything_private() {
     let files = Files::started();
     assert_eq!(mode(&files.path()), 0o700);
-    for name in [
-        CA_CERTIFICATE,
-        CA_KEY,
-        SERVER_CERTIFICATE,
-        SERVER_KEY,
-        QUIC_KEY,
-        EPOCH,
-        LOCK,
-        PROFILE,
-    ] {
+    for name in [CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY, QUIC_KEY, EPOCH, LOCK, PROFILE] {
         assert_eq!(mode(&files.file(name)), 0o600, "{name}");
     }
     let leftover = fs::read_dir(files.path()).unwrap().count();
@@ -101,14 +92,7 @@ fn the_first_start_makes_everything_private() {
 fn later_starts_keep_all_but_the_epoch() {
     let files = Files::new();
     let (profile, first) = files.start().unwrap();
-    let keep = [
-        CA_CERTIFICATE,
-        CA_KEY,
-        SERVER_CERTIFICATE,
-        SERVER_KEY,
-        QUIC_KEY,
-        PROFILE,
-    ];
+    let keep = [CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY, QUIC_KEY, PROFILE];
     let before = keep.map(|name| files.read(name));
     let (same_profile, second) = files.start().unwrap();
     assert_eq!(before, keep.map(|name| files.read(name)));
@@ -123,10 +107,7 @@ fn another_address_gets_a_certificate_and_keeps_the_credentials() {
     let server = files.read(SERVER_CERTIFICATE);
     let (after, _) = files.start_as("db.example", NOW).unwrap();
     assert_ne!(files.read(SERVER_CERTIFICATE), server);
-    assert_eq!(
-        (after.address.as_str(), after.server_name.as_str()),
-        ("db.example:1", "db.example")
-    );
+    assert_eq!((after.address.as_str(), after.server_name.as_str()), ("db.example:1", "db.example"));
     assert_eq!((before.certificate, before.key), (after.certificate, after.key));
 }
 
@@ -144,26 +125,13 @@ fn certificates_are_made_anew_before_they_end() {
 
 #[test]
 fn what_others_can_reach_is_refused() {
-    for (name, wanted) in [
-        (CA_KEY, "600"),
-        (SERVER_KEY, "600"),
-        (QUIC_KEY, "600"),
-        (PROFILE, "600"),
-        ("", "700"),
-    ] {
+    for (name, wanted) in [(CA_KEY, "600"), (SERVER_KEY, "600"), (QUIC_KEY, "600"), (PROFILE, "600"), ("", "700")] {
         let files = Files::started();
-        let path = if name.is_empty() {
-            files.path()
-        } else {
-            files.file(name)
-        };
+        let path = if name.is_empty() { files.path() } else { files.file(name) };
         chmod(&path, 0o755);
         let complaint = files.complaint();
         let advice = format!("chmod {wanted} {}", path.display());
-        assert!(
-            complaint.contains("mode 0755") && complaint.contains(&advice),
-            "{complaint}"
-        );
+        assert!(complaint.contains("mode 0755") && complaint.contains(&advice), "{complaint}");
     }
 }
 
@@ -190,10 +158,7 @@ fn a_lost_ca_is_not_replaced_under_a_certificate_it_signed() {
     fs::remove_file(files.file(CA_CERTIFICATE)).unwrap();
     fs::remove_file(files.file(CA_KEY)).unwrap();
     let complaint = files.complaint();
-    assert!(
-        complaint.contains("ca.pem is missing") && complaint.contains("server."),
-        "{complaint}"
-    );
+    assert!(complaint.contains("ca.pem is missing") && complaint.contains("server."), "{complaint}");
     fs::remove_file(files.file(SERVER_CERTIFICATE)).unwrap();
     fs::remove_file(files.file(SERVER_KEY)).unwrap();
     let old = files.read(PROFILE);
@@ -217,10 +182,7 @@ fn damaged_files_are_named() {
         let complaint = files.complaint();
         // A pair is named by its certificate.
         let stem = name.split('.').next().unwrap();
-        assert!(
-            complaint.contains(&format!("{stem}")) && complaint.contains("cannot be used"),
-            "{complaint}"
-        );
+        assert!(complaint.contains(&format!("{stem}")) && complaint.contains("cannot be used"), "{complaint}");
     }
 }
 
@@ -268,19 +230,10 @@ fn a_profile_elsewhere_is_overwritten_only_if_it_is_ours() {
     assert_eq!(mode(&elsewhere), 0o600);
     files.start_with("db.example", NOW, Some(&elsewhere)).unwrap();
     let stranger = Files::started();
-    let complaint = stranger
-        .start_with("127.0.0.1", NOW, Some(&elsewhere))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        complaint.contains("another") && complaint.contains("kiln.toml"),
-        "{complaint}"
-    );
+    let complaint = stranger.start_with("127.0.0.1", NOW, Some(&elsewhere)).unwrap_err().to_string();
+    assert!(complaint.contains("another") && complaint.contains("kiln.toml"), "{complaint}");
     fs::write(&elsewhere, "[server]\nport = 1\n").unwrap();
-    let complaint = files
-        .start_with("127.0.0.1", NOW, Some(&elsewhere))
-        .unwrap_err()
-        .to_string();
+    let complaint = files.start_with("127.0.0.1", NOW, Some(&elsewhere)).unwrap_err().to_string();
     assert!(complaint.contains("is not a profile"), "{complaint}");
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "[server]\nport = 1\n");
 }

@@ -95,13 +95,7 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, permit: Owned
         Close::Refused("the coordinator's system gives no random bytes".into()).apply(&connection);
         return;
     };
-    let session = Session::new(
-        node.clone(),
-        peer,
-        connection.clone(),
-        stream,
-        shared.tuning.output_bytes_max,
-    );
+    let session = Session::new(node.clone(), peer, connection.clone(), stream, shared.tuning.output_bytes_max);
     let id = shared.core().attach(session, hello, secret);
     drop(permit);
 
@@ -140,11 +134,8 @@ async fn hello(
     let connection = incoming.await?;
     *half_open = Some(connection.clone());
     let (send, receive) = connection.accept_bi().await?;
-    let mut reader = Reader {
-        receive,
-        decoder: FrameDecoder::default(),
-        chunks: Box::new([const { Bytes::new() }; CHUNKS_MAX]),
-    };
+    let mut reader =
+        Reader { receive, decoder: FrameDecoder::default(), chunks: Box::new([const { Bytes::new() }; CHUNKS_MAX]) };
     let frame = loop {
         if let Some(frame) = reader.decoder.next_frame()? {
             break frame;

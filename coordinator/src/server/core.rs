@@ -108,8 +108,7 @@ impl Core {
         self.log.submit();
         self.logged();
         self.write();
-        self.counters
-            .publish(self.engine.totals(), std::mem::take(&mut self.output_bytes));
+        self.counters.publish(self.engine.totals(), std::mem::take(&mut self.output_bytes));
     }
 
     fn event(&mut self, event: Event) {
@@ -217,21 +216,10 @@ fn trace(session: &Session, message: &ToNode) {
         ToNode::Welcome { incarnation, .. } => {
             tracing::info!(node = ?session.node, %incarnation, peer = %session.peer, "attached");
         }
-        ToNode::Grant {
-            object,
-            group,
-            mode,
-            token,
-            ..
-        } => {
+        ToNode::Grant { object, group, mode, token, .. } => {
             tracing::debug!(node = ?session.node, %object, lock = %group, %mode, %token, "grant");
         }
-        ToNode::Recall {
-            object,
-            group,
-            token,
-            wanted,
-        } => {
+        ToNode::Recall { object, group, token, wanted } => {
             tracing::debug!(node = ?session.node, %object, lock = %group, %token, %wanted, "recall");
         }
         ToNode::CommitRefused { seq, failure } => {

@@ -30,23 +30,12 @@ impl Counters {
         metrics::describe_counter!("kiln_faults_total", "Objects sent to nodes that asked for them");
         metrics::describe_counter!("kiln_grants_total", "Lock grants given");
         metrics::describe_counter!("kiln_recalls_total", "Lock grants wanted back");
-        metrics::describe_counter!(
-            "kiln_output_bytes_total",
-            metrics::Unit::Bytes,
-            "Bytes sent to peers, above QUIC"
-        );
+        metrics::describe_counter!("kiln_output_bytes_total", metrics::Unit::Bytes, "Bytes sent to peers, above QUIC");
         metrics::describe_counter!("kiln_peers_refused_total", "Peers that did not get attached");
-        metrics::describe_counter!(
-            "kiln_peers_cut_total",
-            "Attached peers cut off for what they sent or did not read"
-        );
+        metrics::describe_counter!("kiln_peers_cut_total", "Attached peers cut off for what they sent or did not read");
         metrics::describe_gauge!("kiln_nodes", "Attached nodes and observers");
         metrics::describe_gauge!("kiln_objects", "Objects");
-        metrics::describe_gauge!(
-            "kiln_object_bytes",
-            metrics::Unit::Bytes,
-            "Keys and slots of all objects"
-        );
+        metrics::describe_gauge!("kiln_object_bytes", metrics::Unit::Bytes, "Keys and slots of all objects");
         Self {
             commits: metrics::counter!("kiln_commits_total"),
             commits_refused: metrics::counter!("kiln_commits_refused_total"),

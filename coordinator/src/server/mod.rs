@@ -288,14 +288,12 @@ fn on_thread(
     end: oneshot::Sender<Result<Stopped, ServerError>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let started = runtime
-        .map_err(|error| StartError::Thread { error })
-        .and_then(|runtime| {
-            let guard = runtime.enter();
-            let started = start(options)?;
-            drop(guard);
-            Ok((runtime, started))
-        });
+    let started = runtime.map_err(|error| StartError::Thread { error }).and_then(|runtime| {
+        let guard = runtime.enter();
+        let started = start(options)?;
+        drop(guard);
+        Ok((runtime, started))
+    });
     let (runtime, (about, endpoint, shared, directory)) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -339,12 +337,7 @@ fn start(options: &Options) -> Result<Started, StartError> {
         stopping: watch::Sender::new(false),
     });
     tracing::info!(%address, advertised, %epoch, "coordinator started");
-    let about = About {
-        address,
-        profile_path,
-        profile,
-        epoch,
-    };
+    let about = About { address, profile_path, profile, epoch };
     Ok((about, endpoint, shared, directory))
 }
 
@@ -359,10 +352,7 @@ fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<(String, Str
         };
         return Ok((ip.to_string(), SocketAddr::new(ip, bound.port()).to_string()));
     };
-    let wrong = |what: &str| StartError::Advertise {
-        advertise: advertise.to_owned(),
-        what: what.to_owned(),
-    };
+    let wrong = |what: &str| StartError::Advertise { advertise: advertise.to_owned(), what: what.to_owned() };
     let (host, port) = match advertise.parse::<IpAddr>() {
         Ok(_) => (advertise, bound.port()),
         Err(_) if advertise.contains(':') => split_address(advertise).map_err(wrong)?,

@@ -183,9 +183,7 @@ impl Session {
                     self.output.clear();
                 }
                 Poll::Ready(Err(error)) => {
-                    self.cut(Close::Violation(format!(
-                        "the coordinator's half of the stream ended ({error})"
-                    )));
+                    self.cut(Close::Violation(format!("the coordinator's half of the stream ended ({error})")));
                 }
                 Poll::Pending => {
                     if self.blocked.is_none() {
@@ -216,11 +214,7 @@ impl Session {
         self.remember(context);
         self.try_write(now, context);
         if let Some(since) = self.blocked {
-            return if last == Some(since) {
-                Poll::Pending
-            } else {
-                Poll::Ready(OutputState::Blocked(since))
-            };
+            return if last == Some(since) { Poll::Pending } else { Poll::Ready(OutputState::Blocked(since)) };
         }
         if let Some(close) = &self.end {
             return Poll::Ready(OutputState::Ended(close.clone()));

@@ -67,13 +67,9 @@ pub(super) fn endpoint(
     handshakes_max: usize,
 ) -> Result<Endpoint, StartError> {
     let tls = tls::server_config(&identity.ca, &identity.server).map_err(|what| StartError::Tls { what })?;
-    let crypto = QuicServerConfig::try_from(tls).map_err(|error| StartError::Tls {
-        what: error.to_string(),
-    })?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|error| StartError::Tls { what: error.to_string() })?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server
-        .transport_config(Arc::new(transport()))
-        .max_incoming(handshakes_max);
+    server.transport_config(Arc::new(transport())).max_incoming(handshakes_max);
 
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &keys.reset);
     let mut config = EndpointConfig::new(Arc::new(reset_key));

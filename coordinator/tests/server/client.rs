@@ -33,9 +33,7 @@ pub(crate) struct Client {
 
 fn config(profile: &Profile, receive_window_bytes: u32) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(profile.ca.as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(profile.ca.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -67,19 +65,10 @@ impl Client {
         let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let (host, port) = split_address(&profile.address).unwrap();
         let address = SocketAddr::new(host.parse().unwrap(), port);
-        let connecting = endpoint
-            .connect_with(config(profile, bytes), address, &profile.server_name)
-            .unwrap();
+        let connecting = endpoint.connect_with(config(profile, bytes), address, &profile.server_name).unwrap();
         let connection = timeout(PATIENCE, connecting).await.expect("connecting hangs")?;
         let (send, receive) = connection.open_bi().await?;
-        Ok(Self {
-            endpoint,
-            connection,
-            send,
-            receive,
-            decoder: FrameDecoder::default(),
-            epoch: Epoch::default(),
-        })
+        Ok(Self { endpoint, connection, send, receive, decoder: FrameDecoder::default(), epoch: Epoch::default() })
     }
 
     /// Connects and attaches.
@@ -87,9 +76,7 @@ impl Client {
         let mut client = Self::connect(profile).await.unwrap();
         client.hello(name, PROTOCOL_VERSION).await;
         let welcome = client.next().await;
-        let ToNode::Welcome { epoch, .. } = welcome else {
-            panic!("not welcomed but {welcome:?}")
-        };
+        let ToNode::Welcome { epoch, .. } = welcome else { panic!("not welcomed but {welcome:?}") };
         client.epoch = epoch;
         client
     }

@@ -28,10 +28,7 @@ impl Running {
         options.listen.set_port(0);
         change(&mut options);
         let server = Server::start(options).await.unwrap();
-        Self {
-            server,
-            _directory: directory,
-        }
+        Self { server, _directory: directory }
     }
 
     fn profile(&self) -> &Profile {
@@ -49,17 +46,10 @@ async fn attached(profile: &Profile) -> Vec<String> {
     let mut client = Client::attach(profile, "looks").await;
     client.say(&status(1)).await;
     let answer = client.next().await;
-    let ToNode::Status { status, .. } = answer else {
-        panic!("no status but {answer:?}")
-    };
+    let ToNode::Status { status, .. } = answer else { panic!("no status but {answer:?}") };
     client.say(&ToCoordinator::Bye).await;
     assert_eq!(client.next().await, ToNode::Goodbye);
-    status
-        .nodes
-        .into_iter()
-        .map(|node| node.name)
-        .filter(|name| name != "looks")
-        .collect()
+    status.nodes.into_iter().map(|node| node.name).filter(|name| name != "looks").collect()
 }
 
 /// Waits until exactly these are attached.
@@ -69,9 +59,7 @@ async fn until_attached(profile: &Profile, names: &[&str]) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, wait)
-        .await
-        .expect("others stay attached, or never do");
+    timeout(PATIENCE, wait).await.expect("others stay attached, or never do");
 }
 
 #[tokio::test]
@@ -80,9 +68,7 @@ async fn a_peer_is_welcomed_and_says_goodbye() {
     let mut client = Client::connect(running.profile()).await.unwrap();
     client.hello("a", PROTOCOL_VERSION).await;
     let welcome = client.next().await;
-    let ToNode::Welcome { protocol, epoch, .. } = welcome else {
-        panic!("not welcomed but {welcome:?}")
-    };
+    let ToNode::Welcome { protocol, epoch, .. } = welcome else { panic!("not welcomed but {welcome:?}") };
     assert_eq!((protocol, epoch), (PROTOCOL_VERSION, running.server.epoch()));
     client.say(&ToCoordinator::Bye).await;
     assert_eq!(client.next().await, ToNode::Goodbye);
@@ -95,15 +81,7 @@ async fn another_protocol_version_is_refused() {
     let mut client = Client::connect(running.profile()).await.unwrap();
     client.hello("a", PROTOCOL_VERSION + 1).await;
     let refused = client.next().await;
-    assert!(
-        matches!(
-            &refused,
-            ToNode::Refused {
-                failure: Failure::Protocol { .. }
-            }
-        ),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, ToNode::Refused { failure: Failure::Protocol { .. } }), "{refused:?}");
     let (code, reason) = client.closed().await;
     assert_eq!(code, Close::REFUSED);
     assert!(reason.contains("protocol"), "{reason}");
@@ -261,11 +239,7 @@ async fn many_peers_come_and_go() {
 
 #[tokio::test]
 async fn a_slow_reader_is_not_read_from_and_then_cut_off() {
-    let tuning = Tuning {
-        pending_bytes_max: 10_000,
-        stall_timeout: Duration::from_millis(300),
-        ..Tuning::default()
-    };
+    let tuning = Tuning { pending_bytes_max: 10_000, stall_timeout: Duration::from_millis(300), ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut slow = Client::connect_with_window(running.profile(), 1000).await.unwrap();
     slow.hello("slow", PROTOCOL_VERSION).await;
@@ -285,10 +259,7 @@ async fn a_slow_reader_is_not_read_from_and_then_cut_off() {
 
 #[tokio::test]
 async fn output_is_bounded() {
-    let tuning = Tuning {
-        output_bytes_max: 20_000,
-        ..Tuning::default()
-    };
+    let tuning = Tuning { output_bytes_max: 20_000, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut slow = Client::connect_with_window(running.profile(), 1000).await.unwrap();
     slow.hello("slow", PROTOCOL_VERSION).await;
@@ -306,10 +277,7 @@ async fn output_is_bounded() {
 #[tokio::test]
 async fn answers_arrive_in_order_however_slowly_they_are_read() {
     const REQUESTS: u64 = 5_000;
-    let tuning = Tuning {
-        pending_bytes_max: 10_000,
-        ..Tuning::default()
-    };
+    let tuning = Tuning { pending_bytes_max: 10_000, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut client = Client::connect_with_window(running.profile(), 5_000).await.unwrap();
     client.hello("a", PROTOCOL_VERSION).await;
@@ -321,9 +289,7 @@ async fn answers_arrive_in_order_however_slowly_they_are_read() {
     client.raw(&bytes).await;
     for expected in 0..REQUESTS {
         let answer = client.next().await;
-        let ToNode::Status { request, .. } = answer else {
-            panic!("no status but {answer:?}")
-        };
+        let ToNode::Status { request, .. } = answer else { panic!("no status but {answer:?}") };
         assert_eq!(request, RequestId::from_bits(expected));
     }
 }

@@ -21,12 +21,7 @@ pub(crate) enum ConfigError {
     #[error("{}, line {line}: {what}; a configuration has the keys {KEYS}", path.display())]
     Parse { path: PathBuf, line: usize, what: String },
     #[error("{}: `{key}` is `{value}`: {what}", path.display())]
-    Value {
-        path: PathBuf,
-        key: &'static str,
-        value: String,
-        what: String,
-    },
+    Value { path: PathBuf, key: &'static str, value: String, what: String },
 }
 
 /// The file. Paths in it are relative to it.
@@ -54,10 +49,8 @@ pub(super) struct Settings {
 pub(super) fn settings(args: Args) -> Result<Settings, ConfigError> {
     let (path, file) = match args.config {
         Some(path) => {
-            let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read {
-                path: path.clone(),
-                error,
-            })?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|error| ConfigError::Read { path: path.clone(), error })?;
             let file = parse(&path, &text)?;
             (path, file)
         }
@@ -65,17 +58,10 @@ pub(super) fn settings(args: Args) -> Result<Settings, ConfigError> {
     };
     let beside = |named: PathBuf| path.parent().unwrap_or_else(|| Path::new("")).join(named);
     let listen = or_file(args.listen, "listen", file.listen, &path)?;
-    let mut options = Options::new(
-        args.dir
-            .or_else(|| file.dir.map(beside))
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_DIRECTORY)),
-    );
+    let mut options =
+        Options::new(args.dir.or_else(|| file.dir.map(beside)).unwrap_or_else(|| PathBuf::from(DEFAULT_DIRECTORY)));
     options.listen = listen.unwrap_or(DEFAULT_ADDRESS);
-    options.profile = Some(
-        args.profile
-            .or_else(|| file.profile.map(beside))
-            .unwrap_or_else(|| PathBuf::from(PROFILE)),
-    );
+    options.profile = Some(args.profile.or_else(|| file.profile.map(beside)).unwrap_or_else(|| PathBuf::from(PROFILE)));
     options.advertise = args.advertise.or(file.advertise);
     let stop_timeout = match (args.stop_timeout, file.stop_timeout) {
         (Some(flag), _) => flag,
@@ -87,11 +73,7 @@ pub(super) fn settings(args: Args) -> Result<Settings, ConfigError> {
         })?,
         (None, None) => STOP_TIMEOUT,
     };
-    Ok(Settings {
-        options,
-        metrics: or_file(args.metrics, "metrics", file.metrics, &path)?,
-        stop_timeout,
-    })
+    Ok(Settings { options, metrics: or_file(args.metrics, "metrics", file.metrics, &path)?, stop_timeout })
 }
 
 /// An address from a flag, else from the file.
@@ -150,10 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.toml");
         std::fs::write(&config, text).unwrap();
-        let args = Args {
-            config: Some(config),
-            ..args()
-        };
+        let args = Args { config: Some(config), ..args() };
         (directory, args)
     }
 
@@ -213,10 +192,7 @@ mod tests {
         assert!(value.contains("`listen` is `here`") && value.contains("127.0.0.1:4747"), "{value}");
         let time = complaint("stop_timeout = -1.0\n");
         assert!(time.contains("`stop_timeout` is `-1`"), "{time}");
-        let missing = settings(Args {
-            config: Some("no/such.toml".into()),
-            ..args()
-        });
+        let missing = settings(Args { config: Some("no/such.toml".into()), ..args() });
         assert!(missing.unwrap_err().to_string().contains("no/such.toml"));
     }
 }

@@ -66,10 +66,7 @@ struct Stops {
 
 impl Stops {
     fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -92,10 +89,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     if let Some(address) = settings.metrics {
         // Before the server: it asks for its counters as it starts.
         let exporter = PrometheusBuilder::new().with_http_listener(address).install();
-        exporter.map_err(|error| ServeError::Metrics {
-            address,
-            what: error.to_string(),
-        })?;
+        exporter.map_err(|error| ServeError::Metrics { address, what: error.to_string() })?;
     }
     let mut server = Server::start(settings.options).await.map_err(ServeError::from)?;
     announce(&server, settings.metrics)?;
