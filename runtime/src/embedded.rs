@@ -19,10 +19,7 @@ pub(crate) struct EmbeddedOptions {
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self {
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            directory: None,
-        }
+        Self { listen: (Ipv4Addr::LOCALHOST, 0).into(), directory: None }
     }
 }
 
@@ -39,26 +36,15 @@ impl Embedded {
         let (directory, temporary) = match options.directory {
             Some(directory) => (directory, None),
             None => {
-                let made = tempfile::Builder::new()
-                    .prefix("kiln-")
-                    .permissions(Permissions::from_mode(0o700))
-                    .tempdir();
+                let made =
+                    tempfile::Builder::new().prefix("kiln-").permissions(Permissions::from_mode(0o700)).tempdir();
                 let made = made.map_err(|error| failed(format!("cannot make a temporary directory: {error}")))?;
                 (made.path().to_owned(), Some(made))
             }
         };
-        let options = Options {
-            listen: options.listen,
-            directory,
-            ..Options::default()
-        };
-        let server = Server::start(options)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(Self {
-            server,
-            _temporary: temporary,
-        })
+        let options = Options { listen: options.listen, directory, ..Options::default() };
+        let server = Server::start(options).await.map_err(|error| failed(error.to_string()))?;
+        Ok(Self { server, _temporary: temporary })
     }
 
     pub(crate) fn profile(&self) -> Profile {

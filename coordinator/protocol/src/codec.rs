@@ -56,6 +56,7 @@ pub enum DecodeError {
 }
 
 /// Appends a varint: seven bits a byte, low ones first.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
@@ -106,10 +107,7 @@ impl<'a> Reader<'a> {
     /// When fewer are left.
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         let end = self.at + size_of::<u64>();
-        let bytes = self
-            .bytes
-            .get(self.at..end)
-            .ok_or(DecodeError::Malformed { at: self.at })?;
+        let bytes = self.bytes.get(self.at..end).ok_or(DecodeError::Malformed { at: self.at })?;
         self.at = end;
         Ok(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
     }
@@ -202,8 +200,8 @@ fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     out.push(0);
     fill(out);
     let length = out.len() - start - 1;
-    if length < 0x80 {
-        out[start] = length as u8;
+    if let Ok(short @ 0..0x80) = u8::try_from(length) {
+        out[start] = short;
     } else {
         let mut prefix = Vec::with_capacity(VARINT_BYTES_MAX);
         put_varint(&mut prefix, length as u64);
@@ -274,10 +272,7 @@ fn put_slot_frame<'a>(
     } else if parts.clone().any(|slots| slots.group != GroupId::DEFAULT) {
         flags |= FLAG_GROUP;
     }
-    if parts
-        .clone()
-        .any(|slots| slots.stamps.into_iter().flatten().any(|bits| !stamp_in(epoch, bits)))
-    {
+    if parts.clone().any(|slots| slots.stamps.into_iter().flatten().any(|bits| !stamp_in(epoch, bits))) {
         flags |= FLAG_EPOCHS;
     }
     frame(out, |out| {
@@ -308,9 +303,7 @@ impl SlotReader<'_> {
         }
         let at = self.reader.position();
         let number = self.reader.varint()?;
-        Version::new(self.epoch, number)
-            .map(Version::to_bits)
-            .ok_or(DecodeError::Malformed { at })
+        Version::new(self.epoch, number).map(Version::to_bits).ok_or(DecodeError::Malformed { at })
     }
 
     fn count(&mut self) -> Result<usize, DecodeError> {
@@ -319,10 +312,7 @@ impl SlotReader<'_> {
         }
         let at = self.reader.position();
         let count = self.reader.varint()?;
-        usize::try_from(count)
-            .ok()
-            .filter(|count| *count <= PARTS_MAX)
-            .ok_or(DecodeError::Malformed { at })
+        usize::try_from(count).ok().filter(|count| *count <= PARTS_MAX).ok_or(DecodeError::Malformed { at })
     }
 
     fn object_and_group(&mut self) -> Result<(ObjectId, GroupId), DecodeError> {
@@ -346,11 +336,7 @@ impl SlotReader<'_> {
 
     fn finish(self) -> Result<(), DecodeError> {
         let left = self.reader.bytes.len() - self.reader.position();
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(DecodeError::Trailing { bytes: left })
-        }
+        if left == 0 { Ok(()) } else { Err(DecodeError::Trailing { bytes: left }) }
     }
 }
 
@@ -363,17 +349,9 @@ pub fn encode_commit<'a>(
 ) {
     let flags = if everywhere { FLAG_EVERYWHERE } else { 0 };
     let parts = parts.map(|(object, group, token, version, writes)| {
-        let stamps = if group == GroupId::COMMUTATIVE {
-            [None; 2]
-        } else {
-            [Some(token.to_bits()), Some(version.to_bits())]
-        };
-        Slots {
-            object,
-            group,
-            stamps,
-            writes,
-        }
+        let stamps =
+            if group == GroupId::COMMUTATIVE { [None; 2] } else { [Some(token.to_bits()), Some(version.to_bits())] };
+        Slots { object, group, stamps, writes }
     });
     put_slot_frame(out, epoch, flags, None, parts);
 }
@@ -381,10 +359,8 @@ pub fn encode_commit<'a>(
 /// Appends the frame of a message from a node. `epoch` is the connection's.
 pub fn encode_to_coordinator(out: &mut Vec<u8>, epoch: Epoch, message: &ToCoordinator) {
     if let ToCoordinator::Commit(commit) = message {
-        let parts = commit
-            .parts
-            .iter()
-            .map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
+        let parts =
+            commit.parts.iter().map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
         encode_commit(out, epoch, commit.everywhere, parts);
     } else {
         put_postcard(out, message);
@@ -392,6 +368,7 @@ pub fn encode_to_coordinator(out: &mut Vec<u8>, epoch: Epoch, message: &ToCoordi
 }
 
 /// Appends the frame of a message to a node. `epoch` is the connection's.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others are of one kind")]
 pub fn encode_to_node(out: &mut Vec<u8>, epoch: Epoch, message: &ToNode) {
     match message {
         ToNode::Delta(delta) => {
@@ -424,21 +401,12 @@ pub fn decode_to_coordinator(epoch: Epoch, frame: &Bytes) -> Result<ToCoordinato
     if kind & KIND_SLOTS == 0 || kind & !KIND_SLOTS & !FLAGS != 0 {
         return Err(DecodeError::Kind { kind });
     }
-    let mut slots = SlotReader {
-        reader,
-        frame,
-        flags: kind & FLAGS,
-        epoch,
-    };
+    let mut slots = SlotReader { reader, frame, flags: kind & FLAGS, epoch };
     let count = slots.count()?;
     let mut parts = SmallVec::new();
     for _ in 0..count {
         let (object, group) = slots.object_and_group()?;
-        let (token, version) = if group == GroupId::COMMUTATIVE {
-            (0, 0)
-        } else {
-            (slots.stamp()?, slots.stamp()?)
-        };
+        let (token, version) = if group == GroupId::COMMUTATIVE { (0, 0) } else { (slots.stamp()?, slots.stamp()?) };
         parts.push(Part {
             object,
             group,
@@ -448,10 +416,7 @@ pub fn decode_to_coordinator(epoch: Epoch, frame: &Bytes) -> Result<ToCoordinato
         });
     }
     slots.finish()?;
-    Ok(ToCoordinator::Commit(Commit {
-        everywhere: kind & FLAG_EVERYWHERE != 0,
-        parts,
-    }))
+    Ok(ToCoordinator::Commit(Commit { everywhere: kind & FLAG_EVERYWHERE != 0, parts }))
 }
 
 /// Reads the frame of a message to a node. `epoch` is the connection's.
@@ -466,33 +431,19 @@ pub fn decode_to_node(epoch: Epoch, frame: &Bytes) -> Result<ToNode, DecodeError
         KIND_ACK => {
             let applied = CommitSeq::from_bits(reader.varint()?);
             let left = frame.len() - reader.position();
-            return if left == 0 {
-                Ok(ToNode::Ack { applied })
-            } else {
-                Err(DecodeError::Trailing { bytes: left })
-            };
+            return if left == 0 { Ok(ToNode::Ack { applied }) } else { Err(DecodeError::Trailing { bytes: left }) };
         }
         _ if kind & KIND_SLOTS == 0 || kind & !KIND_SLOTS & !FLAGS != 0 => return Err(DecodeError::Kind { kind }),
         _ => {}
     }
     let writer = Incarnation::from_bits(reader.varint()?);
-    let mut slots = SlotReader {
-        reader,
-        frame,
-        flags: kind & FLAGS,
-        epoch,
-    };
+    let mut slots = SlotReader { reader, frame, flags: kind & FLAGS, epoch };
     let count = slots.count()?;
     let mut parts = SmallVec::new();
     for _ in 0..count {
         let (object, group) = slots.object_and_group()?;
         let version = Version::from_bits(slots.stamp()?);
-        parts.push(DeltaPart {
-            object,
-            group,
-            version,
-            writes: slots.writes()?,
-        });
+        parts.push(DeltaPart { object, group, version, writes: slots.writes()? });
     }
     slots.finish()?;
     Ok(ToNode::Delta(Delta { writer, parts }))

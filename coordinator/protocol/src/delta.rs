@@ -83,7 +83,7 @@ pub enum BadDelta {
     #[error("a slot write has unknown kind {kind}")]
     Kind {
         /// The kind.
-        kind: u8,
+        kind: u64,
     },
     /// An entry's key is too long.
     #[error("a map key has {bytes} bytes, the limit is {}", ENTRY_KEY_BYTES_MAX)]
@@ -164,7 +164,9 @@ impl<'a> Write<'a> {
         let at = reader.position();
         let malformed = |_: DecodeError| BadDelta::Malformed { at };
         let head = reader.varint().map_err(malformed)?;
-        let field = u16::try_from(head >> KIND_BITS).map_err(|_| BadDelta::Malformed { at })?;
+        let Ok(field) = u16::try_from(head >> KIND_BITS) else {
+            return Err(BadDelta::Malformed { at });
+        };
         let field = FieldId::from_bits(field);
         let entry_key = |reader: &mut Reader<'a>| {
             let key = reader.bytes().map_err(malformed)?;
@@ -174,33 +176,17 @@ impl<'a> Write<'a> {
             Ok(key)
         };
         Ok(match head & ((1 << KIND_BITS) - 1) {
-            SCALAR => Self::Scalar {
-                field,
-                bits: reader.u64().map_err(malformed)?,
-            },
-            BLOCK => Self::Block {
-                field,
-                bytes: reader.bytes().map_err(malformed)?,
-            },
+            SCALAR => Self::Scalar { field, bits: reader.u64().map_err(malformed)? },
+            BLOCK => Self::Block { field, bytes: reader.bytes().map_err(malformed)? },
             UNSET => Self::Unset { field },
-            ADD => Self::Add {
-                field,
-                amount: unzigzag(reader.varint().map_err(malformed)?),
-            },
+            ADD => Self::Add { field, amount: unzigzag(reader.varint().map_err(malformed)?) },
             MAP_PUT => {
                 let key = entry_key(reader)?;
-                Self::MapPut {
-                    field,
-                    key,
-                    value: reader.bytes().map_err(malformed)?,
-                }
+                Self::MapPut { field, key, value: reader.bytes().map_err(malformed)? }
             }
-            MAP_REMOVE => Self::MapRemove {
-                field,
-                key: entry_key(reader)?,
-            },
+            MAP_REMOVE => Self::MapRemove { field, key: entry_key(reader)? },
             MAP_CLEAR => Self::MapClear { field },
-            kind => return Err(BadDelta::Kind { kind: kind as u8 }),
+            kind => return Err(BadDelta::Kind { kind }),
         })
     }
 }
@@ -215,9 +201,7 @@ impl<'a> Writes<'a> {
     /// The writes in these bytes.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            reader: Reader::new(bytes),
-        }
+        Self { reader: Reader::new(bytes) }
     }
 
     /// Reads all of them once.
@@ -277,32 +261,13 @@ mod tests {
     #[test]
     fn every_write_survives_the_wire() {
         let writes = [
-            Write::Scalar {
-                field: field(0),
-                bits: u64::MAX,
-            },
-            Write::Block {
-                field: field(15),
-                bytes: b"abc",
-            },
+            Write::Scalar { field: field(0), bits: u64::MAX },
+            Write::Block { field: field(15), bytes: b"abc" },
             Write::Unset { field: field(16) },
-            Write::Add {
-                field: field(2),
-                amount: i64::MIN,
-            },
-            Write::Add {
-                field: field(2),
-                amount: -1,
-            },
-            Write::MapPut {
-                field: field(3),
-                key: b"k",
-                value: b"",
-            },
-            Write::MapRemove {
-                field: field(3),
-                key: b"",
-            },
+            Write::Add { field: field(2), amount: i64::MIN },
+            Write::Add { field: field(2), amount: -1 },
+            Write::MapPut { field: field(3), key: b"k", value: b"" },
+            Write::MapRemove { field: field(3), key: b"" },
             Write::MapClear { field: field(u16::MAX) },
         ];
         let mut bytes = Vec::new();
@@ -320,11 +285,7 @@ mod tests {
     #[test]
     fn a_scalar_of_a_low_field_takes_nine_bytes() {
         let mut bytes = Vec::new();
-        Write::Scalar {
-            field: field(15),
-            bits: 1,
-        }
-        .encode(&mut bytes);
+        Write::Scalar { field: field(15), bits: 1 }.encode(&mut bytes);
         assert_eq!(bytes.len(), 9);
     }
 
@@ -333,16 +294,7 @@ mod tests {
         assert_eq!(Writes::check(&[7]), Err(BadDelta::Kind { kind: 7 }));
         assert_eq!(Writes::check(&[0, 1, 2]), Err(BadDelta::Malformed { at: 0 }));
         let mut long = Vec::new();
-        Write::MapRemove {
-            field: field(0),
-            key: &[0; ENTRY_KEY_BYTES_MAX + 1],
-        }
-        .encode(&mut long);
-        assert_eq!(
-            Writes::check(&long),
-            Err(BadDelta::EntryKey {
-                bytes: ENTRY_KEY_BYTES_MAX + 1
-            })
-        );
+        Write::MapRemove { field: field(0), key: &[0; ENTRY_KEY_BYTES_MAX + 1] }.encode(&mut long);
+        assert_eq!(Writes::check(&long), Err(BadDelta::EntryKey { bytes: ENTRY_KEY_BYTES_MAX + 1 }));
     }
 }

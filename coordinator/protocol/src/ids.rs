@@ -128,6 +128,7 @@ impl Partition {
 
     /// The partition of a key, or of the placement tag that a root sets in its stead.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "twelve bits are kept")]
     pub fn of(root: &str, key: &[u8]) -> Self {
         let mut hash = crc32fast::Hasher::new();
         hash.update(root.as_bytes());
@@ -174,6 +175,7 @@ impl ObjectId {
 
     /// The partition of this object.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "twelve bits are kept")]
     pub const fn partition(self) -> Partition {
         Partition((self.0 & (Partition::COUNT as u64 - 1)) as u16)
     }

@@ -102,13 +102,8 @@ impl Profile {
         if let Some(key) = table.keys().next() {
             return Err(ProfileError::Unknown { key: key.clone() });
         }
-        let profile = Self {
-            address: address?,
-            server_name: server_name?,
-            ca: ca?,
-            certificate: certificate?,
-            key: key?,
-        };
+        let profile =
+            Self { address: address?, server_name: server_name?, ca: ca?, certificate: certificate?, key: key? };
         profile.check()?;
         Ok(profile)
     }
@@ -183,10 +178,7 @@ pub fn split_address(address: &str) -> Result<(&str, u16), &'static str> {
 }
 
 fn wrong(key: &'static str, what: &'static str) -> ProfileError {
-    let meaning = KEYS
-        .iter()
-        .find(|(name, _)| *name == key)
-        .map_or("", |(_, meaning)| meaning);
+    let meaning = KEYS.iter().find(|(name, _)| *name == key).map_or("", |(_, meaning)| meaning);
     ProfileError::Wrong { key, meaning, what }
 }
 
@@ -194,10 +186,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> ProfileError {
     let at = error.span().map_or(0, |span| span.start).min(text.len());
     // The parser's own Display would quote the line, which may be a line of the key.
     let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-    ProfileError::Syntax {
-        line,
-        what: error.message().to_owned(),
-    }
+    ProfileError::Syntax { line, what: error.message().to_owned() }
 }
 
 #[cfg(test)]

@@ -197,9 +197,7 @@ fn braced(f: &mut fmt::Formatter<'_>, fields: &[Field<'_>]) -> fmt::Result {
         return f.write_str("{}");
     }
     f.write_str("{ ")?;
-    separated(f, fields, |f, field| {
-        write!(f, "{}: {}", Name(field.name), field.structure)
-    })?;
+    separated(f, fields, |f, field| write!(f, "{}: {}", Name(field.name), field.structure))?;
     f.write_str(" }")
 }
 

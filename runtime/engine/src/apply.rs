@@ -91,13 +91,7 @@ impl Node {
             Object::new(&self.heap, &root.binding.shape, writes, versions)
         });
         let (object, corrupt) = made.inspect_err(|_| forget())?;
-        let entry = Arc::new(Entry::new(
-            record.object,
-            root.id,
-            key,
-            object,
-            Arc::clone(&root.binding),
-        ));
+        let entry = Arc::new(Entry::new(record.object, root.id, key, object, Arc::clone(&root.binding)));
         for slot in corrupt {
             entry.mark_corrupt(slot, None);
         }
@@ -149,9 +143,7 @@ impl Node {
         let mut corrupt: Vec<u16> = Vec::new();
         for _ in 0..=usize::from(u16::MAX) {
             let good = || decoded.writes.iter().filter(|write| !corrupt.contains(&write.slot()));
-            let defaults = binding
-                .defaults_for(good().map(SlotWrite::slot))
-                .map_err(|error| bad(&error))?;
+            let defaults = binding.defaults_for(good().map(SlotWrite::slot)).map_err(|error| bad(&error))?;
             let mut writes: SmallVec<[SlotWrite<'_>; 16]> = good().copied().collect();
             writes.extend(slot_writes(defaults.as_slice()));
             match self.with_room(|| store(&writes, &versions)) {
@@ -242,10 +234,7 @@ impl Node {
             let Ok(defaults) = entry.binding.default_of(*slot) else {
                 continue;
             };
-            if self
-                .with_room(|| entry.object.apply(&slot_writes(defaults.as_slice()), &[]))
-                .is_err()
-            {
+            if self.with_room(|| entry.object.apply(&slot_writes(defaults.as_slice()), &[])).is_err() {
                 self.make_stale(entry);
             }
         }
@@ -275,11 +264,7 @@ impl Node {
                 }
                 parts.push(part);
             }
-            prepared.push(Prepared {
-                entry,
-                writes: slot_writes(changes),
-                versions,
-            });
+            prepared.push(Prepared { entry, writes: slot_writes(changes), versions });
         }
         check_size(&parts)?;
         merge_objects(&mut prepared);
@@ -294,9 +279,7 @@ impl Node {
                 Err(QueueError::Closed) => return Err(CommitError::Disconnected),
             }
         }
-        Err(CommitError::ArenaFull {
-            needed_bytes: parts.iter().map(|part| part.writes.len()).sum(),
-        })
+        Err(CommitError::ArenaFull { needed_bytes: parts.iter().map(|part| part.writes.len()).sum() })
     }
 
     fn out_part(&self, entry: &Entry, index: GroupIndex, writes: Encoded) -> OutPart {
@@ -304,23 +287,11 @@ impl Node {
         match entry.binding.groups().get(usize::from(index)) {
             Some(&group) => {
                 let version = Version::from_bits(entry.object.version(index)).next_in(self.settings.epoch);
-                OutPart {
-                    object,
-                    group,
-                    token: entry.locks()[usize::from(index)].token(),
-                    version,
-                    writes,
-                }
+                OutPart { object, group, token: entry.locks()[usize::from(index)].token(), version, writes }
             }
             None => {
                 let (token, version) = (Token::default(), Version::default());
-                OutPart {
-                    object,
-                    group: GroupId::COMMUTATIVE,
-                    token,
-                    version,
-                    writes,
-                }
+                OutPart { object, group: GroupId::COMMUTATIVE, token, version, writes }
             }
         }
     }
@@ -344,17 +315,8 @@ impl Node {
     /// Fetches a stale object anew, without anybody waiting for it.
     pub fn refetch_quietly(&self, entry: &Arc<Entry>) {
         self.ask(|request| {
-            let pending = Pending::Refetch {
-                entry: Arc::clone(entry),
-                ticket: None,
-            };
-            (
-                ToCoordinator::Refetch {
-                    request,
-                    object: entry.id,
-                },
-                pending,
-            )
+            let pending = Pending::Refetch { entry: Arc::clone(entry), ticket: None };
+            (ToCoordinator::Refetch { request, object: entry.id }, pending)
         });
     }
 
@@ -398,11 +360,7 @@ fn merge_objects(prepared: &mut SmallVec<[Prepared<'_>; 1]>) {
 
 fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
     if let [one] = prepared {
-        return one
-            .entry
-            .object
-            .apply(&one.writes, &one.versions)
-            .map_err(|error| commit_error(one.entry, &error));
+        return one.entry.object.apply(&one.writes, &one.versions).map_err(|error| commit_error(one.entry, &error));
     }
     let mut ready = SmallVec::<[_; 4]>::new();
     for one in prepared {
@@ -417,38 +375,23 @@ fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
 
 fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
     if parts.len() > PARTS_MAX {
-        return Err(CommitError::TooLarge {
-            bytes: parts.len(),
-            limit: PARTS_MAX,
-        });
+        return Err(CommitError::TooLarge { bytes: parts.len(), limit: PARTS_MAX });
     }
     let bytes: usize = parts.iter().map(|part| part.writes.len()).sum();
     // A frame has room for the heads of the parts beside the largest record.
     let limit = RECORD_BYTES_MAX.min(FRAME_BYTES_MAX - parts.len() * 64);
-    if bytes > limit {
-        Err(CommitError::TooLarge { bytes, limit })
-    } else {
-        Ok(())
-    }
+    if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
 fn commit_error(entry: &Entry, error: &ApplyError) -> CommitError {
     match error {
-        ApplyError::Full { needed_bytes } => CommitError::ArenaFull {
-            needed_bytes: *needed_bytes,
-        },
+        ApplyError::Full { needed_bytes } => CommitError::ArenaFull { needed_bytes: *needed_bytes },
         ApplyError::Corrupt { slot, .. } | ApplyError::Missing { slot } | ApplyError::BadSlot { slot } => {
             let field = entry.binding.slot_name(*slot);
-            CommitError::BadWrite {
-                object: entry.id,
-                field,
-                cause: error.to_string(),
-            }
+            CommitError::BadWrite { object: entry.id, field, cause: error.to_string() }
         }
-        ApplyError::BadGroup { .. } => CommitError::BadWrite {
-            object: entry.id,
-            field: "(a lock group)",
-            cause: error.to_string(),
-        },
+        ApplyError::BadGroup { .. } => {
+            CommitError::BadWrite { object: entry.id, field: "(a lock group)", cause: error.to_string() }
+        }
     }
 }

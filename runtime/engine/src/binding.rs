@@ -58,10 +58,7 @@ pub fn describe<T: Clustered>() -> TypeDescription {
         structure: field.structure.to_string(),
         group: field.group.to_owned(),
     });
-    TypeDescription {
-        name: T::NAME.to_owned(),
-        fields: fields.collect(),
-    }
+    TypeDescription { name: T::NAME.to_owned(), fields: fields.collect() }
 }
 
 impl Binding {
@@ -72,10 +69,7 @@ impl Binding {
     pub fn new<T: Clustered>(answer: &TypeBinding) -> Result<Self, BindError> {
         let asked = T::FIELDS.len();
         if answer.fields.len() != asked || answer.groups.len() != asked {
-            return Err(BindError::Mismatch {
-                asked,
-                answered: answer.fields.len().min(answer.groups.len()),
-            });
+            return Err(BindError::Mismatch { asked, answered: answer.fields.len().min(answer.groups.len()) });
         }
         let mut groups = vec![GroupId::DEFAULT];
         let mut group_names = vec![""];
@@ -87,20 +81,13 @@ impl Binding {
         }
         let index = |group: &GroupId| groups.iter().position(|known| known == group).unwrap_or(groups.len());
         let too_large = |what: &dyn std::fmt::Display| BindError::TooLarge(what.to_string());
-        let slot_groups: Result<_, _> = answer
-            .groups
-            .iter()
-            .map(|group| GroupIndex::try_from(index(group)))
-            .collect();
+        let slot_groups: Result<_, _> = answer.groups.iter().map(|group| GroupIndex::try_from(index(group))).collect();
         let mut by_field = Vec::with_capacity(asked);
         for (slot, field) in answer.fields.iter().enumerate() {
             by_field.push((*field, u16::try_from(slot).map_err(|error| too_large(&error))?));
         }
         by_field.sort_unstable();
-        let kinds = T::FIELDS
-            .iter()
-            .map(|field| (field.slot_kind)())
-            .chain([SlotKind::Map(BlockKind::Bytes)]);
+        let kinds = T::FIELDS.iter().map(|field| (field.slot_kind)()).chain([SlotKind::Map(BlockKind::Bytes)]);
         Ok(Self {
             type_id: answer.id,
             shape: Shape::new(kinds, groups.len() + 1).map_err(|error| too_large(&error))?,
@@ -133,19 +120,13 @@ impl Binding {
         if group == GroupId::COMMUTATIVE {
             return Some(self.commutative());
         }
-        self.groups
-            .iter()
-            .position(|known| *known == group)
-            .and_then(|index| GroupIndex::try_from(index).ok())
+        self.groups.iter().position(|known| *known == group).and_then(|index| GroupIndex::try_from(index).ok())
     }
 
     /// The local index of a group by its name; the default group's name is empty.
     #[must_use]
     pub fn group_named(&self, name: &str) -> Option<GroupIndex> {
-        self.group_names
-            .iter()
-            .position(|known| *known == name)
-            .and_then(|index| GroupIndex::try_from(index).ok())
+        self.group_names.iter().position(|known| *known == name).and_then(|index| GroupIndex::try_from(index).ok())
     }
 
     /// The name of a group; empty for the default one.
@@ -209,15 +190,8 @@ impl Binding {
         let field = self.field_ids[usize::from(change.slot())];
         match change {
             Change::Scalar { bits, .. } => Write::Scalar { field, bits: *bits },
-            Change::Block { value, .. } => Write::Block {
-                field,
-                bytes: value.bytes(),
-            },
-            Change::MapPut { key, value, .. } => Write::MapPut {
-                field,
-                key,
-                value: value.bytes(),
-            },
+            Change::Block { value, .. } => Write::Block { field, bytes: value.bytes() },
+            Change::MapPut { key, value, .. } => Write::MapPut { field, key, value: value.bytes() },
             Change::MapRemove { key, .. } => Write::MapRemove { field, key },
             Change::MapClear { .. } => Write::MapClear { field },
             Change::Add { amount, .. } => Write::Add { field, amount: *amount },
@@ -251,11 +225,7 @@ impl Binding {
             }
         }
         let slot = self.tail;
-        decoded.extend(
-            tail.kept
-                .iter()
-                .map(|(key, value)| SlotWrite::MapPut { slot, key, value }),
-        );
+        decoded.extend(tail.kept.iter().map(|(key, value)| SlotWrite::MapPut { slot, key, value }));
         Ok(Decoded { writes: decoded, unset })
     }
 
@@ -317,10 +287,7 @@ pub(crate) struct Tail {
 impl Tail {
     /// Keeps a write under a key of its slot: the field, and for a map's entry its key.
     fn note(&mut self, write: &Write<'_>, encoded: &[u8]) {
-        let mut key = vec![
-            (write.field().to_bits() >> 8) as u8,
-            (write.field().to_bits() & 0xff) as u8,
-        ];
+        let mut key = vec![(write.field().to_bits() >> 8) as u8, (write.field().to_bits() & 0xff) as u8];
         if let Write::MapPut { key: entry, .. } | Write::MapRemove { key: entry, .. } = write {
             key.push(1);
             key.extend_from_slice(entry);

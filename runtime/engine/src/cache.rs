@@ -29,12 +29,7 @@ impl RootCache {
     /// A root without resident objects.
     #[must_use]
     pub fn new(id: RootId, name: String, binding: Arc<Binding>) -> Self {
-        Self {
-            id,
-            name,
-            binding,
-            by_key: DashMap::default(),
-        }
+        Self { id, name, binding, by_key: DashMap::default() }
     }
 
     /// The resident object under this key.
@@ -99,8 +94,7 @@ impl Cache {
     fn forget_key(&self, entry: &Arc<Entry>) {
         if let Some(root) = self.roots.get(&entry.root) {
             // Another object may live under the key by now.
-            root.by_key
-                .remove_if(&entry.key()[..], |_, known| Arc::ptr_eq(known, entry));
+            root.by_key.remove_if(&entry.key()[..], |_, known| Arc::ptr_eq(known, entry));
         }
     }
 
@@ -146,11 +140,7 @@ impl Cache {
     /// Every resident object.
     pub fn all(&self) -> Vec<Arc<Entry>> {
         let by_id = self.lock();
-        by_id
-            .clock
-            .iter()
-            .filter_map(|id| by_id.entries.get(id).cloned())
-            .collect()
+        by_id.clock.iter().filter_map(|id| by_id.entries.get(id).cloned()).collect()
     }
 
     /// How many objects are resident.

@@ -95,10 +95,7 @@ impl Entry {
         let mut now = self.state.load(Ordering::Relaxed);
         // Nothing comes back from destruction (S10).
         while now != DESTROYED {
-            match self
-                .state
-                .compare_exchange_weak(now, to, Ordering::Release, Ordering::Relaxed)
-            {
+            match self.state.compare_exchange_weak(now, to, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => now = other,
             }
@@ -124,12 +121,7 @@ impl Entry {
 
     /// What the lock with this local index needs.
     pub fn lock_context<'a>(&self, index: usize, outbox: &'a Outbox, requests: &'a RequestIds) -> LockContext<'a> {
-        LockContext {
-            object: self.id,
-            group: self.binding.groups()[index],
-            outbox,
-            requests,
-        }
+        LockContext { object: self.id, group: self.binding.groups()[index], outbox, requests }
     }
 
     pub(crate) fn lock_of(&self, group: GroupId) -> Option<(usize, &GroupLock)> {

@@ -26,10 +26,7 @@ pub struct GrantCell {
 
 impl Default for GrantCell {
     fn default() -> Self {
-        Self {
-            word: AtomicU32::new(0),
-            token: AtomicU64::new(0),
-        }
+        Self { word: AtomicU32::new(0), token: AtomicU64::new(0) }
     }
 }
 
@@ -59,10 +56,7 @@ impl GrantCell {
             }
             // Acquire: pairs with the release in `leave` and in `set_grant`, so that this holder sees what earlier
             // holders published and the token of the grant.
-            match self
-                .word
-                .compare_exchange_weak(word, word + add, Ordering::Acquire, Ordering::Relaxed)
-            {
+            match self.word.compare_exchange_weak(word, word + add, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -101,10 +95,7 @@ impl GrantCell {
         loop {
             let next = (word & !GRANT_MASK) | grant_bits(grant);
             // Release: pairs with the acquire in `admit`. Acquire: a grant is given back after all holders left.
-            match self
-                .word
-                .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -138,7 +129,7 @@ mod tests {
     use kiln_protocol::Epoch;
 
     fn token(number: u64) -> Token {
-        Token::new(Epoch::from_bits(1), number).unwrap()
+        Token::new(Epoch::from_bits(1), number).expect("small numbers fit")
     }
 
     #[test]

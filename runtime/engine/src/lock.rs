@@ -47,39 +47,25 @@ states!(LockState {
     WriteLent,
     WriteRecalled,
 });
-impl Default for LockState {
-    fn default() -> Self {
-        Self::Free
-    }
-}
-
-states!(LockEvent {
-    Need,
-    GrantedRead,
-    GrantedWrite,
-    RecalledForRead,
-    RecalledForWrite,
-    Drained,
-    Withdrawn,
-    Lost
-});
+states!(LockEvent { Need, GrantedRead, GrantedWrite, RecalledForRead, RecalledForWrite, Drained, Withdrawn, Lost });
 
 impl LockState {
     const fn next(self, event: LockEvent) -> Option<Self> {
         use LockEvent as E;
-        use LockState as S;
         Some(match (self, event) {
-            (_, E::Lost) | (S::Requested, E::Withdrawn) | (S::ReadRecalled | S::WriteRecalled, E::Drained) => S::Free,
-            (S::Free, E::Need) | (S::UpgradingRecalled, E::Drained) => S::Requested,
-            (S::Free | S::Requested, E::GrantedRead) | (S::Upgrading, E::Withdrawn) | (S::WriteLent, E::Drained) => {
-                S::Read
+            (_, E::Lost) | (Self::Requested, E::Withdrawn) | (Self::ReadRecalled | Self::WriteRecalled, E::Drained) => {
+                Self::Free
             }
-            (S::Read, E::Need) => S::Upgrading,
-            (S::Free | S::Requested | S::Read | S::Upgrading, E::GrantedWrite) => S::Write,
-            (S::Read, E::RecalledForWrite) | (S::UpgradingRecalled, E::Withdrawn) => S::ReadRecalled,
-            (S::Upgrading, E::RecalledForWrite) => S::UpgradingRecalled,
-            (S::Write, E::RecalledForRead) => S::WriteLent,
-            (S::Write | S::WriteLent, E::RecalledForWrite) => S::WriteRecalled,
+            (Self::Free, E::Need) | (Self::UpgradingRecalled, E::Drained) => Self::Requested,
+            (Self::Free | Self::Requested, E::GrantedRead)
+            | (Self::Upgrading, E::Withdrawn)
+            | (Self::WriteLent, E::Drained) => Self::Read,
+            (Self::Read, E::Need) => Self::Upgrading,
+            (Self::Free | Self::Requested | Self::Read | Self::Upgrading, E::GrantedWrite) => Self::Write,
+            (Self::Read, E::RecalledForWrite) | (Self::UpgradingRecalled, E::Withdrawn) => Self::ReadRecalled,
+            (Self::Upgrading, E::RecalledForWrite) => Self::UpgradingRecalled,
+            (Self::Write, E::RecalledForRead) => Self::WriteLent,
+            (Self::Write | Self::WriteLent, E::RecalledForWrite) => Self::WriteRecalled,
             _ => return None,
         })
     }
@@ -93,10 +79,7 @@ impl LockState {
     }
 
     const fn is_recalled(self) -> bool {
-        matches!(
-            self,
-            Self::ReadRecalled | Self::UpgradingRecalled | Self::WriteLent | Self::WriteRecalled
-        )
+        matches!(self, Self::ReadRecalled | Self::UpgradingRecalled | Self::WriteLent | Self::WriteRecalled)
     }
 }
 
@@ -106,7 +89,7 @@ struct LocalWaiter {
     ticket: Arc<Ticket<Admission>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Machine {
     state: LockState,
     waiters: VecDeque<LocalWaiter>,
@@ -192,10 +175,7 @@ impl GroupLock {
         }
         self.cell.close();
         machine.want_record |= want_record;
-        machine.waiters.push_back(LocalWaiter {
-            mode,
-            ticket: Arc::clone(&ticket),
-        });
+        machine.waiters.push_back(LocalWaiter { mode, ticket: Arc::clone(&ticket) });
         self.pump(machine, context);
         Some(ticket)
     }
@@ -234,11 +214,7 @@ impl GroupLock {
             }
             return false;
         }
-        let event = if mode == Mode::Write {
-            LockEvent::GrantedWrite
-        } else {
-            LockEvent::GrantedRead
-        };
+        let event = if mode == Mode::Write { LockEvent::GrantedWrite } else { LockEvent::GrantedRead };
         if !machine.step(event) {
             return false;
         }
@@ -331,6 +307,22 @@ impl GroupLock {
     }
 }
 
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            state: LockState::Free,
+            waiters: VecDeque::new(),
+            request: None,
+            withdrawn: None,
+            token: Token::default(),
+            released: Token::default(),
+            batch_left: 0,
+            want_record: false,
+            dead: None,
+        }
+    }
+}
+
 impl Machine {
     fn step(&mut self, event: LockEvent) -> bool {
         self.state.next(event).is_some_and(|next| {
@@ -341,11 +333,7 @@ impl Machine {
 
     fn recall(&mut self, wanted: Mode) {
         let before = self.state;
-        let event = if wanted == Mode::Read {
-            LockEvent::RecalledForRead
-        } else {
-            LockEvent::RecalledForWrite
-        };
+        let event = if wanted == Mode::Read { LockEvent::RecalledForRead } else { LockEvent::RecalledForWrite };
         if self.step(event) && !before.is_recalled() {
             self.batch_left = self.waiters.len().min(RECALL_BATCH_MAX);
         }
@@ -373,11 +361,8 @@ impl Machine {
             return;
         }
         let keep_read = self.state == LockState::WriteLent;
-        let served = self.batch_left == 0
-            || self
-                .waiters
-                .front()
-                .is_none_or(|head| Some(head.mode) > self.state.grant());
+        let served =
+            self.batch_left == 0 || self.waiters.front().is_none_or(|head| Some(head.mode) > self.state.grant());
         let drained = if keep_read { !cell.has_writer() } else { cell.is_idle() };
         if !served || !drained {
             return;
@@ -390,12 +375,7 @@ impl Machine {
             self.released = self.released.max(token);
         }
         cell.set_grant(self.state.grant(), token);
-        context.outbox.send(&ToCoordinator::Release {
-            object: context.object,
-            group: context.group,
-            token,
-            keep_read,
-        });
+        context.outbox.send(&ToCoordinator::Release { object: context.object, group: context.group, token, keep_read });
     }
 
     fn request_for_waiters(&mut self, context: LockContext<'_>) {
@@ -406,11 +386,7 @@ impl Machine {
             if let Some(request) = self.request.take() {
                 self.withdrawn = Some(request);
                 self.step(LockEvent::Withdrawn);
-                context.outbox.send(&ToCoordinator::Withdraw {
-                    request,
-                    object: context.object,
-                    group: context.group,
-                });
+                context.outbox.send(&ToCoordinator::Withdraw { request, object: context.object, group: context.group });
             }
             return;
         };

@@ -2,20 +2,20 @@
 //!
 //! Tasks of the program and the driver share it; it waits for nobody. Time, sockets and threads belong to the driver.
 
-use crate::binding::{Binding, Tail, describe};
+use crate::binding::{BindError, Binding, describe};
 use crate::cache::{Cache, RootCache};
 use crate::entry::{Entry, State};
 use crate::lock::{LockFailure, RequestIds};
 use crate::outbox::Outbox;
 use crate::request::{Answer, Found, KeysPage, Pending, RequestError, Unanswered};
 use crate::ticket::Ticket;
-use crate::watch::{WatchEvent, WatchQueue};
+use crate::watch::WatchQueue;
 use bytes::Bytes;
 use kiln_heap::Heap;
 use kiln_object::Clustered;
-use kiln_protocol::message::{Delta, Failure, RootOptions, WatchTarget};
+use kiln_protocol::message::{Failure, RootOptions, WatchTarget};
 use kiln_protocol::schema::TypeBinding;
-use kiln_protocol::{Epoch, Incarnation, ObjectId, RequestId, RootId, ToCoordinator, ToNode, WatchId};
+use kiln_protocol::{Epoch, Incarnation, ObjectId, RequestId, RootId, ToCoordinator, WatchId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -77,6 +77,9 @@ pub struct Figures {
     pub stale: u64,
 }
 
+/// Why the node ended, and who waits for that.
+type EndedState = (Option<Ended>, Vec<Arc<Ticket<Ended>>>);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Node {
@@ -95,17 +98,12 @@ pub struct Node {
     pub(crate) counters: Counters,
     unanswered: Mutex<Unanswered>,
     watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
-    ended: Mutex<(Option<Ended>, Vec<Arc<Ticket<Ended>>>)>,
+    ended: Mutex<EndedState>,
     /// Commits that were refused although nobody waited for their answer: for the application, oldest first.
     refusals: Mutex<Vec<(Vec<ObjectId>, Failure)>>,
 }
 
 const REFUSALS_MAX: usize = 1024;
-
-/// A message that the coordinator may not send. Ends the connection.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the coordinator broke the protocol: {0}")]
-pub struct Violation(pub String);
 
 impl Node {
     /// A node that has just been welcomed.
@@ -126,7 +124,7 @@ impl Node {
         }
     }
 
-    fn unanswered(&self) -> MutexGuard<'_, Unanswered> {
+    pub(crate) fn unanswered(&self) -> MutexGuard<'_, Unanswered> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,18 +169,8 @@ impl Node {
         let ticket = Ticket::new();
         Counters::count(&self.counters.faults);
         self.ask(|request| {
-            let question = ToCoordinator::Fetch {
-                request,
-                root,
-                key: key.clone(),
-                create,
-            };
-            let pending = Pending::Fetch {
-                root,
-                key,
-                question: question.clone(),
-                ticket: Arc::clone(&ticket),
-            };
+            let question = ToCoordinator::Fetch { request, root, key: key.clone(), create };
+            let pending = Pending::Fetch { root, key, question: question.clone(), ticket: Arc::clone(&ticket) };
             (question, pending)
         });
         ticket
@@ -192,28 +180,10 @@ impl Node {
     pub fn insert(&self, root: RootId, key: Bytes, writes: Bytes) -> Arc<Ticket<Answer<Option<Found>>>> {
         let ticket = Ticket::new();
         self.ask(|request| {
-            let question = ToCoordinator::Insert {
-                request,
-                root,
-                key: key.clone(),
-                writes,
-            };
+            let question = ToCoordinator::Insert { request, root, key: key.clone(), writes };
             // Asked again it must not insert again: an answer that an eviction crossed is fetched.
-            let again = ToCoordinator::Fetch {
-                request,
-                root,
-                key: key.clone(),
-                create: None,
-            };
-            (
-                question,
-                Pending::Fetch {
-                    root,
-                    key,
-                    question: again,
-                    ticket: Arc::clone(&ticket),
-                },
-            )
+            let again = ToCoordinator::Fetch { request, root, key: key.clone(), create: None };
+            (question, Pending::Fetch { root, key, question: again, ticket: Arc::clone(&ticket) })
         });
         ticket
     }
@@ -222,17 +192,8 @@ impl Node {
     pub fn refetch(&self, entry: &Arc<Entry>) -> Arc<Ticket<Answer<()>>> {
         let ticket = Ticket::new();
         self.ask(|request| {
-            let pending = Pending::Refetch {
-                entry: Arc::clone(entry),
-                ticket: Some(Arc::clone(&ticket)),
-            };
-            (
-                ToCoordinator::Refetch {
-                    request,
-                    object: entry.id,
-                },
-                pending,
-            )
+            let pending = Pending::Refetch { entry: Arc::clone(entry), ticket: Some(Arc::clone(&ticket)) };
+            (ToCoordinator::Refetch { request, object: entry.id }, pending)
         });
         ticket
     }
@@ -247,17 +208,7 @@ impl Node {
     /// Asks for a page of keys.
     pub fn keys(&self, root: RootId, after: Option<Bytes>, limit: u32) -> Arc<Ticket<Answer<KeysPage>>> {
         let ticket = Ticket::new();
-        self.ask(|request| {
-            (
-                ToCoordinator::Keys {
-                    request,
-                    root,
-                    after,
-                    limit,
-                },
-                Pending::Keys(Arc::clone(&ticket)),
-            )
-        });
+        self.ask(|request| (ToCoordinator::Keys { request, root, after, limit }, Pending::Keys(Arc::clone(&ticket))));
         ticket
     }
 
@@ -269,217 +220,20 @@ impl Node {
         watches.0 = watch;
         watches.1.insert(watch, Arc::clone(&queue));
         drop(watches);
-        let ticket = self.ask_yes_no(|request| ToCoordinator::Watch {
-            request,
-            watch,
-            target,
-            with_writes: false,
-        });
+        let ticket = self.ask_yes_no(|request| ToCoordinator::Watch { request, watch, target, with_writes: false });
         (watch, queue, ticket)
+    }
+
+    pub(crate) fn watch_queue(&self, watch: WatchId) -> Option<Arc<WatchQueue>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).1.get(&watch).cloned()
     }
 
     /// Ends a watch.
     pub fn unwatch(&self, watch: WatchId) {
-        let removed = self
-            .watches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
-            .remove(&watch);
+        let removed = self.watches.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&watch);
         if let Some(queue) = removed {
             queue.close();
             self.outbox.send(&ToCoordinator::Unwatch { watch });
-        }
-    }
-
-    /// Takes a message of the coordinator in.
-    ///
-    /// # Errors
-    /// When the coordinator breaks the protocol; end the connection.
-    pub fn handle(&self, message: ToNode) -> Result<(), Violation> {
-        match message {
-            ToNode::Delta(delta) => self.delta(&delta)?,
-            ToNode::Ack { applied } => self.outbox.acked(applied),
-            ToNode::EverywhereReached { seq } => self.outbox.everywhere_reached(seq),
-            ToNode::CommitRefused { seq, failure } => {
-                let (commit, told) = self.outbox.refused(seq, &failure);
-                self.undo(commit, told, failure);
-            }
-            ToNode::Grant {
-                request,
-                object,
-                group,
-                mode,
-                token,
-                cached,
-                record,
-            } => {
-                let Some(entry) = self.cache.get(object) else {
-                    return Ok(());
-                };
-                if let Some(record) = record {
-                    self.install(&entry, &record);
-                }
-                if let Some((index, lock)) = entry.lock_of(group) {
-                    let context = entry.lock_context(index, &self.outbox, &self.requests);
-                    lock.granted(context, request, mode, token, cached);
-                }
-            }
-            ToNode::LockFailed {
-                request,
-                object,
-                group,
-                failure,
-            } => {
-                if let Some(entry) = self.cache.get(object)
-                    && let Some((_, lock)) = entry.lock_of(group)
-                {
-                    lock.refused(request, &failure);
-                }
-            }
-            ToNode::Recall {
-                object,
-                group,
-                token,
-                wanted,
-            } => {
-                Counters::count(&self.counters.recalls);
-                if let Some(entry) = self.cache.get(object)
-                    && let Some((index, lock)) = entry.lock_of(group)
-                {
-                    lock.recalled(entry.lock_context(index, &self.outbox, &self.requests), token, wanted);
-                }
-            }
-            ToNode::Barrier { barrier } => self.outbox.send(&ToCoordinator::Barrier { barrier }),
-            ToNode::Destroyed { object } => {
-                if let Some(entry) = self.cache.remove(object) {
-                    entry.set_state(State::Destroyed);
-                    entry.lose_locks(&LockFailure::Refused(Failure::Destroyed { object }));
-                }
-            }
-            ToNode::Renamed { object, key } => self.cache.rename(object, &key),
-            ToNode::Event {
-                watch,
-                object,
-                key,
-                writer,
-                change,
-            } => {
-                let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-                let queue = watches.1.get(&watch).cloned();
-                drop(watches);
-                if let Some(queue) = queue {
-                    queue.push(WatchEvent {
-                        object,
-                        key,
-                        writer,
-                        change,
-                    });
-                }
-            }
-            ToNode::Stopping => self.end(Ended::CoordinatorStopped),
-            ToNode::Goodbye => self.end(Ended::Detached),
-            answer => self.answer(answer)?,
-        }
-        Ok(())
-    }
-
-    fn answer(&self, answer: ToNode) -> Result<(), Violation> {
-        match answer {
-            ToNode::Fetched {
-                request,
-                record,
-                created,
-                grants,
-            } => self.fetched(request, &record, created, &grants),
-            ToNode::Absent { request } => {
-                if let Some(Pending::Fetch { ticket, .. }) = self.unanswered().take(request) {
-                    drop(ticket.complete(Ok(None)));
-                }
-            }
-            ToNode::RootOpened { request, root, binding } => {
-                if let Some(Pending::OpenRoot(ticket)) = self.unanswered().take(request) {
-                    drop(ticket.complete(Ok((root, binding))));
-                }
-            }
-            ToNode::Done { request, yes } => {
-                if let Some(Pending::Done(ticket)) = self.unanswered().take(request) {
-                    drop(ticket.complete(Ok(yes)));
-                }
-            }
-            ToNode::Keys { request, keys, more } => {
-                if let Some(Pending::Keys(ticket)) = self.unanswered().take(request) {
-                    drop(ticket.complete(Ok(KeysPage { keys, more })));
-                }
-            }
-            ToNode::Failed { request, failure } => {
-                let pending = self.unanswered().take(request);
-                if let Some(pending) = pending {
-                    pending.fail(RequestError::Refused(failure));
-                }
-            }
-            other => return Err(Violation(format!("an unexpected message: {other:?}"))),
-        }
-        Ok(())
-    }
-
-    fn fetched(
-        &self,
-        request: RequestId,
-        record: &kiln_protocol::message::Record,
-        created: bool,
-        grants: &[(kiln_protocol::GroupId, kiln_protocol::Token)],
-    ) {
-        let mut unanswered = self.unanswered();
-        let crossed = unanswered.crossed(request, record.object);
-        let Some(pending) = unanswered.take(request) else {
-            return;
-        };
-        drop(unanswered);
-        match pending {
-            Pending::Fetch {
-                root,
-                key,
-                question,
-                ticket,
-            } if crossed => self.ask(|request| {
-                let question = again(question, request);
-                (
-                    question.clone(),
-                    Pending::Fetch {
-                        root,
-                        key,
-                        question,
-                        ticket,
-                    },
-                )
-            }),
-            Pending::Fetch { root, key, ticket, .. } => {
-                let found = self.admit(root, &key, record).map(|entry| {
-                    for (group, token) in grants {
-                        if let Some((_, lock)) = entry.lock_of(*group) {
-                            lock.granted_at_creation(*token);
-                        }
-                    }
-                    Some(Found { entry, created })
-                });
-                drop(ticket.complete(found));
-            }
-            Pending::Refetch { entry, ticket } => {
-                self.install(&entry, record);
-                if let Some(ticket) = ticket {
-                    let current = entry.state() == State::Current;
-                    let needed_bytes = record.writes.len();
-                    drop(ticket.complete(if current {
-                        Ok(())
-                    } else {
-                        Err(RequestError::ArenaFull { needed_bytes })
-                    }));
-                }
-            }
-            other => other.fail(RequestError::BadRecord(
-                "the coordinator answered another question".to_owned(),
-            )),
         }
     }
 
@@ -498,22 +252,6 @@ impl Node {
         true
     }
 
-    fn delta(&self, delta: &Delta) -> Result<(), Violation> {
-        // Shown all at once: who wants to see both or neither of several objects waits at the gate.
-        let _all = (delta.parts.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
-        for part in &delta.parts {
-            let Some(entry) = self.cache.get(part.object) else {
-                continue;
-            };
-            let mut tail = Tail::default();
-            let decoded = entry.binding.decode(&part.writes, &mut tail);
-            let decoded = decoded.map_err(|bad| Violation(format!("a delta of object {}: {bad}", part.object)))?;
-            self.apply_delta(&entry, part, delta.writer, &decoded.writes);
-            self.reset_slots(&entry, &decoded.unset);
-        }
-        Ok(())
-    }
-
     /// Opens a root that the coordinator answered for.
     ///
     /// # Errors
@@ -523,7 +261,7 @@ impl Node {
         name: &str,
         root: RootId,
         answer: &TypeBinding,
-    ) -> Result<Arc<RootCache>, crate::binding::BindError> {
+    ) -> Result<Arc<RootCache>, BindError> {
         if let Some(known) = self.cache.root(root) {
             return Ok(known);
         }
@@ -605,18 +343,5 @@ impl Node {
     /// Counts a lock request that has to wait.
     pub fn count_wait(&self) {
         Counters::count(&self.counters.waits);
-    }
-}
-
-/// The same fetch under another id.
-fn again(question: ToCoordinator, id: RequestId) -> ToCoordinator {
-    match question {
-        ToCoordinator::Fetch { root, key, create, .. } => ToCoordinator::Fetch {
-            request: id,
-            root,
-            key,
-            create,
-        },
-        other => other,
     }
 }

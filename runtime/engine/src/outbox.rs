@@ -99,10 +99,7 @@ impl Outbox {
             commits: 0,
             commit_bytes: 0,
         };
-        Self {
-            inner: Mutex::new(inner),
-            bytes_max,
-        }
+        Self { inner: Mutex::new(inner), bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,9 +135,7 @@ impl Outbox {
         let epoch = inner.epoch;
         let start = inner.wire.len();
         let everywhere = matches!(waiter, Waiter::Everywhere(_));
-        let slots = parts
-            .iter()
-            .map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
+        let slots = parts.iter().map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
         encode_commit(&mut inner.wire, epoch, everywhere, slots);
         let length = inner.wire.len() - start;
         // A commit larger than the whole outbox may go when nothing else waits.
@@ -155,9 +150,7 @@ impl Outbox {
         let seq = inner.last.next();
         inner.last = seq;
         inner.retained.extend(&inner.wire[start..]);
-        inner
-            .retained_lengths
-            .push_back(u32::try_from(length).expect("a commit is shorter than a frame"));
+        inner.retained_lengths.push_back(u32::try_from(length).expect("a commit is shorter than a frame"));
         inner.commits += 1;
         inner.commit_bytes += length as u64;
         match waiter {
@@ -211,11 +204,7 @@ impl Outbox {
             return;
         };
         let count = usize::try_from(count).expect("as many as are retained");
-        let bytes: usize = inner
-            .retained_lengths
-            .drain(..count)
-            .map(|length| length as usize)
-            .sum();
+        let bytes: usize = inner.retained_lengths.drain(..count).map(|length| length as usize).sum();
         inner.retained.drain(..bytes);
         inner.acked = applied;
         let mut done: SmallVec<[Arc<Ticket<Outcome>>; 64]> = SmallVec::new();
@@ -249,11 +238,7 @@ impl Outbox {
     pub fn refused(&self, refused: CommitSeq, failure: &Failure) -> (Option<Commit>, bool) {
         let mut inner = self.lock();
         let mut waiter = None;
-        let Inner {
-            applied_waiters,
-            everywhere_waiters,
-            ..
-        } = &mut *inner;
+        let Inner { applied_waiters, everywhere_waiters, .. } = &mut *inner;
         for waiters in [applied_waiters, everywhere_waiters] {
             if let Some(index) = waiters.iter().position(|(seq, _)| *seq == refused) {
                 waiter = waiters.remove(index);
@@ -401,9 +386,7 @@ mod tests {
         let outbox = outbox(1000);
         let tickets: Vec<_> = (0..3).map(|_| Ticket::new()).collect();
         for ticket in &tickets {
-            outbox
-                .commit(&[part(1)], Waiter::Applied(Arc::clone(ticket)), publish)
-                .unwrap();
+            outbox.commit(&[part(1)], Waiter::Applied(Arc::clone(ticket)), publish).unwrap();
         }
         outbox.acked(CommitSeq::from_bits(2));
         assert_eq!(outbox.unacknowledged().0, 1);
@@ -419,10 +402,7 @@ mod tests {
     #[test]
     fn a_commit_that_cannot_be_published_is_not_sent() {
         let outbox = outbox(1000);
-        assert_eq!(
-            outbox.commit(&[part(1)], Waiter::None, || Err("full")),
-            Err(QueueError::Publish("full"))
-        );
+        assert_eq!(outbox.commit(&[part(1)], Waiter::None, || Err("full")), Err(QueueError::Publish("full")));
         let mut bytes = Vec::new();
         outbox.take_output(&mut bytes);
         assert!(bytes.is_empty());
@@ -445,9 +425,7 @@ mod tests {
         let outbox = outbox(1000);
         let ticket = Ticket::new();
         outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
-        let seq = outbox
-            .commit(&[part(2)], Waiter::Applied(Arc::clone(&ticket)), publish)
-            .unwrap();
+        let seq = outbox.commit(&[part(2)], Waiter::Applied(Arc::clone(&ticket)), publish).unwrap();
         let (commit, told) = outbox.refused(seq, &Failure::Stopping);
         assert_eq!(commit.unwrap().parts[0].object.sequence(), 2);
         assert!(told);
@@ -462,10 +440,7 @@ mod tests {
             outbox.commit(&[part(sequence)], Waiter::None, publish).unwrap();
         }
         let missing = outbox.with_unacknowledged(CommitSeq::from_bits(1), |missing| {
-            missing
-                .iter()
-                .map(|(seq, commit)| (seq.to_bits(), commit.parts[0].object.sequence()))
-                .collect::<Vec<_>>()
+            missing.iter().map(|(seq, commit)| (seq.to_bits(), commit.parts[0].object.sequence())).collect::<Vec<_>>()
         });
         assert_eq!(missing, [(2, 2), (3, 3)]);
     }
@@ -474,14 +449,9 @@ mod tests {
     fn closing_leaves_the_fate_unknown() {
         let outbox = outbox(1000);
         let ticket = Ticket::new();
-        outbox
-            .commit(&[part(1)], Waiter::Everywhere(Arc::clone(&ticket)), publish)
-            .unwrap();
+        outbox.commit(&[part(1)], Waiter::Everywhere(Arc::clone(&ticket)), publish).unwrap();
         outbox.close();
         assert_eq!(outcome(&ticket), Some(Err(CommitFailure::Unknown)));
-        assert_eq!(
-            outbox.commit(&[part(1)], Waiter::None, publish),
-            Err(QueueError::Closed)
-        );
+        assert_eq!(outbox.commit(&[part(1)], Waiter::None, publish), Err(QueueError::Closed));
     }
 }

@@ -75,9 +75,7 @@ impl Pending {
         match self {
             Self::OpenRoot(ticket) => drop(ticket.complete(Err(error))),
             Self::Fetch { ticket, .. } => drop(ticket.complete(Err(error))),
-            Self::Refetch {
-                ticket: Some(ticket), ..
-            } => drop(ticket.complete(Err(error))),
+            Self::Refetch { ticket: Some(ticket), .. } => drop(ticket.complete(Err(error))),
             Self::Refetch { ticket: None, .. } => {}
             Self::Done(ticket) => drop(ticket.complete(Err(error))),
             Self::Keys(ticket) => drop(ticket.complete(Err(error))),
@@ -99,8 +97,7 @@ impl Unanswered {
     pub(crate) fn take(&mut self, request: RequestId) -> Option<Pending> {
         let pending = self.requests.remove(&request);
         let oldest = self.requests.first_key_value().map(|(request, _)| *request);
-        self.forgotten
-            .retain(|_, before| oldest.is_some_and(|oldest| oldest < *before));
+        self.forgotten.retain(|_, before| oldest.is_some_and(|oldest| oldest < *before));
         pending
     }
 

@@ -28,9 +28,7 @@ impl<T> Ticket<T> {
     /// A ticket that nobody has completed.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::new(State::Waiting(None)),
-        })
+        Arc::new(Self { state: Mutex::new(State::Waiting(None)) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -63,7 +61,8 @@ impl<T> Ticket<T> {
 
     /// Gives up. Returns the value if it came before that.
     pub fn close(&self) -> Option<T> {
-        match std::mem::replace(&mut *self.lock(), State::Closed) {
+        let before = std::mem::replace(&mut *self.lock(), State::Closed);
+        match before {
             State::Ready(value) => Some(value),
             State::Waiting(_) | State::Closed => None,
         }

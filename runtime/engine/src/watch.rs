@@ -65,12 +65,7 @@ impl WatchQueue {
         if inner.gap
             && let Some(next) = inner.events.front()
         {
-            let gap = WatchEvent {
-                writer: None,
-                change: Change::Gap,
-                object: next.object,
-                key: next.key.clone(),
-            };
+            let gap = WatchEvent { writer: None, change: Change::Gap, object: next.object, key: next.key.clone() };
             inner.gap = false;
             return Poll::Ready(Some(gap));
         }
@@ -113,8 +108,8 @@ mod tests {
             queue.push(event(object));
         }
         queue.close();
-        let mut context = Context::from_waker(Waker::noop());
-        let mut next = || match queue.poll_next(&mut context) {
+        let context = Context::from_waker(Waker::noop());
+        let next = || match queue.poll_next(&context) {
             Poll::Ready(event) => event,
             Poll::Pending => unreachable!("the queue is closed"),
         };

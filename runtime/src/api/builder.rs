@@ -50,10 +50,8 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new() -> Self {
         let program = std::env::current_exe().ok();
-        let program = program
-            .as_deref()
-            .and_then(Path::file_name)
-            .map_or("kiln".into(), |name| name.to_string_lossy());
+        let program =
+            program.as_deref().and_then(Path::file_name).map_or_else(|| "kiln".into(), |name| name.to_string_lossy());
         let options = Options {
             node_name: format!("{program}-{}", std::process::id()),
             heap_bytes: HEAP_BYTES,
@@ -171,12 +169,7 @@ impl Builder {
 }
 
 fn read_profile(path: &Path) -> Result<Profile, AttachError> {
-    let text = std::fs::read_to_string(path).map_err(|error| AttachError::ProfileFile {
-        path: path.to_owned(),
-        error,
-    })?;
-    Profile::parse(&text).map_err(|error| AttachError::Profile {
-        path: Some(path.to_owned()),
-        error,
-    })
+    let text =
+        std::fs::read_to_string(path).map_err(|error| AttachError::ProfileFile { path: path.to_owned(), error })?;
+    Profile::parse(&text).map_err(|error| AttachError::Profile { path: Some(path.to_owned()), error })
 }

@@ -49,9 +49,7 @@ pub(super) async fn queue(
             }
         }
     };
-    tokio::time::timeout(timeout, wait)
-        .await
-        .unwrap_or(Err(CommitError::OutboxFull { waited: timeout }))
+    tokio::time::timeout(timeout, wait).await.unwrap_or(Err(CommitError::OutboxFull { waited: timeout }))
 }
 
 /// What to wait for after a commit of this level.
@@ -83,10 +81,9 @@ pub(super) fn commit_error(runtime: &Attached, error: EngineError) -> CommitErro
         EngineError::OutboxFull => CommitError::OutboxFull { waited: Duration::ZERO },
         EngineError::Disconnected => CommitError::Disconnected,
         EngineError::Destroyed { .. } => CommitError::Destroyed,
-        EngineError::ArenaFull { needed_bytes } => CommitError::ArenaFull {
-            needed_bytes,
-            oldest_pin_ms: runtime.oldest_pin_ms(),
-        },
+        EngineError::ArenaFull { needed_bytes } => {
+            CommitError::ArenaFull { needed_bytes, oldest_pin_ms: runtime.oldest_pin_ms() }
+        }
         EngineError::TooLarge { bytes, limit } => CommitError::TooLarge { bytes, limit },
         EngineError::BadWrite { field, cause, .. } => CommitError::BadWrite { field, cause },
     }

@@ -26,14 +26,8 @@ impl<'a> Counter<'a> {
     /// [`CommitError`]: the object was removed, the node is no longer attached, or the outbox is full (this call does
     /// not wait). Then nothing was added.
     pub fn add(&self, amount: i64) -> Result<(), CommitError> {
-        let changes = [Change::Add {
-            slot: self.slot,
-            amount,
-        }];
-        let changed = [Changed {
-            entry: self.entry,
-            changes: &changes,
-        }];
+        let changes = [Change::Add { slot: self.slot, amount }];
+        let changed = [Changed { entry: self.entry, changes: &changes }];
         let queued = self.runtime.node.commit(&changed, Waiter::None);
         queued.map(drop).map_err(|error| commit_error(self.runtime, error))
     }

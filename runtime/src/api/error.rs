@@ -1,6 +1,6 @@
 //! What can go wrong, by operation.
 
-use kiln_engine::{BindError, CommitFailure, LockFailure, RequestError};
+use kiln_engine::{BindError, CommitFailure, LockFailure};
 use kiln_object::ValueError;
 use kiln_protocol::message::Failure;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub enum AttachError {
         /// The address.
         address: String,
         /// Why.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The heap cannot be made.
     #[error("cannot reserve a heap of {bytes} bytes: {error}")]
@@ -295,20 +295,6 @@ pub enum DetachError {
         /// Their bytes.
         bytes: usize,
     },
-}
-
-impl From<RequestError> for AccessError {
-    fn from(error: RequestError) -> Self {
-        match error {
-            RequestError::Refused(failure) => Self::Refused(failure),
-            RequestError::ArenaFull { needed_bytes } => Self::ArenaFull {
-                needed_bytes,
-                oldest_pin_ms: 0,
-            },
-            RequestError::BadRecord(what) => Self::BadRecord { what },
-            RequestError::Disconnected => Self::Disconnected,
-        }
-    }
 }
 
 impl From<LockFailure> for LockError {

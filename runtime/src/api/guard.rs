@@ -26,9 +26,7 @@ pub(super) struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.runtime
-            .node
-            .leave_groups(self.entry, self.groups.clone(), self.mode);
+        self.runtime.node.leave_groups(self.entry, self.groups.clone(), self.mode);
     }
 }
 
@@ -37,12 +35,7 @@ impl<'a> Held<'a> {
     pub(super) fn try_enter<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
         let (runtime, entry) = (&shared.runtime, &shared.entry);
         let start = groups.start;
-        let mut held = Held {
-            runtime,
-            entry,
-            groups: start..start,
-            mode,
-        };
+        let mut held = Held { runtime, entry, groups: start..start, mode };
         for index in groups {
             if !entry.locks()[index].try_enter(mode) {
                 return None;
@@ -64,24 +57,12 @@ impl<'a> Held<'a> {
             return Err(LockError::Disconnected);
         }
         let start = groups.start;
-        let mut held = Held {
-            runtime,
-            entry,
-            groups: start..start,
-            mode,
-        };
+        let mut held = Held { runtime, entry, groups: start..start, mode };
         for index in groups {
             let context = entry.lock_context(index, &runtime.node.outbox, &runtime.node.requests);
             let stale = entry.state() == State::Stale;
             if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
-                Admitting {
-                    runtime,
-                    entry,
-                    index,
-                    mode,
-                    ticket: Some(ticket),
-                }
-                .await?;
+                Admitting { runtime, entry, index, mode, ticket: Some(ticket) }.await?;
             }
             held.groups.end = index + 1;
         }
@@ -129,9 +110,7 @@ pub struct ReadGuard<'a, T: Clustered> {
 
 impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadGuard")
-            .field("object", self.shared)
-            .finish_non_exhaustive()
+        f.debug_struct("ReadGuard").field("object", self.shared).finish_non_exhaustive()
     }
 }
 
@@ -162,9 +141,7 @@ pub struct WriteGuard<'a, T: Clustered> {
 
 impl<T: Clustered> fmt::Debug for WriteGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteGuard")
-            .field("object", self.shared)
-            .finish_non_exhaustive()
+        f.debug_struct("WriteGuard").field("object", self.shared).finish_non_exhaustive()
     }
 }
 
@@ -184,11 +161,7 @@ impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
 
 impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
-        Self {
-            shared,
-            fields: T::guard(&shared.entry.object),
-            held,
-        }
+        Self { shared, fields: T::guard(&shared.entry.object), held }
     }
 
     /// Commits with the runtime's default level.
@@ -215,17 +188,11 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         }
         held.check(changes.as_slice())?;
         let (waiter, ticket) = waiter(level);
-        let changed = [Changed {
-            entry: &shared.entry,
-            changes: changes.as_slice(),
-        }];
+        let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
         let seq = queue(runtime, &changed, &waiter, shared.timeout).await?;
         drop(held);
         settle(ticket, shared.timeout).await?;
-        Ok(Commit {
-            incarnation,
-            seq: Some(seq),
-        })
+        Ok(Commit { incarnation, seq: Some(seq) })
     }
 
     /// Gives the changes up; the same as dropping the guard.
@@ -235,15 +202,12 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         let mut changes = Changes::default();
         T::collect(&mut self.fields, &mut changes)?;
         self.held.check(changes.as_slice())?;
-        Ok(Uncommitted {
-            held: self.held,
-            changes,
-            timeout: self.shared.timeout,
-        })
+        Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout })
     }
 }
 
 /// A guard whose changes have been collected.
+#[expect(unnameable_types, reason = "only the trait that is sealed by it names it")]
 #[derive(Debug)]
 pub struct Uncommitted<'a> {
     held: Held<'a>,
@@ -253,10 +217,7 @@ pub struct Uncommitted<'a> {
 
 impl Uncommitted<'_> {
     pub(super) fn changed(&self) -> Option<Changed<'_>> {
-        (!self.changes.is_empty()).then_some(Changed {
-            entry: self.held.entry,
-            changes: self.changes.as_slice(),
-        })
+        (!self.changes.is_empty()).then_some(Changed { entry: self.held.entry, changes: self.changes.as_slice() })
     }
 
     pub(super) const fn timeout(&self) -> Duration {

@@ -83,11 +83,7 @@ impl NamedLock {
     /// # Errors
     /// [`LockError`]. May be dropped at any time.
     pub async fn write(&self) -> Result<NamedGuard<'_>, LockError> {
-        Ok(NamedGuard {
-            _held: Either::Write {
-                _guard: self.object.write().await?,
-            },
-        })
+        Ok(NamedGuard { _held: Either::Write { _guard: self.object.write().await? } })
     }
 
     /// Takes the lock together with other readers.
@@ -95,29 +91,19 @@ impl NamedLock {
     /// # Errors
     /// [`LockError`]. May be dropped at any time.
     pub async fn read(&self) -> Result<NamedGuard<'_>, LockError> {
-        Ok(NamedGuard {
-            _held: Either::Read {
-                _guard: self.object.read().await?,
-            },
-        })
+        Ok(NamedGuard { _held: Either::Read { _guard: self.object.read().await? } })
     }
 
     /// Takes the lock alone if this node has its grant and nobody here holds it. Never waits.
     #[must_use]
     pub fn try_write(&self) -> Option<NamedGuard<'_>> {
-        Some(NamedGuard {
-            _held: Either::Write {
-                _guard: self.object.try_write()?,
-            },
-        })
+        Some(NamedGuard { _held: Either::Write { _guard: self.object.try_write()? } })
     }
 
     /// The same lock with another deadline.
     #[must_use]
     pub fn with_timeout(&self, timeout: std::time::Duration) -> Self {
-        Self {
-            object: self.object.with_timeout(timeout),
-        }
+        Self { object: self.object.with_timeout(timeout) }
     }
 }
 

@@ -24,19 +24,13 @@ pub struct Root<K, T> {
 
 impl<K, T> Clone for Root<K, T> {
     fn clone(&self) -> Self {
-        Self {
-            runtime: Arc::clone(&self.runtime),
-            cache: Arc::clone(&self.cache),
-            _types: PhantomData,
-        }
+        Self { runtime: Arc::clone(&self.runtime), cache: Arc::clone(&self.cache), _types: PhantomData }
     }
 }
 
 impl<K, T> fmt::Debug for Root<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Root")
-            .field("name", &self.cache.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Root").field("name", &self.cache.name).finish_non_exhaustive()
     }
 }
 
@@ -57,16 +51,10 @@ impl Runtime {
     ) -> Result<Root<K, T>, RootError> {
         let runtime = &self.attached;
         let options = RootOptions { ephemeral };
-        let (id, binding) = runtime
-            .wait(|node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options))
-            .await?;
+        let (id, binding) = runtime.wait(|node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options)).await?;
         let cache = runtime.node.add_root::<T>(name, id, &binding)?;
         runtime.claim_type::<T>(id, name)?;
-        Ok(Root {
-            runtime: Arc::clone(runtime),
-            cache,
-            _types: PhantomData,
-        })
+        Ok(Root { runtime: Arc::clone(runtime), cache, _types: PhantomData })
     }
 }
 
@@ -123,8 +111,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         }
         let (bytes, value) = (key_bytes(key)?, make());
         let writes = self.encode(&value)?;
-        self.create(value, |node| node.fetch(self.cache.id, bytes, Some(writes)))
-            .await
+        self.create(value, |node| node.fetch(self.cache.id, bytes, Some(writes))).await
     }
 
     /// Puts a new object under a key. One that was there is removed first; its handles see `Destroyed`.
@@ -145,13 +132,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let key = key_bytes(key)?;
-        self.ask(|request, root| ToCoordinator::Remove {
-            request,
-            root,
-            key,
-            everywhere: false,
-        })
-        .await
+        self.ask(|request, root| ToCoordinator::Remove { request, root, key, everywhere: false }).await
     }
 
     /// As [`remove`](Self::remove), and returns only when no node shows the object any more. For a logout.
@@ -163,13 +144,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let key = key_bytes(key)?;
-        self.ask(|request, root| ToCoordinator::Remove {
-            request,
-            root,
-            key,
-            everywhere: true,
-        })
-        .await
+        self.ask(|request, root| ToCoordinator::Remove { request, root, key, everywhere: true }).await
     }
 
     /// Gives the object under `from` the key `to`: the same object, its handles stay good. `false` when there is none.
@@ -181,13 +156,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let (from, to) = (key_bytes(from)?, key_bytes(&to)?);
-        self.ask(|request, root| ToCoordinator::Rename {
-            request,
-            root,
-            from,
-            to,
-        })
-        .await
+        self.ask(|request, root| ToCoordinator::Rename { request, root, from, to }).await
     }
 
     /// Whether the cluster has an object under a key. Does not fetch it.
@@ -199,18 +168,13 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let key = key_bytes(key)?;
-        self.ask(|request, root| ToCoordinator::Contains { request, root, key })
-            .await
+        self.ask(|request, root| ToCoordinator::Contains { request, root, key }).await
     }
 
     /// The cluster's keys, page by page, ascending.
     #[must_use]
     pub fn keys(&self) -> Keys<K, T> {
-        Keys {
-            root: self.clone(),
-            after: None,
-            done: false,
-        }
+        Keys { root: self.clone(), after: None, done: false }
     }
 
     /// Watches every object of the root, resident here or not.
@@ -249,9 +213,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         make: impl FnOnce(RequestId, kiln_protocol::RootId) -> ToCoordinator,
     ) -> Result<bool, AccessError> {
         let root = self.cache.id;
-        self.runtime
-            .wait(|node| node.ask_yes_no(|request| make(request, root)))
-            .await
+        self.runtime.wait(|node| node.ask_yes_no(|request| make(request, root))).await
     }
 
     fn encode(&self, value: &T) -> Result<Bytes, AccessError> {
@@ -259,28 +221,20 @@ impl<K: Key, T: Clustered> Root<K, T> {
         value.store(&mut changes)?;
         let writes = self.cache.binding.encode_record(changes.as_slice());
         if writes.len() > RECORD_BYTES_MAX {
-            return Err(AccessError::TooLarge {
-                bytes: writes.len(),
-                limit: RECORD_BYTES_MAX,
-            });
+            return Err(AccessError::TooLarge { bytes: writes.len(), limit: RECORD_BYTES_MAX });
         }
         Ok(writes.into())
     }
 }
 
 fn no_object() -> AccessError {
-    AccessError::Refused(Failure::Violation {
-        what: "the coordinator made no object".to_owned(),
-    })
+    AccessError::Refused(Failure::Violation { what: "the coordinator made no object".to_owned() })
 }
 
 fn key_bytes<Q: KeyBytes + ?Sized>(key: &Q) -> Result<Bytes, AccessError> {
     let bytes = key.with_bytes(Bytes::copy_from_slice);
     if bytes.len() > KEY_BYTES_MAX {
-        return Err(AccessError::KeyTooLong {
-            bytes: bytes.len(),
-            limit: KEY_BYTES_MAX,
-        });
+        return Err(AccessError::KeyTooLong { bytes: bytes.len(), limit: KEY_BYTES_MAX });
     }
     Ok(bytes)
 }
@@ -303,20 +257,14 @@ impl<K: Key, T: Clustered> Keys<K, T> {
         if self.done {
             return Ok(Vec::new());
         }
-        let limit = if limit == 0 {
-            KEYS_PAGE_MAX
-        } else {
-            limit.min(KEYS_PAGE_MAX)
-        };
+        let limit = if limit == 0 { KEYS_PAGE_MAX } else { limit.min(KEYS_PAGE_MAX) };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let (root, after) = (self.root.cache.id, self.after.clone());
         let KeysPage { keys, more } = self.root.runtime.wait(|node| node.keys(root, after, limit)).await?;
         self.done = !more;
         self.after = keys.last().cloned().or_else(|| self.after.take());
         let decoded = keys.iter().map(|key| {
-            K::decode(key).ok_or_else(|| AccessError::BadRecord {
-                what: format!("a key is not valid: {key:?}"),
-            })
+            K::decode(key).ok_or_else(|| AccessError::BadRecord { what: format!("a key is not valid: {key:?}") })
         });
         decoded.collect()
     }

@@ -109,10 +109,7 @@ impl Runtime {
     #[must_use]
     pub fn node(&self) -> NodeInfo {
         let incarnation = self.attached.node.settings.incarnation;
-        NodeInfo {
-            name: self.attached.options.node_name.clone(),
-            incarnation,
-        }
+        NodeInfo { name: self.attached.options.node_name.clone(), incarnation }
     }
 
     /// Figures since it attached.
@@ -161,11 +158,7 @@ impl Runtime {
             Ok(Ended::Detached) => Ok(()),
             Ok(Ended::CoordinatorStopped | Ended::Lost(_)) if commits == 0 => Ok(()),
             Ok(_) => Err(DetachError::Lost { commits, bytes }),
-            Err(_elapsed) => Err(DetachError::Timeout {
-                commits,
-                bytes,
-                waited: deadline,
-            }),
+            Err(_elapsed) => Err(DetachError::Timeout { commits, bytes, waited: deadline }),
         }
     }
 }
@@ -214,28 +207,23 @@ impl Attached {
 
     pub(super) fn access_error(&self, error: RequestError) -> AccessError {
         match error {
-            RequestError::ArenaFull { needed_bytes } => AccessError::ArenaFull {
-                needed_bytes,
-                oldest_pin_ms: self.oldest_pin_ms(),
-            },
-            error => error.into(),
+            RequestError::ArenaFull { needed_bytes } => {
+                AccessError::ArenaFull { needed_bytes, oldest_pin_ms: self.oldest_pin_ms() }
+            }
+            RequestError::Refused(failure) => AccessError::Refused(failure),
+            RequestError::BadRecord(what) => AccessError::BadRecord { what },
+            RequestError::Disconnected => AccessError::Disconnected,
         }
     }
 
     /// Slots are read as the type that a root was first opened with.
     pub(super) fn claim_type<T: Clustered>(&self, root: RootId, name: &str) -> Result<(), RootError> {
         let mut types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
-        let (type_id, open) = *types
-            .entry(root)
-            .or_insert((TypeId::of::<T>(), std::any::type_name::<T>()));
+        let (type_id, open) = *types.entry(root).or_insert_with(|| (TypeId::of::<T>(), std::any::type_name::<T>()));
         if type_id == TypeId::of::<T>() {
             return Ok(());
         }
-        Err(RootError::OtherType {
-            root: name.to_owned(),
-            open,
-            wanted: std::any::type_name::<T>(),
-        })
+        Err(RootError::OtherType { root: name.to_owned(), open, wanted: std::any::type_name::<T>() })
     }
 
     pub(crate) fn oldest_pin_ms(&self) -> u64 {

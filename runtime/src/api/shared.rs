@@ -41,32 +41,20 @@ impl<T> Clone for Shared<T> {
 
 impl<T: Clustered> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("type", &T::NAME)
-            .field("id", &self.id())
-            .field("state", &self.state())
-            .finish()
+        f.debug_struct("Shared").field("type", &T::NAME).field("id", &self.id()).field("state", &self.state()).finish()
     }
 }
 
 impl<T: Clustered> Shared<T> {
     pub(super) fn new(runtime: Arc<Attached>, entry: Arc<Entry>) -> Self {
         let timeout = runtime.options.timeout;
-        Self {
-            runtime,
-            entry,
-            timeout,
-            _type: PhantomData,
-        }
+        Self { runtime, entry, timeout, _type: PhantomData }
     }
 
     /// The same object, with another deadline for what waits.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self {
-            timeout,
-            ..self.clone()
-        }
+        Self { timeout, ..self.clone() }
     }
 
     /// The object's id in the cluster.
@@ -203,12 +191,7 @@ impl<T: Clustered> Shared<T> {
     /// # Errors
     /// [`AccessError`].
     pub async fn watch<K: Key>(&self) -> Result<Watch<K>, AccessError> {
-        Watch::start(
-            &self.runtime,
-            WatchTarget::Object(self.id()),
-            Arc::clone(&self.entry.binding),
-        )
-        .await
+        Watch::start(&self.runtime, WatchTarget::Object(self.id()), Arc::clone(&self.entry.binding)).await
     }
 
     fn all_groups(&self) -> Range<usize> {

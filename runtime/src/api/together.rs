@@ -69,17 +69,10 @@ impl Runtime {
     pub async fn commit_with<'a>(&self, guards: impl CommitTogether<'a>, level: Level) -> Result<Commit, CommitError> {
         let runtime = &self.attached;
         let guards = guards.collect()?;
-        assert!(
-            guards.iter().all(|guard| guard.belongs_to(runtime)),
-            "guards of another runtime cannot be committed"
-        );
+        assert!(guards.iter().all(|guard| guard.belongs_to(runtime)), "guards of another runtime cannot be committed");
         let changed: SmallVec<[_; 4]> = guards.iter().filter_map(Uncommitted::changed).collect();
         let incarnation = runtime.node.settings.incarnation;
-        let timeout = guards
-            .iter()
-            .map(Uncommitted::timeout)
-            .min()
-            .unwrap_or(runtime.options.timeout);
+        let timeout = guards.iter().map(Uncommitted::timeout).min().unwrap_or(runtime.options.timeout);
         if changed.is_empty() {
             return Ok(Commit { incarnation, seq: None });
         }
@@ -88,10 +81,7 @@ impl Runtime {
         drop(changed);
         drop(guards);
         settle(ticket, timeout).await?;
-        Ok(Commit {
-            incarnation,
-            seq: Some(seq),
-        })
+        Ok(Commit { incarnation, seq: Some(seq) })
     }
 
     /// Looks at several objects at once: of each commit over several of them, the views show all or nothing.

@@ -76,13 +76,7 @@ impl<K: Key> Watch<K> {
         let answer = runtime.wait(|node| {
             let (id, queue, ticket) = node.watch(target);
             // Made before the answer: a dropped future ends the watch.
-            started = Some(Self {
-                runtime: Arc::clone(runtime),
-                id,
-                queue,
-                binding,
-                _key: PhantomData,
-            });
+            started = Some(Self { runtime: Arc::clone(runtime), id, queue, binding, _key: PhantomData });
             ticket
         });
         answer.await?;
@@ -101,18 +95,11 @@ impl<K: Key> Watch<K> {
     }
 
     fn decode(&self, event: WatchEvent) -> Option<Event<K>> {
-        let WatchEvent {
-            object,
-            key,
-            writer,
-            change,
-        } = event;
+        let WatchEvent { object, key, writer, change } = event;
         let decode = |key: &Bytes| K::decode(key);
         let kind = match change {
             Change::Created => EventKind::Created,
-            Change::Updated {
-                group, version, fields, ..
-            } => EventKind::Updated {
+            Change::Updated { group, version, fields, .. } => EventKind::Updated {
                 fields: fields.into_iter().map(|field| self.field_name(field)).collect(),
                 group: self
                     .binding
@@ -125,17 +112,10 @@ impl<K: Key> Watch<K> {
             Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
             Change::Gap => EventKind::Gap,
         };
-        Some(Event {
-            key: decode(&key)?,
-            object,
-            writer,
-            kind,
-        })
+        Some(Event { key: decode(&key)?, object, writer, kind })
     }
 
     fn field_name(&self, field: FieldId) -> Cow<'static, str> {
-        self.binding
-            .field_name(field)
-            .map_or_else(|| Cow::Owned(format!("#{field}")), Cow::Borrowed)
+        self.binding.field_name(field).map_or_else(|| Cow::Owned(format!("#{field}")), Cow::Borrowed)
     }
 }

@@ -54,10 +54,7 @@ fn transport() -> TransportConfig {
 /// Connects and waits for the welcome.
 pub(super) async fn connect(profile: &Profile, options: &Options) -> Result<Welcomed, AttachError> {
     let address = profile.address.clone();
-    let failed = |what: String| AttachError::Connect {
-        address: address.clone(),
-        what,
-    };
+    let failed = |what: String| AttachError::Connect { address: address.clone(), what };
     let attempt = async {
         let crypto = Arc::new(tls::client_config(profile).map_err(|what| AttachError::Credentials { what })?);
         let mut last = failed("the address resolves to nothing".to_owned());
@@ -70,17 +67,12 @@ pub(super) async fn connect(profile: &Profile, options: &Options) -> Result<Welc
         Err(last)
     };
     let elapsed = || failed(format!("no answer within {CONNECT_TIMEOUT:?}"));
-    tokio::time::timeout(CONNECT_TIMEOUT, attempt)
-        .await
-        .unwrap_or_else(|_elapsed| Err(elapsed()))
+    tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_elapsed| Err(elapsed()))
 }
 
 async fn resolve(address: &str) -> Result<Vec<SocketAddr>, AttachError> {
     let resolved = tokio::net::lookup_host(address).await;
-    let resolved = resolved.map_err(|error| AttachError::Resolve {
-        address: address.to_owned(),
-        error,
-    })?;
+    let resolved = resolved.map_err(|error| AttachError::Resolve { address: address.to_owned(), error })?;
     Ok(resolved.collect())
 }
 
@@ -89,22 +81,17 @@ async fn open(
     crypto: Arc<quinn::crypto::rustls::QuicClientConfig>,
     server_name: &str,
 ) -> Result<(Endpoint, quinn::Connection), String> {
-    let any = if candidate.is_ipv6() {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    };
+    let any = if candidate.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
     let mut endpoint = Endpoint::client(any).map_err(|error| format!("cannot open a UDP socket: {error}"))?;
     let mut config = ClientConfig::new(crypto);
     config.transport_config(Arc::new(transport()));
     endpoint.set_default_client_config(config);
-    let connecting = endpoint
-        .connect(candidate, server_name)
-        .map_err(|error| error.to_string())?;
+    let connecting = endpoint.connect(candidate, server_name).map_err(|error| error.to_string())?;
     let connection = connecting.await.map_err(|error| error.to_string())?;
     Ok((endpoint, connection))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a first message is one of two")]
 async fn hello(
     (endpoint, connection): (Endpoint, quinn::Connection),
     options: &Options,
@@ -113,38 +100,23 @@ async fn hello(
     let lost = |what: &dyn std::fmt::Display| AttachError::Connect {
         address: address.to_owned(),
         // A connection that the coordinator closed says why.
-        what: connection
-            .close_reason()
-            .map_or_else(|| what.to_string(), |reason| reason.to_string()),
+        what: connection.close_reason().map_or_else(|| what.to_string(), |reason| reason.to_string()),
     };
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| lost(&error))?;
     let mut name = options.node_name.clone();
     name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-    let hello = ToCoordinator::Hello(Hello {
-        protocol: PROTOCOL_VERSION,
-        name,
-        role: Role::Node,
-    });
+    let hello = ToCoordinator::Hello(Hello { protocol: PROTOCOL_VERSION, name, role: Role::Node });
     let mut bytes = Vec::new();
     encode_to_coordinator(&mut bytes, Epoch::default(), &hello);
     send.write_all(&bytes).await.map_err(|error| lost(&error))?;
     let mut decoder = FrameDecoder::default();
-    match next_message(&mut receive, &mut decoder, Epoch::default())
-        .await
-        .map_err(|error| lost(&error))?
-    {
-        ToNode::Welcome { epoch, incarnation, .. } => Ok(Welcomed {
-            endpoint,
-            connection,
-            send,
-            receive: (receive, decoder),
-            epoch,
-            incarnation,
-        }),
-        ToNode::Refused { failure } => Err(AttachError::Refused {
-            address: address.to_owned(),
-            failure,
-        }),
+    match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
+        ToNode::Welcome { epoch, incarnation, .. } => {
+            Ok(Welcomed { endpoint, connection, send, receive: (receive, decoder), epoch, incarnation })
+        }
+        ToNode::Refused { failure } => {
+            Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })
+        }
         other => Err(lost(&format!("the coordinator answered `Hello` with {other:?}"))),
     }
 }

@@ -28,10 +28,7 @@ pub(super) async fn measure(node: Arc<Node>, oldest_pin_ms: Arc<AtomicU64>) {
             oldest_pin_ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
             if age > OLD_PIN && warned.is_none_or(|last| now.duration_since(last) > OLD_PIN_WARNING_EVERY) {
                 warned = Some(now);
-                tracing::warn!(
-                    ?age,
-                    "a view has been held for long: the heap cannot free old versions meanwhile"
-                );
+                tracing::warn!(?age, "a view has been held for long: the heap cannot free old versions meanwhile");
             }
         }
         for entry in node.cache.all() {
@@ -43,10 +40,7 @@ pub(super) async fn measure(node: Arc<Node>, oldest_pin_ms: Arc<AtomicU64>) {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "gauges are floats; figures beyond 2^53 do not occur"
-)]
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats; figures beyond 2^53 do not occur")]
 fn record(node: &Node, oldest_pin_ms: u64) {
     let figures = node.figures();
     metrics::counter!("kiln_commits_total").absolute(node.outbox.totals().0);

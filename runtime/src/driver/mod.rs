@@ -44,19 +44,11 @@ pub(crate) async fn attach(
     profile_path: Option<PathBuf>,
     options: Options,
 ) -> Result<Arc<Attached>, AttachError> {
-    let heap = Heap::new(kiln_heap::Options {
-        bytes_max: options.heap_bytes,
-    })
-    .map_err(|error| AttachError::Heap {
-        bytes: options.heap_bytes,
-        error,
-    })?;
+    let heap = Heap::new(kiln_heap::Options { bytes_max: options.heap_bytes })
+        .map_err(|error| AttachError::Heap { bytes: options.heap_bytes, error })?;
     let welcomed = connect::connect(&profile, &options).await?;
-    let settings = Settings {
-        epoch: welcomed.epoch,
-        incarnation: welcomed.incarnation,
-        outbox_bytes_max: options.outbox_bytes,
-    };
+    let settings =
+        Settings { epoch: welcomed.epoch, incarnation: welcomed.incarnation, outbox_bytes_max: options.outbox_bytes };
     let node = Arc::new(Node::new(settings, heap));
     let span = tracing::info_span!("node", name = %options.node_name, incarnation = %welcomed.incarnation);
     span.in_scope(|| tracing::info!(address = %profile.address, epoch = %welcomed.epoch, "attached"));
@@ -68,15 +60,6 @@ pub(crate) async fn attach(
     tasks.spawn(write.instrument(span.clone()));
     let measure = measure::measure(Arc::clone(&node), Arc::clone(&oldest_pin_ms));
     tasks.spawn(measure.instrument(span));
-    let connection = Connection {
-        endpoint: welcomed.endpoint,
-        _tasks: tasks,
-    };
-    Ok(Arc::new(Attached::new(
-        node,
-        options,
-        profile_path,
-        connection,
-        oldest_pin_ms,
-    )))
+    let connection = Connection { endpoint: welcomed.endpoint, _tasks: tasks };
+    Ok(Arc::new(Attached::new(node, options, profile_path, connection, oldest_pin_ms)))
 }

@@ -25,10 +25,7 @@ pub(super) enum ReadError {
 }
 
 async fn read_some(receive: &mut RecvStream, decoder: &mut FrameDecoder) -> Result<(), ReadError> {
-    let chunk = receive
-        .read_chunk(READ_BYTES_MAX, true)
-        .await?
-        .ok_or(ReadError::Finished)?;
+    let chunk = receive.read_chunk(READ_BYTES_MAX, true).await?.ok_or(ReadError::Finished)?;
     decoder.push(&chunk.bytes);
     Ok(())
 }
@@ -66,9 +63,7 @@ pub(super) async fn read(
     if matches!(error, ReadError::Decode(_) | ReadError::Violation(_)) {
         connection.close(quinn::VarInt::from_u32(VIOLATION), error.to_string().as_bytes());
     }
-    let why = connection
-        .close_reason()
-        .map_or_else(|| error.to_string(), |reason| reason.to_string());
+    let why = connection.close_reason().map_or_else(|| error.to_string(), |reason| reason.to_string());
     match node.ended() {
         None => tracing::warn!(reason = why, "the connection to the coordinator is lost"),
         Some(ended) => tracing::info!(?ended, "detached"),

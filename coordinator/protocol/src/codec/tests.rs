@@ -8,47 +8,23 @@ const EPOCH: Epoch = Epoch::from_bits(3);
 
 fn part(group: GroupId, epoch: u32) -> Part {
     let mut writes = Vec::new();
-    Write::Scalar {
-        field: FieldId::from_bits(2),
-        bits: 99,
-    }
-    .encode(&mut writes);
+    Write::Scalar { field: FieldId::from_bits(2), bits: 99 }.encode(&mut writes);
     let epoch = Epoch::from_bits(epoch);
     let (token, version) = if group == GroupId::COMMUTATIVE {
         (Token::default(), Version::default())
     } else {
         (Token::new(epoch, 70_000).unwrap(), Version::new(epoch, 9_000).unwrap())
     };
-    Part {
-        object: ObjectId::new(1_000, Partition::of("r", b"k")),
-        group,
-        token,
-        version,
-        writes: writes.into(),
-    }
+    Part { object: ObjectId::new(1_000, Partition::of("r", b"k")), group, token, version, writes: writes.into() }
 }
 
 fn commits() -> Vec<Commit> {
     let groups = [GroupId::DEFAULT, GroupId::from_bits(4), GroupId::COMMUTATIVE];
-    let mut all: Vec<_> = groups
-        .into_iter()
-        .map(|group| Commit {
-            everywhere: true,
-            parts: smallvec![part(group, 3)],
-        })
-        .collect();
-    all.push(Commit {
-        everywhere: false,
-        parts: smallvec![part(GroupId::DEFAULT, 2)],
-    });
-    all.push(Commit {
-        everywhere: false,
-        parts: groups.into_iter().map(|group| part(group, 3)).collect(),
-    });
-    all.push(Commit {
-        everywhere: false,
-        parts: smallvec![],
-    });
+    let mut all: Vec<_> =
+        groups.into_iter().map(|group| Commit { everywhere: true, parts: smallvec![part(group, 3)] }).collect();
+    all.push(Commit { everywhere: false, parts: smallvec![part(GroupId::DEFAULT, 2)] });
+    all.push(Commit { everywhere: false, parts: groups.into_iter().map(|group| part(group, 3)).collect() });
+    all.push(Commit { everywhere: false, parts: smallvec![] });
     all
 }
 
@@ -80,10 +56,7 @@ fn commits_and_deltas_survive_the_wire() {
             version: part.version,
             writes: part.writes,
         });
-        let message = ToNode::Delta(Delta {
-            writer: Incarnation::from_bits(7),
-            parts: parts.collect(),
-        });
+        let message = ToNode::Delta(Delta { writer: Incarnation::from_bits(7), parts: parts.collect() });
         let mut bytes = Vec::new();
         encode_to_node(&mut bytes, EPOCH, &message);
         assert_eq!(decode_to_node(EPOCH, &frames(&bytes)[0]).unwrap(), message);
@@ -92,28 +65,17 @@ fn commits_and_deltas_survive_the_wire() {
 
 #[test]
 fn other_messages_survive_the_wire() {
-    let hello = ToCoordinator::Hello(Hello {
-        protocol: 1,
-        name: "n".repeat(200),
-        role: Role::Node,
-    });
+    let hello = ToCoordinator::Hello(Hello { protocol: 1, name: "n".repeat(200), role: Role::Node });
     let mut bytes = Vec::new();
     encode_to_coordinator(&mut bytes, EPOCH, &hello);
     encode_to_coordinator(&mut bytes, EPOCH, &ToCoordinator::Bye);
     let frames_read = frames(&bytes);
     assert_eq!(decode_to_coordinator(EPOCH, &frames_read[0]).unwrap(), hello);
-    assert_eq!(
-        decode_to_coordinator(EPOCH, &frames_read[1]).unwrap(),
-        ToCoordinator::Bye
-    );
+    assert_eq!(decode_to_coordinator(EPOCH, &frames_read[1]).unwrap(), ToCoordinator::Bye);
 
     let mut bytes = Vec::new();
-    let ack = ToNode::Ack {
-        applied: CommitSeq::from_bits(300),
-    };
-    let absent = ToNode::Absent {
-        request: RequestId::from_bits(1),
-    };
+    let ack = ToNode::Ack { applied: CommitSeq::from_bits(300) };
+    let absent = ToNode::Absent { request: RequestId::from_bits(1) };
     encode_to_node(&mut bytes, EPOCH, &ack);
     encode_to_node(&mut bytes, EPOCH, &absent);
     let frames_read = frames(&bytes);
@@ -131,10 +93,7 @@ fn a_one_field_commit_takes_at_most_24_bytes() {
     encode_to_coordinator(
         &mut bytes,
         EPOCH,
-        &ToCoordinator::Commit(Commit {
-            everywhere: false,
-            parts: smallvec![part],
-        }),
+        &ToCoordinator::Commit(Commit { everywhere: false, parts: smallvec![part] }),
     );
     assert!(bytes.len() <= 24, "{} bytes", bytes.len());
 }
@@ -149,15 +108,7 @@ fn garbage_is_an_error() {
     put_varint(&mut long, FRAME_BYTES_MAX as u64 + 1);
     decoder.push(&long);
     assert!(matches!(decoder.next_frame(), Err(DecodeError::FrameTooLong { .. })));
-    for body in [
-        &[][..],
-        &[2],
-        &[0x7f],
-        &[0xf0],
-        &[KIND_SLOTS],
-        &[KIND_ACK, 0x80],
-        &[KIND_POSTCARD, 200],
-    ] {
+    for body in [&[][..], &[2], &[0x7f], &[0xf0], &[KIND_SLOTS], &[KIND_ACK, 0x80], &[KIND_POSTCARD, 200]] {
         let frame = Bytes::copy_from_slice(body);
         assert!(decode_to_coordinator(EPOCH, &frame).is_err(), "{body:?}");
         assert!(decode_to_node(EPOCH, &frame).is_err(), "{body:?}");

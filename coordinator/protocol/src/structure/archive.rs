@@ -66,19 +66,12 @@ struct Archive<'a> {
 /// The value whose archive these bytes are. Its root is at the end.
 pub(super) fn render(node: &Node, bytes: &[u8]) -> Result<Rendered, RenderError> {
     let size = node.layout?.size;
-    let mut archive = Archive {
-        bytes,
-        unclaimed: bytes.len() as u64,
-        values_left: RENDERED_VALUES_MAX,
-    };
-    let at = usize::try_from(size)
-        .ok()
-        .and_then(|size| bytes.len().checked_sub(size))
-        .ok_or(RenderError::Outside {
-            at: 0,
-            size,
-            length: bytes.len(),
-        })?;
+    let mut archive = Archive { bytes, unclaimed: bytes.len() as u64, values_left: RENDERED_VALUES_MAX };
+    let at = usize::try_from(size).ok().and_then(|size| bytes.len().checked_sub(size)).ok_or(RenderError::Outside {
+        at: 0,
+        size,
+        length: bytes.len(),
+    })?;
     archive.claim(at, size)?;
     archive.value(node, at)
 }
@@ -90,38 +83,26 @@ impl<'a> Archive<'a> {
     }
 
     fn slice(&self, at: usize, size: usize) -> Result<&'a [u8], RenderError> {
-        at.checked_add(size)
-            .and_then(|end| self.bytes.get(at..end))
-            .ok_or_else(|| self.outside(at, size as u64))
+        at.checked_add(size).and_then(|end| self.bytes.get(at..end)).ok_or_else(|| self.outside(at, size as u64))
     }
 
     fn outside(&self, at: usize, size: u64) -> RenderError {
-        RenderError::Outside {
-            at: i64::try_from(at).unwrap_or(i64::MAX),
-            size,
-            length: self.bytes.len(),
-        }
+        RenderError::Outside { at: i64::try_from(at).unwrap_or(i64::MAX), size, length: self.bytes.len() }
     }
 
     fn get<const N: usize>(&self, at: usize) -> Result<[u8; N], RenderError> {
-        self.slice(at, N)
-            .map(|bytes| bytes.try_into().expect("a slice of this length"))
+        self.slice(at, N).map(|bytes| bytes.try_into().expect("a slice of this length"))
     }
 
     /// A part of a value, `offset` behind its begin.
     fn part(&self, at: usize, offset: u64) -> Result<usize, RenderError> {
-        usize::try_from(offset)
-            .ok()
-            .and_then(|offset| at.checked_add(offset))
-            .ok_or_else(|| self.outside(at, offset))
+        usize::try_from(offset).ok().and_then(|offset| at.checked_add(offset)).ok_or_else(|| self.outside(at, offset))
     }
 
     /// What the relative pointer leads to, and claims `size` bytes there. `base` is what the offset counts from.
     fn target(&mut self, base: usize, offset: i32, size: u64) -> Result<usize, RenderError> {
         let length = self.bytes.len();
-        let at = i64::try_from(base)
-            .unwrap_or(i64::MAX)
-            .saturating_add(i64::from(offset));
+        let at = i64::try_from(base).unwrap_or(i64::MAX).saturating_add(i64::from(offset));
         let outside = RenderError::Outside { at, size, length };
         let start = usize::try_from(at).ok().ok_or(outside)?;
         let end = u64::try_from(at).ok().and_then(|at| at.checked_add(size));
@@ -186,10 +167,7 @@ impl<'a> Archive<'a> {
             Shape::Enum(variants) => self.variant(variants, at)?,
             Shape::BTreeMap(key, value) => Rendered::Map(self.btree(key, value, at)?),
             Shape::BTreeSet(item) => {
-                let unit = Node {
-                    shape: Shape::Unit,
-                    layout: Ok(Layout::new(0, 1)),
-                };
+                let unit = Node { shape: Shape::Unit, layout: Ok(Layout::new(0, 1)) };
                 let entries = self.btree(item, &unit, at)?;
                 Rendered::List(entries.into_iter().map(|(item, _)| item).collect())
             }
@@ -203,10 +181,7 @@ impl<'a> Archive<'a> {
         let seconds = u64::from_le_bytes(self.get(at)?);
         let nanos = u32::from_le_bytes(self.get(self.part(at, 8)?)?);
         if nanos >= NANOS_PER_SEC {
-            return Err(RenderError::Invalid {
-                at,
-                expected: "duration",
-            });
+            return Err(RenderError::Invalid { at, expected: "duration" });
         }
         let fraction = format!("{nanos:09}");
         let fraction = fraction.trim_end_matches('0');
@@ -278,10 +253,8 @@ impl<'a> Archive<'a> {
 
     fn variant(&mut self, variants: &[OwnedVariant], at: usize) -> Result<Rendered, RenderError> {
         let tag = u8::from_le_bytes(self.get(at)?);
-        let variant = variants.get(usize::from(tag)).ok_or(RenderError::Invalid {
-            at,
-            expected: "variant of the enum",
-        })?;
+        let variant =
+            variants.get(usize::from(tag)).ok_or(RenderError::Invalid { at, expected: "variant of the enum" })?;
         let held = self.fields(&variant.fields, Fields::after_tag(), at)?;
         Ok(Rendered::Variant(Arc::clone(&variant.name), held.map(Box::new)))
     }
@@ -309,20 +282,12 @@ impl<'a> Archive<'a> {
 
     fn btree(&mut self, key: &Node, value: &Node, at: usize) -> Result<Vec<(Rendered, Rendered)>, RenderError> {
         let length = self.length(self.part(at, POINTER.size)?)?;
-        let mut tree = BTree {
-            key,
-            value,
-            nodes: BTreeNodes::of(key.layout?, value.layout?)?,
-            entries: Vec::new(),
-        };
+        let mut tree = BTree { key, value, nodes: BTreeNodes::of(key.layout?, value.layout?)?, entries: Vec::new() };
         if length > 0 {
             self.btree_node(&mut tree, at, 1)?;
         }
         if tree.entries.len() as u64 != length {
-            return Err(RenderError::Invalid {
-                at,
-                expected: "tree of its length",
-            });
+            return Err(RenderError::Invalid { at, expected: "tree of its length" });
         }
         Ok(tree.entries)
     }
@@ -330,10 +295,7 @@ impl<'a> Archive<'a> {
     /// The node that the pointer at `at` leads to, and those below it, in order.
     fn btree_node(&mut self, tree: &mut BTree<'_>, at: usize, height: usize) -> Result<(), RenderError> {
         let offset = self.offset(at)?;
-        let invalid = RenderError::Invalid {
-            at,
-            expected: "tree node",
-        };
+        let invalid = RenderError::Invalid { at, expected: "tree node" };
         if height > BTREE_HEIGHT_MAX {
             return Err(invalid);
         }
@@ -410,8 +372,5 @@ pub(super) fn character(value: u64, at: usize) -> Result<Rendered, RenderError> 
 pub(super) fn text(bytes: &[u8], at: usize) -> Result<Rendered, RenderError> {
     std::str::from_utf8(bytes)
         .map(|text| Rendered::Text(text.into()))
-        .map_err(|error| RenderError::Invalid {
-            at: at.saturating_add(error.valid_up_to()),
-            expected: "UTF-8",
-        })
+        .map_err(|error| RenderError::Invalid { at: at.saturating_add(error.valid_up_to()), expected: "UTF-8" })
 }

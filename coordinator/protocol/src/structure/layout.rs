@@ -73,10 +73,7 @@ impl Fields {
 
     /// Where the next field is.
     pub(super) fn next(&mut self, field: Layout) -> Result<u64, NoLayout> {
-        let at = self
-            .end
-            .checked_next_multiple_of(field.align)
-            .ok_or(NoLayout::TooLarge)?;
+        let at = self.end.checked_next_multiple_of(field.align).ok_or(NoLayout::TooLarge)?;
         self.end = at.checked_add(field.size).ok_or(NoLayout::TooLarge)?;
         self.align = self.align.max(field.align);
         Ok(at)
@@ -84,10 +81,7 @@ impl Fields {
 
     /// The whole struct.
     pub(super) fn end(self) -> Result<Layout, NoLayout> {
-        let size = self
-            .end
-            .checked_next_multiple_of(self.align)
-            .ok_or(NoLayout::TooLarge)?;
+        let size = self.end.checked_next_multiple_of(self.align).ok_or(NoLayout::TooLarge)?;
         Ok(Layout::new(size, self.align))
     }
 }
@@ -119,15 +113,7 @@ impl BTreeNodes {
         inner.next(node)?;
         let inner_lesser = inner.next(POINTER.array(BTREE_ENTRIES)?)?;
         let inner_greater = inner.next(POINTER)?;
-        Ok(Self {
-            keys,
-            values,
-            leaf_length,
-            leaf: leaf.end()?,
-            inner_lesser,
-            inner_greater,
-            inner: inner.end()?,
-        })
+        Ok(Self { keys, values, leaf_length, leaf: leaf.end()?, inner_lesser, inner_greater, inner: inner.end()? })
     }
 }
 
@@ -183,9 +169,6 @@ fn union(variants: &[OwnedVariant]) -> Result<Layout, NoLayout> {
         whole.size = whole.size.max(layout.size);
         whole.align = whole.align.max(layout.align);
     }
-    whole.size = whole
-        .size
-        .checked_next_multiple_of(whole.align)
-        .ok_or(NoLayout::TooLarge)?;
+    whole.size = whole.size.checked_next_multiple_of(whole.align).ok_or(NoLayout::TooLarge)?;
     Ok(whole)
 }

@@ -133,10 +133,7 @@ impl FromStr for OwnedStructure {
         if parser.at < text.len() {
             return Err(parser.expected("its end"));
         }
-        Ok(Self {
-            text: text.into(),
-            root,
-        })
+        Ok(Self { text: text.into(), root })
     }
 }
 
@@ -163,20 +160,13 @@ impl<'a> Parser<'a> {
     }
 
     fn take(&mut self, what: &'static str) -> Result<(), StructureError> {
-        if self.try_take(what) {
-            Ok(())
-        } else {
-            Err(self.expected(what))
-        }
+        if self.try_take(what) { Ok(()) } else { Err(self.expected(what)) }
     }
 
     /// The longest run of bytes that need no quotes.
     fn bare(&mut self) -> &'a str {
         let rest = self.rest();
-        let length = rest
-            .bytes()
-            .position(|byte| !quote::is_bare(byte))
-            .unwrap_or(rest.len());
+        let length = rest.bytes().position(|byte| !quote::is_bare(byte)).unwrap_or(rest.len());
         self.at += length;
         &rest[..length]
     }
@@ -230,9 +220,7 @@ impl<'a> Parser<'a> {
             "vec" => Shape::Vec(self.angled(depth)?),
             "box" => Shape::Box(self.angled(depth)?),
             "btreeset" => Shape::BTreeSet(self.angled(depth)?),
-            "btreemap" => self
-                .angled_pair(depth)
-                .map(|(key, value)| Shape::BTreeMap(key, value))?,
+            "btreemap" => self.angled_pair(depth).map(|(key, value)| Shape::BTreeMap(key, value))?,
             "map" => self.angled_pair(depth).map(|(key, value)| Shape::Map(key, value))?,
             "struct" => self.named_struct(depth)?,
             "enum" => self.named_enum(depth)?,
@@ -272,10 +260,7 @@ impl<'a> Parser<'a> {
             .parse()
             .ok()
             .filter(|_| canonical)
-            .ok_or(StructureError::Expected {
-                at: start,
-                what: "the length of an array",
-            })
+            .ok_or(StructureError::Expected { at: start, what: "the length of an array" })
     }
 
     fn tuple(&mut self, depth: usize) -> Result<Shape, StructureError> {
@@ -301,11 +286,7 @@ impl<'a> Parser<'a> {
         self.take(" ")?;
         self.name()?;
         self.take(" {")?;
-        let fields = if self.try_take("}") {
-            Vec::new()
-        } else {
-            self.fields(depth)?
-        };
+        let fields = if self.try_take("}") { Vec::new() } else { self.fields(depth)? };
         Ok(Shape::Struct(fields))
     }
 
@@ -320,11 +301,7 @@ impl<'a> Parser<'a> {
         self.take(" ")?;
         loop {
             let name = self.name()?;
-            let fields = if self.try_take(" {") {
-                self.fields(depth)?
-            } else {
-                Vec::new()
-            };
+            let fields = if self.try_take(" {") { self.fields(depth)? } else { Vec::new() };
             variants.push(OwnedVariant { name, fields });
             if !self.try_take(", ") {
                 break;
@@ -369,10 +346,7 @@ impl<'a> Parser<'a> {
 
     fn quoted(&mut self) -> Result<Arc<str>, StructureError> {
         let start = self.at;
-        let expected = StructureError::Expected {
-            at: start,
-            what: "a string in double quotes",
-        };
+        let expected = StructureError::Expected { at: start, what: "a string in double quotes" };
         let (text, length) = quote::unquote(self.rest()).ok_or(expected)?;
         self.at += length;
         Ok(text.into())

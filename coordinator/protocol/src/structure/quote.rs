@@ -17,11 +17,7 @@ pub(super) struct Name<'a>(pub(super) &'a str);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_name_bare(self.0) {
-            f.write_str(self.0)
-        } else {
-            write!(f, "{}", Quoted(self.0))
-        }
+        if is_name_bare(self.0) { f.write_str(self.0) } else { write!(f, "{}", Quoted(self.0)) }
     }
 }
 

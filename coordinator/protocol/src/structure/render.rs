@@ -14,10 +14,8 @@ impl OwnedStructure {
     pub fn render(&self, kind: FieldKind, bytes: &[u8]) -> Result<Rendered, RenderError> {
         match kind {
             FieldKind::Scalar | FieldKind::Counter => {
-                let bits = bytes.try_into().ok().ok_or(RenderError::Invalid {
-                    at: 0,
-                    expected: "slot of eight bytes",
-                })?;
+                let bits =
+                    bytes.try_into().ok().ok_or(RenderError::Invalid { at: 0, expected: "slot of eight bytes" })?;
                 self.render_scalar(u64::from_le_bytes(bits))
             }
             FieldKind::Block => block(self.root(), bytes),
@@ -60,10 +58,7 @@ fn block(node: &Node, bytes: &[u8]) -> Result<Rendered, RenderError> {
     match &node.shape {
         Shape::String => text(bytes, 0),
         Shape::Bytes => Ok(Rendered::Bytes(bytes.to_vec())),
-        Shape::Opaque(tag) => Ok(Rendered::Opaque {
-            tag: tag.clone(),
-            bytes: bytes.len(),
-        }),
+        Shape::Opaque(tag) => Ok(Rendered::Opaque { tag: tag.clone(), bytes: bytes.len() }),
         _ => archive::render(node, bytes),
     }
 }
@@ -97,11 +92,7 @@ fn scalar(node: &Node, bits: u64) -> Result<Rendered, RenderError> {
 }
 
 fn fits(fits: bool, value: Rendered, expected: &'static str) -> Result<Rendered, RenderError> {
-    if fits {
-        Ok(value)
-    } else {
-        Err(RenderError::Invalid { at: 0, expected })
-    }
+    if fits { Ok(value) } else { Err(RenderError::Invalid { at: 0, expected }) }
 }
 
 fn key(node: &Node, bytes: &[u8]) -> Result<Rendered, RenderError> {
@@ -110,10 +101,7 @@ fn key(node: &Node, bytes: &[u8]) -> Result<Rendered, RenderError> {
     if rest.is_empty() {
         Ok(key)
     } else {
-        Err(RenderError::Invalid {
-            at: bytes.len() - rest.len(),
-            expected: "part of the key",
-        })
+        Err(RenderError::Invalid { at: bytes.len() - rest.len(), expected: "part of the key" })
     }
 }
 
@@ -145,32 +133,20 @@ fn key_part(node: &Node, rest: &mut &[u8]) -> Result<Rendered, RenderError> {
             let bytes = usize::try_from(*length)
                 .ok()
                 .and_then(|length| rest.split_off(..length))
-                .ok_or(RenderError::Invalid {
-                    at: 0,
-                    expected: "array of bytes",
-                })?;
+                .ok_or(RenderError::Invalid { at: 0, expected: "array of bytes" })?;
             Rendered::Bytes(bytes.to_vec())
         }
-        Shape::Tuple(items) => Rendered::List(
-            items
-                .iter()
-                .map(|item| key_part(item, rest))
-                .collect::<Result<_, _>>()?,
-        ),
+        Shape::Tuple(items) => Rendered::List(items.iter().map(|item| key_part(item, rest)).collect::<Result<_, _>>()?),
         _ => return Err(RenderError::NotA("a key")),
     })
 }
 
 fn take<const N: usize>(rest: &mut &[u8], expected: &'static str) -> Result<[u8; N], RenderError> {
-    rest.split_off(..N)
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(RenderError::Invalid { at: 0, expected })
+    rest.split_off(..N).and_then(|bytes| bytes.try_into().ok()).ok_or(RenderError::Invalid { at: 0, expected })
 }
 
 fn from_big_endian<const N: usize>(bytes: [u8; N]) -> u128 {
-    bytes
-        .iter()
-        .fold(0, |value, byte| (value << u8::BITS) | u128::from(*byte))
+    bytes.iter().fold(0, |value, byte| (value << u8::BITS) | u128::from(*byte))
 }
 
 fn from_flipped<const N: usize>(mut bytes: [u8; N]) -> i128 {

@@ -127,11 +127,7 @@ impl Serialize for Rendered {
 }
 
 fn serialize_entries<S: Serializer>(entries: &[(Rendered, Rendered)], serializer: S) -> Result<S::Ok, S::Error> {
-    if let Some(keys) = entries
-        .iter()
-        .map(|(key, _)| key.key_text())
-        .collect::<Option<Vec<_>>>()
-    {
+    if let Some(keys) = entries.iter().map(|(key, _)| key.key_text()).collect::<Option<Vec<_>>>() {
         return serializer.collect_map(keys.into_iter().zip(entries.iter().map(|(_, value)| value)));
     }
     let mut list = serializer.serialize_seq(Some(entries.len()))?;
@@ -146,11 +142,7 @@ struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_name_bare(self.0) {
-            f.write_str(self.0)
-        } else {
-            write!(f, "{:?}", self.0)
-        }
+        if is_name_bare(self.0) { f.write_str(self.0) } else { write!(f, "{:?}", self.0) }
     }
 }
 

@@ -14,10 +14,7 @@ fn table() {
     for state in LockState::ALL {
         out += &format!("\n{:>17} |", format!("{state:?}"));
         for event in LockEvent::ALL {
-            out += &format!(
-                " {:>17}",
-                state.next(*event).map_or("-".into(), |next| format!("{next:?}"))
-            );
+            out += &format!(" {:>17}", state.next(*event).map_or_else(|| "-".into(), |next| format!("{next:?}")));
         }
     }
     expect_test::expect![[r#"
@@ -41,21 +38,12 @@ struct Lock {
 
 impl Lock {
     fn new() -> Self {
-        Self {
-            lock: GroupLock::default(),
-            outbox: Outbox::new(EPOCH, 1 << 20),
-            requests: RequestIds::default(),
-        }
+        Self { lock: GroupLock::default(), outbox: Outbox::new(EPOCH, 1 << 20), requests: RequestIds::default() }
     }
 
     fn context(&self) -> LockContext<'_> {
         let object = ObjectId::new(1, Partition::of("r", b"k"));
-        LockContext {
-            object,
-            group: GroupId::DEFAULT,
-            outbox: &self.outbox,
-            requests: &self.requests,
-        }
+        LockContext { object, group: GroupId::DEFAULT, outbox: &self.outbox, requests: &self.requests }
     }
 
     fn enter(&self, mode: Mode) -> Option<Arc<Ticket<Admission>>> {
@@ -67,8 +55,7 @@ impl Lock {
     }
 
     fn grant(&self, request: u64, mode: Mode, number: u64) -> bool {
-        self.lock
-            .granted(self.context(), RequestId::from_bits(request), mode, token(number), true)
+        self.lock.granted(self.context(), RequestId::from_bits(request), mode, token(number), true)
     }
 
     fn recall(&self, number: u64, wanted: Mode) {
@@ -76,6 +63,7 @@ impl Lock {
     }
 
     /// What was sent since the last call, in short.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is shown as it is")]
     fn sent(&self) -> Vec<String> {
         let mut bytes = Vec::new();
         self.outbox.take_output(&mut bytes);
@@ -86,14 +74,8 @@ impl Lock {
             sent.push(match decode_to_coordinator(EPOCH, &frame).unwrap() {
                 ToCoordinator::Acquire { request, mode, .. } => format!("acquire {request} {mode}"),
                 ToCoordinator::Withdraw { request, .. } => format!("withdraw {request}"),
-                ToCoordinator::Release {
-                    token,
-                    keep_read: false,
-                    ..
-                } => format!("release {}", token.number()),
-                ToCoordinator::Release {
-                    token, keep_read: true, ..
-                } => format!("downgrade {}", token.number()),
+                ToCoordinator::Release { token, keep_read: false, .. } => format!("release {}", token.number()),
+                ToCoordinator::Release { token, keep_read: true, .. } => format!("downgrade {}", token.number()),
                 other => format!("{other:?}"),
             });
         }
@@ -255,8 +237,7 @@ fn an_uncached_grant_goes_back_after_those_who_wait() {
     let lock = Lock::new();
     let first = lock.enter(Mode::Write).unwrap();
     let second = lock.enter(Mode::Write).unwrap();
-    lock.lock
-        .granted(lock.context(), RequestId::from_bits(1), Mode::Write, token(5), false);
+    lock.lock.granted(lock.context(), RequestId::from_bits(1), Mode::Write, token(5), false);
     assert!(admitted(&first));
     lock.leave(Mode::Write);
     assert!(admitted(&second));
@@ -286,10 +267,7 @@ fn a_lost_lock_fails_everybody_now_and_later() {
     let waiting = lock.enter(Mode::Write).unwrap();
     lock.lock.lost(&LockFailure::Disconnected);
     assert_eq!(waiting.close(), Some(Err(LockFailure::Disconnected)));
-    assert_eq!(
-        lock.enter(Mode::Read).unwrap().close(),
-        Some(Err(LockFailure::Disconnected))
-    );
+    assert_eq!(lock.enter(Mode::Read).unwrap().close(), Some(Err(LockFailure::Disconnected)));
 }
 
 #[test]

@@ -127,28 +127,16 @@ fn strings_of_every_length_are_read() {
     for length in (0..80).chain([255, 256, 257, 16_383, 16_384, 100_000]) {
         // In a struct, because a string that is a field of its own is not archived.
         let value = (7_u8, "é".repeat(length / 2) + &"x".repeat(length % 2));
-        assert_eq!(
-            json("(u8, string)", &archive(&value)),
-            serde_json::to_string(&value).unwrap(),
-            "{length} bytes"
-        );
+        assert_eq!(json("(u8, string)", &archive(&value)), serde_json::to_string(&value).unwrap(), "{length} bytes");
     }
 }
 
 #[test]
 fn bytes_durations_and_wide_integers_have_texts() {
-    let value = (
-        vec![0_u8, 255],
-        [1_u8, 2],
-        Duration::new(3, 50_000_000),
-        Duration::from_secs(1),
-    );
+    let value = (vec![0_u8, 255], [1_u8, 2], Duration::new(3, 50_000_000), Duration::from_secs(1));
     let text = "(vec<u8>, [u8; 2], duration, duration)";
     assert_eq!(json(text, &archive(&value)), r#"["00ff","0102","3.05s","1s"]"#);
-    assert_eq!(
-        json(&text.replace("vec<u8>", "bytes"), &archive(&value)),
-        r#"["00ff","0102","3.05s","1s"]"#
-    );
+    assert_eq!(json(&text.replace("vec<u8>", "bytes"), &archive(&value)), r#"["00ff","0102","3.05s","1s"]"#);
     let wide = (u128::MAX, i128::MIN, f64::NAN, 0.1_f32);
     assert_eq!(
         json("(u128, i128, f64, f32)", &archive(&wide)),
@@ -161,18 +149,11 @@ fn people_see_names_and_no_control_characters() {
     let value = Inner {
         small: -1,
         text: "a\u{1b}[31m".into(),
-        colors: vec![
-            None,
-            Some(Color2::Pair((1, '"'), [1, 2, 3])),
-            Some(Color2::Only { x: 5, y: 0.5, unit: () }),
-        ],
+        colors: vec![None, Some(Color2::Pair((1, '"'), [1, 2, 3])), Some(Color2::Only { x: 5, y: 0.5, unit: () })],
         tail: 9,
     };
     let text = format!("struct Inner {{ small: i8, text: string, colors: vec<option<{COLOR2}>>, tail: u8 }}");
-    let shown = parse(&text)
-        .render(FieldKind::Block, &archive(&value))
-        .unwrap()
-        .to_string();
+    let shown = parse(&text).render(FieldKind::Block, &archive(&value)).unwrap().to_string();
     assert_eq!(
         shown,
         r#"{ small: -1, text: "a\u{1b}[31m", colors: [none, Pair([1, "\""], [1, 2, 3]), Only { x: 5, y: 0.5, unit: none }], tail: 9 }"#
@@ -224,28 +205,20 @@ pub(super) fn outers() -> impl Strategy<Value = Outer> {
     let by_name = prop::collection::btree_map(".{0,12}", any::<Option<u64>>(), 0..12);
     let set = prop::collection::btree_set(any::<i64>(), 0..12);
     let nested = prop::collection::vec(prop::collection::vec(".{0,12}", 0..3), 0..4);
-    (
-        any::<(u8, i16, u16, bool, f64, i64)>(),
-        colors(),
-        map,
-        by_name,
-        set,
-        nested,
+    (any::<(u8, i16, u16, bool, f64, i64)>(), colors(), map, by_name, set, nested).prop_map(
+        |((a, newtype, b, c, d, long), color, map, by_name, set, nested)| Outer {
+            a,
+            unit: Unit,
+            newtype: Newtype(newtype),
+            color,
+            b,
+            map,
+            c,
+            by_name,
+            set,
+            d,
+            long: long.into(),
+            nested,
+        },
     )
-        .prop_map(
-            |((a, newtype, b, c, d, long), color, map, by_name, set, nested)| Outer {
-                a,
-                unit: Unit,
-                newtype: Newtype(newtype),
-                color,
-                b,
-                map,
-                c,
-                by_name,
-                set,
-                d,
-                long: long.into(),
-                nested,
-            },
-        )
 }

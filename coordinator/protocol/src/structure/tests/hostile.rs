@@ -9,9 +9,7 @@ use proptest::prelude::*;
 use rkyv::rancor;
 
 fn render(text: &str, bytes: &[u8]) -> Result<String, RenderError> {
-    parse(text)
-        .render(FieldKind::Block, bytes)
-        .map(|value| serde_json::to_string(&value).unwrap())
+    parse(text).render(FieldKind::Block, bytes).map(|value| serde_json::to_string(&value).unwrap())
 }
 
 /// Serde writes `f32` with other digits, NaN as null, and all integers as numbers, which a JSON reader turns to floats.
@@ -81,26 +79,13 @@ proptest! {
 
 #[test]
 fn an_archive_that_is_too_short_is_refused() {
-    assert_eq!(
-        render("(u64, u8)", &[0; 15]),
-        Err(RenderError::Outside {
-            at: 0,
-            size: 16,
-            length: 15
-        })
-    );
+    assert_eq!(render("(u64, u8)", &[0; 15]), Err(RenderError::Outside { at: 0, size: 16, length: 15 }));
 }
 
 #[test]
 fn pointers_outside_are_refused() {
     for offset in [-1, i32::MIN, i32::MAX, 8, 7] {
-        assert!(
-            matches!(
-                render("vec<u16>", &vec_header(offset, 1)),
-                Err(RenderError::Outside { .. })
-            ),
-            "{offset}"
-        );
+        assert!(matches!(render("vec<u16>", &vec_header(offset, 1)), Err(RenderError::Outside { .. })), "{offset}");
     }
     assert_eq!(render("vec<u16>", &vec_header(i32::MIN, 0)), Ok("[]".into()));
 }

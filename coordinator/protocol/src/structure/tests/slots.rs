@@ -46,10 +46,7 @@ fn strings_bytes_and_foreign_archives_are_blocks_as_they_are() {
     assert_eq!(block("bytes", &[1, 255]), Ok(Rendered::Bytes(vec![1, 255])));
     let foreign = block("opaque \"ip v1\"", &[0; 9]).unwrap();
     assert_eq!(foreign.to_string(), "opaque \"ip v1\", 9 bytes");
-    assert_eq!(
-        serde_json::to_string(&foreign).unwrap(),
-        r#"{"opaque":"ip v1","bytes":9}"#
-    );
+    assert_eq!(serde_json::to_string(&foreign).unwrap(), r#"{"opaque":"ip v1","bytes":9}"#);
 }
 
 #[test]
@@ -76,10 +73,7 @@ fn entries_have_a_key_and_a_value() {
     let entry = |text: &str, value: &[u8]| parse(text).render_entry(b"sku", value);
     let sku = Rendered::Text("sku".into());
     assert_eq!(entry("map<string, u16>", &[7, 0]), Ok((sku.clone(), Rendered::Uint(7))));
-    assert_eq!(
-        entry("map<string, string>", b"x"),
-        Ok((sku, Rendered::Text("x".into())))
-    );
+    assert_eq!(entry("map<string, string>", b"x"), Ok((sku, Rendered::Text("x".into()))));
     assert!(entry("map<string, u16>", &[7]).is_err());
     assert_eq!(parse("u8").render_entry(b"", b""), Err(RenderError::NotA("a map")));
 }

@@ -6,16 +6,7 @@ use proptest::prelude::*;
 
 const LINE: Structure<'_> = Structure::Struct {
     name: "CartLine",
-    fields: &[
-        Field {
-            name: "sku",
-            structure: Structure::String,
-        },
-        Field {
-            name: "count",
-            structure: Structure::U32,
-        },
-    ],
+    fields: &[Field { name: "sku", structure: Structure::String }, Field { name: "count", structure: Structure::U32 }],
 };
 
 #[test]
@@ -23,49 +14,23 @@ fn texts_are_as_documented() {
     let color = Structure::Enum {
         name: "Color",
         variants: &[
-            Variant {
-                name: "Red",
-                fields: &[],
-            },
-            Variant {
-                name: "Grey",
-                fields: &[Field {
-                    name: "0",
-                    structure: Structure::U8,
-                }],
-            },
+            Variant { name: "Red", fields: &[] },
+            Variant { name: "Grey", fields: &[Field { name: "0", structure: Structure::U8 }] },
         ],
     };
-    let odd = Structure::Struct {
-        name: "größe",
-        fields: &[Field {
-            name: "a \"b\" \\ \n",
-            structure: Structure::Unit,
-        }],
-    };
+    let odd =
+        Structure::Struct { name: "größe", fields: &[Field { name: "a \"b\" \\ \n", structure: Structure::Unit }] };
     let cases = [
         (Structure::Option(&Structure::String), "option<string>"),
-        (
-            Structure::Vec(&LINE),
-            "vec<struct CartLine { sku: string, count: u32 }>",
-        ),
+        (Structure::Vec(&LINE), "vec<struct CartLine { sku: string, count: u32 }>"),
         (color, "enum Color { Red, Grey { 0: u8 } }"),
-        (
-            Structure::Map(&Structure::String, &Structure::Bytes),
-            "map<string, bytes>",
-        ),
+        (Structure::Map(&Structure::String, &Structure::Bytes), "map<string, bytes>"),
         (Structure::Tuple(&[]), "()"),
         (Structure::Tuple(&[Structure::F64]), "(f64,)"),
         (Structure::Tuple(&[Structure::F64, Structure::Char]), "(f64, char)"),
         (Structure::Array(&Structure::U8, 16), "[u8; 16]"),
         (Structure::Struct { name: "E", fields: &[] }, "struct E {}"),
-        (
-            Structure::Enum {
-                name: "E",
-                variants: &[],
-            },
-            "enum E {}",
-        ),
+        (Structure::Enum { name: "E", variants: &[] }, "enum E {}"),
         (Structure::Opaque("a>\"b\""), r#"opaque "a>\"b\"""#),
         (odd, r#"struct "größe" { "a \"b\" \\ \u{a}": unit }"#),
     ];
@@ -117,15 +82,10 @@ fn length_and_depth_are_limited() {
     parse(&deep(STRUCTURE_DEPTH_MAX));
     assert_eq!(
         deep(STRUCTURE_DEPTH_MAX + 1).parse::<OwnedStructure>(),
-        Err(StructureError::TooDeep {
-            at: 4 * STRUCTURE_DEPTH_MAX
-        })
+        Err(StructureError::TooDeep { at: 4 * STRUCTURE_DEPTH_MAX })
     );
     let long = "(".repeat(STRUCTURE_BYTES_MAX + 1);
-    assert_eq!(
-        long.parse::<OwnedStructure>(),
-        Err(StructureError::TooLong { bytes: long.len() })
-    );
+    assert_eq!(long.parse::<OwnedStructure>(), Err(StructureError::TooLong { bytes: long.len() }));
     assert!(long[1..].parse::<OwnedStructure>().is_err());
 }
 
@@ -235,10 +195,7 @@ fn same(structure: &Structure<'_>, node: &Node) -> bool {
         (S::Struct { fields: a, .. }, Shape::Struct(b)) => fields(a, b),
         (S::Enum { variants, .. }, Shape::Enum(owned)) => {
             variants.len() == owned.len()
-                && variants
-                    .iter()
-                    .zip(owned)
-                    .all(|(a, b)| a.name == &*b.name && fields(a.fields, &b.fields))
+                && variants.iter().zip(owned).all(|(a, b)| a.name == &*b.name && fields(a.fields, &b.fields))
         }
         (S::Opaque(a), Shape::Opaque(b)) => *a == &**b,
         // What has no parts is called the same on both sides.

@@ -1,0 +1,176 @@
+//! What a node does with each message of the coordinator.
+
+use crate::binding::Tail;
+use crate::entry::State;
+use crate::lock::{GroupLock, LockContext, LockFailure};
+use crate::node::{Counters, Ended, Node};
+use crate::request::{Found, KeysPage, Pending, RequestError};
+use crate::watch::WatchEvent;
+use kiln_protocol::message::{Delta, Failure, Record};
+use kiln_protocol::{GroupId, ObjectId, RequestId, ToCoordinator, ToNode, Token};
+use std::sync::PoisonError;
+
+/// A message that the coordinator may not send. Ends the connection.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the coordinator broke the protocol: {0}")]
+pub struct Violation(pub String);
+
+impl Node {
+    /// Takes a message of the coordinator in.
+    ///
+    /// # Errors
+    /// When the coordinator breaks the protocol; end the connection.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are answers, or refused there")]
+    pub fn handle(&self, message: ToNode) -> Result<(), Violation> {
+        match message {
+            ToNode::Delta(delta) => self.delta(&delta)?,
+            ToNode::Ack { applied } => self.outbox.acked(applied),
+            ToNode::EverywhereReached { seq } => self.outbox.everywhere_reached(seq),
+            ToNode::CommitRefused { seq, failure } => {
+                let (commit, told) = self.outbox.refused(seq, &failure);
+                self.undo(commit, told, failure);
+            }
+            ToNode::Grant { request, object, group, mode, token, cached, record } => {
+                if let (Some(entry), Some(record)) = (self.cache.get(object), record) {
+                    self.install(&entry, &record);
+                }
+                self.with_lock(object, group, |lock, context| {
+                    lock.granted(context, request, mode, token, cached);
+                });
+            }
+            ToNode::LockFailed { request, object, group, failure } => {
+                self.with_lock(object, group, |lock, _| lock.refused(request, &failure));
+            }
+            ToNode::Recall { object, group, token, wanted } => {
+                Counters::count(&self.counters.recalls);
+                self.with_lock(object, group, |lock, context| lock.recalled(context, token, wanted));
+            }
+            ToNode::Barrier { barrier } => self.outbox.send(&ToCoordinator::Barrier { barrier }),
+            ToNode::Destroyed { object } => self.destroyed(object),
+            ToNode::Renamed { object, key } => self.cache.rename(object, &key),
+            ToNode::Event { watch, object, key, writer, change } => {
+                if let Some(queue) = self.watch_queue(watch) {
+                    queue.push(WatchEvent { object, key, writer, change });
+                }
+            }
+            ToNode::Stopping => self.end(Ended::CoordinatorStopped),
+            ToNode::Goodbye => self.end(Ended::Detached),
+            answer => self.answer(answer)?,
+        }
+        Ok(())
+    }
+
+    /// An object that is no longer resident has no lock here: its grants went with its `Forget`.
+    fn with_lock(&self, object: ObjectId, group: GroupId, tell: impl FnOnce(&GroupLock, LockContext<'_>)) {
+        if let Some(entry) = self.cache.get(object)
+            && let Some((index, lock)) = entry.lock_of(group)
+        {
+            tell(lock, entry.lock_context(index, &self.outbox, &self.requests));
+        }
+    }
+
+    fn destroyed(&self, object: ObjectId) {
+        if let Some(entry) = self.cache.remove(object) {
+            entry.set_state(State::Destroyed);
+            entry.lose_locks(&LockFailure::Refused(Failure::Destroyed { object }));
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a node asks for nothing else")]
+    fn answer(&self, answer: ToNode) -> Result<(), Violation> {
+        let take = |request| self.unanswered().take(request);
+        match answer {
+            ToNode::Fetched { request, record, created, grants } => self.fetched(request, &record, created, &grants),
+            ToNode::Absent { request } => match take(request) {
+                Some(Pending::Fetch { ticket, .. }) => drop(ticket.complete(Ok(None))),
+                other => mismatch(other),
+            },
+            ToNode::RootOpened { request, root, binding } => match take(request) {
+                Some(Pending::OpenRoot(ticket)) => drop(ticket.complete(Ok((root, binding)))),
+                other => mismatch(other),
+            },
+            ToNode::Done { request, yes } => match take(request) {
+                Some(Pending::Done(ticket)) => drop(ticket.complete(Ok(yes))),
+                other => mismatch(other),
+            },
+            ToNode::Keys { request, keys, more } => match take(request) {
+                Some(Pending::Keys(ticket)) => drop(ticket.complete(Ok(KeysPage { keys, more }))),
+                other => mismatch(other),
+            },
+            ToNode::Failed { request, failure } => {
+                if let Some(pending) = take(request) {
+                    pending.fail(RequestError::Refused(failure));
+                }
+            }
+            other => return Err(Violation(format!("an unexpected message: {other:?}"))),
+        }
+        Ok(())
+    }
+
+    fn fetched(&self, request: RequestId, record: &Record, created: bool, grants: &[(GroupId, Token)]) {
+        let mut unanswered = self.unanswered();
+        let crossed = unanswered.crossed(request, record.object);
+        let Some(pending) = unanswered.take(request) else {
+            return;
+        };
+        drop(unanswered);
+        match pending {
+            Pending::Fetch { root, key, question, ticket } if crossed => self.ask(|request| {
+                let question = again(question, request);
+                (question.clone(), Pending::Fetch { root, key, question, ticket })
+            }),
+            Pending::Fetch { root, key, ticket, .. } => {
+                let found = self.admit(root, &key, record).map(|entry| {
+                    for (group, token) in grants {
+                        if let Some((_, lock)) = entry.lock_of(*group) {
+                            lock.granted_at_creation(*token);
+                        }
+                    }
+                    Some(Found { entry, created })
+                });
+                drop(ticket.complete(found));
+            }
+            Pending::Refetch { entry, ticket } => {
+                self.install(&entry, record);
+                if let Some(ticket) = ticket {
+                    let current = entry.state() == State::Current;
+                    let needed_bytes = record.writes.len();
+                    drop(ticket.complete(if current { Ok(()) } else { Err(RequestError::ArenaFull { needed_bytes }) }));
+                }
+            }
+            other @ (Pending::OpenRoot(_) | Pending::Done(_) | Pending::Keys(_)) => mismatch(Some(other)),
+        }
+    }
+
+    fn delta(&self, delta: &Delta) -> Result<(), Violation> {
+        // Shown all at once: who wants to see both or neither of several objects waits at the gate.
+        let _all = (delta.parts.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        for part in &delta.parts {
+            let Some(entry) = self.cache.get(part.object) else {
+                continue;
+            };
+            let mut tail = Tail::default();
+            let decoded = entry.binding.decode(&part.writes, &mut tail);
+            let decoded = decoded.map_err(|bad| Violation(format!("a delta of object {}: {bad}", part.object)))?;
+            self.apply_delta(&entry, part, delta.writer, &decoded.writes);
+            self.reset_slots(&entry, &decoded.unset);
+        }
+        Ok(())
+    }
+}
+
+/// An answer to another question than was asked.
+fn mismatch(pending: Option<Pending>) {
+    if let Some(pending) = pending {
+        pending.fail(RequestError::BadRecord("the coordinator answered another question".to_owned()));
+    }
+}
+
+/// The same fetch under another id.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only fetches are kept to be asked again")]
+fn again(question: ToCoordinator, id: RequestId) -> ToCoordinator {
+    match question {
+        ToCoordinator::Fetch { root, key, create, .. } => ToCoordinator::Fetch { request: id, root, key, create },
+        other => other,
+    }
+}
