@@ -27,12 +27,7 @@ impl Engine {
         description: &TypeDescription,
         options: RootOptions,
     ) {
-        let wanted = Wanted {
-            name,
-            key,
-            type_name: &description.name,
-            options,
-        };
+        let wanted = Wanted { name, key, type_name: &description.name, options };
         match self.register(&wanted, description) {
             Ok(opened) => self.answer(node, opened(request)),
             Err(failure) => self.fail(node, request, failure),
@@ -51,9 +46,7 @@ impl Engine {
         wanted.check()?;
         let schema = &self.state.schema;
         let entries = schema.decide(description, self.settings.schema_bytes_max)?;
-        let type_id = schema
-            .find(&description.name)
-            .map_or_else(|| schema.next_type(), |of| of.info().id);
+        let type_id = schema.find(&description.name).map_or_else(|| schema.next_type(), |of| of.info().id);
         let root = self.state.roots.decide(schema, wanted, type_id)?;
         for entry in entries.into_iter().chain(root) {
             self.append(entry);
@@ -130,9 +123,7 @@ impl Engine {
                     continue;
                 }
                 let used = object.locks.used();
-                let others = used
-                    .iter()
-                    .filter(|(group, _)| !self.contended.contains(&(object.id, *group)));
+                let others = used.iter().filter(|(group, _)| !self.contended.contains(&(object.id, *group)));
                 locks.extend(others.map(|(group, lock)| self.lock_info(object, *group, lock)));
             }
         }
@@ -142,14 +133,7 @@ impl Engine {
         let grants: u64 = self.nodes.iter().map(|(_, node)| node.grants).sum();
         let shown: usize = locks.iter().map(|lock| lock.holders.len()).sum();
         let left_out = grants.saturating_sub(shown as u64);
-        self.answer(
-            node,
-            ToNode::Locks {
-                request,
-                locks,
-                left_out,
-            },
-        );
+        self.answer(node, ToNode::Locks { request, locks, left_out });
     }
 
     fn lock_info(&self, object: &Object, group: GroupId, lock: &Lock) -> LockInfo {
@@ -170,12 +154,8 @@ impl Engine {
             key: Bytes::copy_from_slice(object.key()),
             object: object.id,
             group: of.group_name(group).unwrap_or_default().to_owned(),
-            holders: holders
-                .filter_map(|holder| party(holder.party, holder.mode, holder.since))
-                .collect(),
-            waiters: waiters
-                .filter_map(|waiter| party(waiter.party, waiter.mode, waiter.since))
-                .collect(),
+            holders: holders.filter_map(|holder| party(holder.party, holder.mode, holder.since)).collect(),
+            waiters: waiters.filter_map(|waiter| party(waiter.party, waiter.mode, waiter.since)).collect(),
             hand_offs: lock.hand_offs(),
             cached: lock.is_cached(),
         }
@@ -190,15 +170,8 @@ impl Engine {
             | ToCoordinator::Insert { request, .. }
             | ToCoordinator::Remove { request, .. }
             | ToCoordinator::Rename { request, .. } => self.fail(node, request, Failure::NotANode),
-            ToCoordinator::Acquire {
-                request, object, group, ..
-            } => {
-                let failed = ToNode::LockFailed {
-                    request,
-                    object,
-                    group,
-                    failure: Failure::NotANode,
-                };
+            ToCoordinator::Acquire { request, object, group, .. } => {
+                let failed = ToNode::LockFailed { request, object, group, failure: Failure::NotANode };
                 self.answer(node, failed);
             }
             // It has nothing to release, withdraw or forget.

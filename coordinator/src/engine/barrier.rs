@@ -61,12 +61,7 @@ impl Engine {
             node.requests += 1;
         }
         self.waits.last_wait = id;
-        let wait = Wait {
-            node,
-            incarnation,
-            remaining,
-            awaited,
-        };
+        let wait = Wait { node, incarnation, remaining, awaited };
         self.waits.waits.insert(id, wait);
     }
 
@@ -119,5 +114,13 @@ impl Engine {
             Awaited::Removal(request, yes) => ToNode::Done { request, yes },
         };
         self.answer(node, message);
+    }
+}
+
+#[cfg(test)]
+impl Waits {
+    /// How many waits of a node are open.
+    pub(super) fn of(&self, incarnation: Incarnation) -> usize {
+        self.waits.values().filter(|wait| wait.incarnation == incarnation).count()
     }
 }

@@ -24,11 +24,7 @@ impl Engine {
             return;
         };
         let seq = self.state.applied(writer).next();
-        let decided = if observer {
-            Err(Failure::NotANode)
-        } else {
-            self.decide(node, &mut commit)
-        };
+        let decided = if observer { Err(Failure::NotANode) } else { self.decide(node, &mut commit) };
         let slots = match decided {
             Ok(slots) => slots,
             Err(failure) => {
@@ -50,18 +46,10 @@ impl Engine {
             concerned.extend(others.map(|other| (*other, at)));
         }
         if concerned.is_empty() && !watched {
-            self.append(Entry::Committed {
-                writer,
-                seq,
-                parts: commit.parts,
-            });
+            self.append(Entry::Committed { writer, seq, parts: commit.parts });
         } else {
             let parts: SmallVec<[DeltaPart; 1]> = commit.parts.iter().map(delta_part).collect();
-            self.append(Entry::Committed {
-                writer,
-                seq,
-                parts: commit.parts,
-            });
+            self.append(Entry::Committed { writer, seq, parts: commit.parts });
             if parts.len() > 1 {
                 concerned.sort_unstable();
             }
@@ -95,9 +83,7 @@ impl Engine {
             return Err(Failure::Stopping);
         }
         if commit.parts.is_empty() {
-            return Err(Failure::Violation {
-                what: "a commit without parts".to_owned(),
-            });
+            return Err(Failure::Violation { what: "a commit without parts".to_owned() });
         }
         if commit.everywhere {
             self.check_request(node)?;
@@ -107,11 +93,7 @@ impl Engine {
         self.check_room(bytes)?;
         let mut slots = Slots::new();
         for part in &mut commit.parts {
-            let slot = self
-                .state
-                .objects
-                .find(part.object)
-                .ok_or(Failure::Destroyed { object: part.object })?;
+            let slot = self.state.objects.find(part.object).ok_or(Failure::Destroyed { object: part.object })?;
             self.check_part(node, self.state.objects.at(slot), part)?;
             slots.push(slot);
         }
@@ -130,11 +112,7 @@ impl Engine {
         if actual <= limit {
             return Ok(());
         }
-        Err(Failure::Limit {
-            what: "the length of all objects in bytes".to_owned(),
-            actual,
-            limit,
-        })
+        Err(Failure::Limit { what: "the length of all objects in bytes".to_owned(), actual, limit })
     }
 
     fn check_part(&self, node: NodeSlot, object: &Object, part: &mut Part) -> Result<(), Failure> {
@@ -144,11 +122,7 @@ impl Engine {
             part.token = Token::default();
             part.version = next;
         } else if !object.locks.guards(part.group, node, part.token) {
-            return Err(Failure::Fenced {
-                object: part.object,
-                group: part.group,
-                token: part.token,
-            });
+            return Err(Failure::Fenced { object: part.object, group: part.group, token: part.token });
         } else if part.version != next {
             return Err(Failure::VersionGap {
                 object: part.object,
@@ -159,9 +133,7 @@ impl Engine {
         }
         let of = self.state.type_of(object);
         for write in Writes::new(&part.writes) {
-            let write = write.map_err(|bad| Failure::Violation {
-                what: format!("object {}: {bad}", part.object),
-            })?;
+            let write = write.map_err(|bad| Failure::Violation { what: format!("object {}: {bad}", part.object) })?;
             of.check(&write, Some(part.group)).map_err(|error| Failure::BadWrite {
                 object: part.object,
                 field: write.field(),
@@ -202,10 +174,5 @@ fn check_size(object: &Object, parts: &[&Part]) -> Result<(), Failure> {
 }
 
 fn delta_part(part: &Part) -> DeltaPart {
-    DeltaPart {
-        object: part.object,
-        group: part.group,
-        version: part.version,
-        writes: part.writes.clone(),
-    }
+    DeltaPart { object: part.object, group: part.group, version: part.version, writes: part.writes.clone() }
 }

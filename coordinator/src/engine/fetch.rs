@@ -35,12 +35,7 @@ impl Engine {
     fn fetched(&mut self, node: NodeSlot, request: RequestId, slot: u32) {
         let record = self.hold(node, slot);
         self.totals.faults += 1;
-        let fetched = ToNode::Fetched {
-            request,
-            record,
-            created: false,
-            grants: Vec::new(),
-        };
+        let fetched = ToNode::Fetched { request, record, created: false, grants: Vec::new() };
         self.answer(node, fetched);
     }
 
@@ -56,12 +51,8 @@ impl Engine {
     pub(super) fn peek(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: &[u8]) {
         match self.look_up(root, key) {
             Ok(Some(slot)) => {
-                let fetched = ToNode::Fetched {
-                    request,
-                    record: self.record(node, slot),
-                    created: false,
-                    grants: Vec::new(),
-                };
+                let fetched =
+                    ToNode::Fetched { request, record: self.record(node, slot), created: false, grants: Vec::new() };
                 self.answer(node, fetched);
             }
             Ok(None) => self.answer(node, ToNode::Absent { request }),
@@ -71,13 +62,7 @@ impl Engine {
 
     pub(super) fn contains(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: &[u8]) {
         match self.look_up(root, key) {
-            Ok(found) => self.answer(
-                node,
-                ToNode::Done {
-                    request,
-                    yes: found.is_some(),
-                },
-            ),
+            Ok(found) => self.answer(node, ToNode::Done { request, yes: found.is_some() }),
             Err(failure) => self.fail(node, request, failure),
         }
     }
@@ -153,11 +138,7 @@ impl Engine {
         at_most("the length of a key in bytes", key.len(), KEY_BYTES_MAX)?;
         at_most("the length of an object in bytes", writes.len(), RECORD_BYTES_MAX)?;
         self.check_room(key.len() + writes.len())?;
-        let of = self
-            .state
-            .schema
-            .get(known.type_id)
-            .ok_or(Failure::UnknownRoot { root })?;
+        let of = self.state.schema.get(known.type_id).ok_or(Failure::UnknownRoot { root })?;
         let Some(object) = self.state.next_object(root, key) else {
             return Err(Failure::Limit {
                 what: "the number of objects ever made".to_owned(),
@@ -184,24 +165,14 @@ impl Engine {
         let Some(object) = self.state.next_object(root, &key) else {
             return;
         };
-        self.append(Entry::Created {
-            object,
-            root,
-            key,
-            writes,
-        });
+        self.append(Entry::Created { object, root, key, writes });
         let Some(slot) = self.state.objects.find(object) else {
             return;
         };
         let record = self.hold(node, slot);
         let grants = self.give_all(node, slot);
         self.totals.faults += 1;
-        let fetched = ToNode::Fetched {
-            request,
-            record,
-            created: true,
-            grants,
-        };
+        let fetched = ToNode::Fetched { request, record, created: true, grants };
         self.answer(node, fetched);
         let notice = self.notice(Some(node), slot);
         self.notify(notice, &Change::Created);

@@ -66,9 +66,7 @@ impl Locks {
             }
             *self = Self::Table(Box::new(table));
         }
-        let Self::Table(table) = self else {
-            unreachable!("it was made one above")
-        };
+        let Self::Table(table) = self else { unreachable!("it was made one above") };
         table.lock(group)
     }
 
@@ -79,22 +77,14 @@ impl Locks {
             Self::Sole(sole) => {
                 group == GroupId::DEFAULT && sole.node == node && sole.mode == Mode::Write && sole.token == token
             }
-            Self::Table(table) => table
-                .locks
-                .iter()
-                .any(|(of, lock)| *of == group && lock.guards(node, token)),
+            Self::Table(table) => table.locks.iter().any(|(of, lock)| *of == group && lock.guards(node, token)),
         }
     }
 
     /// Gives a new object's lock to its maker; nobody else can want it yet.
     pub(super) fn give(&mut self, group: GroupId, node: NodeSlot, token: Token, now: Duration) {
         if group == GroupId::DEFAULT && matches!(self, Self::Free) {
-            *self = Self::Sole(Sole {
-                token,
-                since_ds: deciseconds(now),
-                node,
-                mode: Mode::Write,
-            });
+            *self = Self::Sole(Sole { token, since_ds: deciseconds(now), node, mode: Mode::Write });
         } else {
             *self.lock(group) = Lock::held(node, Mode::Write, token, now);
         }
@@ -114,12 +104,7 @@ impl Locks {
         match self {
             Self::Free => Vec::new(),
             Self::Sole(sole) => vec![(GroupId::DEFAULT, sole.lock())],
-            Self::Table(table) => table
-                .locks
-                .iter()
-                .filter(|(_, lock)| !lock.is_free())
-                .cloned()
-                .collect(),
+            Self::Table(table) => table.locks.iter().filter(|(_, lock)| !lock.is_free()).cloned().collect(),
         }
     }
 

@@ -11,19 +11,13 @@ pub(super) enum Interest {
         len: u8,
         slots: [NodeSlot; FEW],
     },
-    #[expect(
-        clippy::box_collection,
-        reason = "a bare Vec would make every object 16 bytes larger"
-    )]
+    #[expect(clippy::box_collection, reason = "a bare Vec would make every object 16 bytes larger")]
     Many(Box<Vec<NodeSlot>>),
 }
 
 impl Default for Interest {
     fn default() -> Self {
-        Self::Few {
-            len: 0,
-            slots: [NodeSlot::NONE; FEW],
-        }
+        Self::Few { len: 0, slots: [NodeSlot::NONE; FEW] }
     }
 }
 

@@ -35,19 +35,14 @@ impl KeyIndex {
 
     /// The object slot of a key.
     pub(super) fn find<'a>(&self, key: &[u8], key_of: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
-        let (_, chunk) = self
-            .chunks
-            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
-            .next_back()?;
+        let (_, chunk) = self.chunks.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
         let at = chunk.binary_search_by(|slot| key_of(*slot).cmp(key)).ok()?;
         Some(chunk[at])
     }
 
     /// Adds a key. Returns whether it was not there before.
     pub(super) fn insert<'a>(&mut self, key: &[u8], slot: u32, key_of: impl Fn(u32) -> &'a [u8]) -> bool {
-        let mut range = self
-            .chunks
-            .range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
+        let mut range = self.chunks.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
         let (_, chunk) = range.next_back().expect("the first chunk is under the empty key");
         let Err(at) = chunk.binary_search_by(|slot| key_of(*slot).cmp(key)) else {
             return false;
@@ -73,9 +68,7 @@ impl KeyIndex {
 
     /// Takes a key out. Returns the slot it had.
     pub(super) fn remove<'a>(&mut self, key: &[u8], key_of: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
-        let mut range = self
-            .chunks
-            .range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
+        let mut range = self.chunks.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
         let (first, chunk) = range.next_back()?;
         let at = chunk.binary_search_by(|slot| key_of(*slot).cmp(key)).ok()?;
         let slot = chunk.remove(at);
@@ -94,10 +87,7 @@ impl KeyIndex {
         };
         short.shrink_to(CHUNK_SLOTS_SMALL);
         let short_len = short.len();
-        let before = self
-            .chunks
-            .range_mut::<[u8], _>((Bound::Unbounded, Bound::Excluded(first)))
-            .next_back();
+        let before = self.chunks.range_mut::<[u8], _>((Bound::Unbounded, Bound::Excluded(first))).next_back();
         let Some((before, chunk)) = before else { return };
         if chunk.len() + short_len > CHUNK_SLOTS_MAX - CHUNK_SLOTS_SMALL {
             return;
@@ -165,7 +155,7 @@ mod tests {
             prop_assert!(index.after(None, key).eq(model.values().copied()));
             for slot in (0..1024).step_by(37) {
                 prop_assert_eq!(index.find(key(slot), key), model.get(key(slot)).copied());
-                let rest = model.range((Bound::Excluded(key(slot)), Bound::Unbounded)).map(|(_, slot)| *slot);
+                let rest = model.range::<[u8], _>((Bound::Excluded(key(slot)), Bound::Unbounded)).map(|(_, slot)| *slot);
                 prop_assert!(index.after(Some(key(slot)), key).eq(rest));
             }
         }

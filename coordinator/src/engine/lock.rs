@@ -12,11 +12,11 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Hand-offs in a row, each within [`QUIET`] of the one before, after which holders do not keep the lock.
+/// Hand-offs in a row, less the grants that went to the same node again, after which holders do not keep the lock.
 const HOT: u8 = 8;
 /// The heat does not rise above this, so that it falls in time.
 const HEAT_MAX: u8 = 16;
-/// A lock that was not handed off for this long is cold.
+/// A lock that was not granted for this long is cold: it is kept again.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// Waiters that are looked at to find out how much a recall must ask for.
 const LOOK_AHEAD: usize = 8;
@@ -32,10 +32,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn new(epoch: Epoch) -> Self {
-        Self {
-            epoch,
-            last: Token::default(),
-        }
+        Self { epoch, last: Token::default() }
     }
 
     pub(super) fn next(&mut self) -> Token {
@@ -110,7 +107,7 @@ struct Heat {
     hand_offs: u64,
     level: u8,
     last: Option<(NodeSlot, Mode)>,
-    /// When the last hand-off was.
+    /// When the last grant was given.
     at: Duration,
 }
 
@@ -125,18 +122,18 @@ impl Heat {
                 if mode == Mode::Write || last_mode == Mode::Write {
                     self.hand_offs += 1;
                     self.level = HEAT_MAX.min(self.level + 1);
-                    self.at = now;
                 }
             }
             Some(_) => self.level = self.level.saturating_sub(1),
             None => {}
         }
         self.last = Some((node, mode));
+        self.at = now;
         self.level < HOT
     }
 
     fn is_cold(&self, now: Duration) -> bool {
-        self.level == 0 || now.saturating_sub(self.at) > QUIET
+        now.saturating_sub(self.at) > QUIET
     }
 }
 
@@ -168,13 +165,8 @@ impl Lock {
     pub(super) fn held(node: NodeSlot, mode: Mode, token: Token, since: Duration) -> Self {
         let mut lock = Self::default();
         lock.heat.last = Some((node, mode));
-        lock.holders.push(Holder {
-            party: Party::Node(node),
-            mode,
-            token,
-            since,
-            recalled: None,
-        });
+        lock.heat.at = since;
+        lock.holders.push(Holder { party: Party::Node(node), mode, token, since, recalled: None });
         lock
     }
 
@@ -206,10 +198,7 @@ impl Lock {
 
     /// How many requests of this node wait.
     pub(super) fn waiting(&self, node: NodeSlot) -> usize {
-        self.queue
-            .iter()
-            .filter(|waiter| waiter.party == Party::Node(node))
-            .count()
+        self.queue.iter().filter(|waiter| waiter.party == Party::Node(node)).count()
     }
 
     /// Queues a request. [`Lock::advance`] answers it.
@@ -219,19 +208,13 @@ impl Lock {
 
     /// Takes a request back. Returns whether it still waited.
     pub(super) fn withdraw(&mut self, node: NodeSlot, request: RequestId) -> bool {
-        let at = self
-            .queue
-            .iter()
-            .position(|waiter| waiter.party == Party::Node(node) && waiter.request == request);
+        let at = self.queue.iter().position(|waiter| waiter.party == Party::Node(node) && waiter.request == request);
         at.and_then(|at| self.queue.remove(at)).is_some()
     }
 
     /// Gives a grant back, or turns it into a read grant.
     pub(super) fn release(&mut self, node: NodeSlot, token: Token, keep_read: bool) -> Released {
-        let at = self
-            .holders
-            .iter()
-            .position(|holder| holder.party == Party::Node(node) && holder.token == token);
+        let at = self.holders.iter().position(|holder| holder.party == Party::Node(node) && holder.token == token);
         let Some(at) = at else { return Released::Stale };
         let holder = &mut self.holders[at];
         if keep_read {
@@ -254,8 +237,7 @@ impl Lock {
 
     /// Takes away the grants of nodes that are gone.
     pub(super) fn drop_holders(&mut self, mut gone: impl FnMut(NodeSlot) -> bool) {
-        self.holders
-            .retain(|holder| !matches!(holder.party, Party::Node(node) if gone(node)));
+        self.holders.retain(|holder| !matches!(holder.party, Party::Node(node) if gone(node)));
     }
 
     /// Takes a node's grant away. Returns whether it had one.
@@ -286,13 +268,9 @@ impl Lock {
             }
             let Some(waiter) = self.queue.pop_front() else { break };
             steps.push(match verdict {
-                Verdict::Holds(token, mode) => Step::Grant {
-                    waiter,
-                    mode,
-                    token,
-                    cached: self.is_cached(),
-                    first: false,
-                },
+                Verdict::Holds(token, mode) => {
+                    Step::Grant { waiter, mode, token, cached: self.is_cached(), first: false }
+                }
                 Verdict::Wait | Verdict::Grant => self.grant(now, tokens, waiter),
             });
         }
@@ -310,11 +288,7 @@ impl Lock {
             _ => {}
         }
         let mut others = self.holders.iter().filter(|holder| holder.party != head.party);
-        if others.any(|holder| conflict(holder.mode, head.mode)) {
-            Verdict::Wait
-        } else {
-            Verdict::Grant
-        }
+        if others.any(|holder| conflict(holder.mode, head.mode)) { Verdict::Wait } else { Verdict::Grant }
     }
 
     fn grant(&mut self, now: Duration, tokens: &mut Tokens, waiter: Waiter) -> Step {
@@ -322,24 +296,12 @@ impl Lock {
         self.holders.retain(|holder| holder.party != waiter.party);
         let first = self.holders.len() == before;
         let token = tokens.next();
-        self.holders.push(Holder {
-            party: waiter.party,
-            mode: waiter.mode,
-            token,
-            since: now,
-            recalled: None,
-        });
+        self.holders.push(Holder { party: waiter.party, mode: waiter.mode, token, since: now, recalled: None });
         let cached = match waiter.party {
             Party::Node(node) => self.heat.granted(now, node, waiter.mode),
             Party::Operation(_) => false,
         };
-        Step::Grant {
-            mode: waiter.mode,
-            waiter,
-            token,
-            cached,
-            first,
-        }
+        Step::Grant { mode: waiter.mode, waiter, token, cached, first }
     }
 
     fn recall(&mut self, steps: &mut Vec<Step>) {

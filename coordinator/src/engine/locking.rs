@@ -20,13 +20,7 @@ impl Engine {
     ) {
         match self.check_acquire(node, object, group) {
             Ok(slot) => {
-                let waiter = Waiter {
-                    party: Party::Node(node),
-                    mode,
-                    request,
-                    want_record,
-                    since: self.now,
-                };
+                let waiter = Waiter { party: Party::Node(node), mode, request, want_record, since: self.now };
                 if let Some(node) = self.nodes.get_mut(node) {
                     node.requests += 1;
                 }
@@ -35,12 +29,7 @@ impl Engine {
                 self.settle(slot, group);
             }
             Err(failure) => {
-                let failed = ToNode::LockFailed {
-                    request,
-                    object,
-                    group,
-                    failure,
-                };
+                let failed = ToNode::LockFailed { request, object, group, failure };
                 self.answer(node, failed);
             }
         }
@@ -51,9 +40,7 @@ impl Engine {
         let slot = self.state.objects.find(object).ok_or(Failure::Destroyed { object })?;
         let of = self.state.type_of(self.state.objects.at(slot));
         if of.group_name(group).is_none() {
-            return Err(Failure::Violation {
-                what: format!("type {} has no lock group {group}", of.info().name),
-            });
+            return Err(Failure::Violation { what: format!("type {} has no lock group {group}", of.info().name) });
         }
         let lock = self.state.objects.at_mut(slot).locks.lock(group);
         at_most(
@@ -70,11 +57,7 @@ impl Engine {
             return Err(Failure::Stopping);
         }
         let requests = self.nodes.get(node).map_or(0, |node| node.requests);
-        at_most(
-            "the number of requests without an answer",
-            requests + 1,
-            self.settings.requests_max,
-        )
+        at_most("the number of requests without an answer", requests + 1, self.settings.requests_max)
     }
 
     /// A node gives a grant back. One that it has no more is ignored: it may have crossed with what ended it.
@@ -156,21 +139,10 @@ impl Engine {
         match step {
             Step::Recall { node, token, wanted } => {
                 self.totals.recalls += 1;
-                let recall = ToNode::Recall {
-                    object,
-                    group,
-                    token,
-                    wanted,
-                };
+                let recall = ToNode::Recall { object, group, token, wanted };
                 self.send(node, recall);
             }
-            Step::Grant {
-                waiter,
-                mode,
-                token,
-                cached,
-                first,
-            } => match waiter.party {
+            Step::Grant { waiter, mode, token, cached, first } => match waiter.party {
                 Party::Operation(operation) => self.operations.wake(operation),
                 Party::Node(node) => {
                     self.totals.grants += 1;
@@ -179,15 +151,7 @@ impl Engine {
                         node.grants += u64::from(first);
                     }
                     let record = waiter.want_record.then(|| self.hold(node, slot));
-                    let grant = ToNode::Grant {
-                        request: waiter.request,
-                        object,
-                        group,
-                        mode,
-                        token,
-                        cached,
-                        record,
-                    };
+                    let grant = ToNode::Grant { request: waiter.request, object, group, mode, token, cached, record };
                     self.answer(node, grant);
                 }
             },
@@ -224,11 +188,7 @@ impl Engine {
     /// Remembers that a node has to do with an object of an ephemeral root, to look at it when the node leaves.
     pub(super) fn note_ephemeral(&mut self, slot_of_node: NodeSlot, slot: u32) {
         let object = self.state.objects.at(slot);
-        if self
-            .state
-            .roots
-            .get(object.root)
-            .is_some_and(|root| root.options.ephemeral)
+        if self.state.roots.get(object.root).is_some_and(|root| root.options.ephemeral)
             && let Some(node) = self.nodes.get_mut(slot_of_node)
         {
             node.ephemeral.insert(object.id);

@@ -113,9 +113,7 @@ impl Nodes {
 
     /// Attached nodes and observers, in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (NodeSlot, &Node)> {
-        (0..u16::MAX)
-            .zip(&self.slots)
-            .filter_map(|(slot, node)| Some((NodeSlot(slot), node.as_deref()?)))
+        (0..u16::MAX).zip(&self.slots).filter_map(|(slot, node)| Some((NodeSlot(slot), node.as_deref()?)))
     }
 
     fn insert(&mut self, node: Node) -> NodeSlot {
@@ -159,27 +157,16 @@ impl Engine {
             return self.violation(session, "a second Hello");
         }
         if let Err(failure) = self.check_hello(&hello) {
-            let refused = ToNode::Refused {
-                failure: failure.clone(),
-            };
-            self.out.push(Effect::Send {
-                session,
-                message: refused,
-            });
-            self.out.push(Effect::Close {
-                session,
-                failure: Some(failure),
-            });
+            let refused = ToNode::Refused { failure: failure.clone() };
+            self.out.push(Effect::Send { session, message: refused });
+            self.out.push(Effect::Close { session, failure: Some(failure) });
             return;
         }
         if self.nodes.left.len() >= LEFT_MAX {
             self.sweep_all();
         }
         let incarnation = self.state.next_incarnation();
-        self.append(Entry::Attached {
-            incarnation,
-            name: hello.name.clone(),
-        });
+        self.append(Entry::Attached { incarnation, name: hello.name.clone() });
         let slot = self.nodes.insert(Node {
             incarnation,
             name: hello.name,
@@ -196,21 +183,13 @@ impl Engine {
             operations: BTreeSet::new(),
             ephemeral: BTreeSet::new(),
         });
-        let welcome = ToNode::Welcome {
-            protocol: PROTOCOL_VERSION,
-            epoch: self.settings.epoch,
-            incarnation,
-            secret,
-        };
+        let welcome = ToNode::Welcome { protocol: PROTOCOL_VERSION, epoch: self.settings.epoch, incarnation, secret };
         self.send(slot, welcome);
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<(), Failure> {
         if hello.protocol != PROTOCOL_VERSION {
-            return Err(Failure::Protocol {
-                ours: PROTOCOL_VERSION,
-                theirs: hello.protocol,
-            });
+            return Err(Failure::Protocol { ours: PROTOCOL_VERSION, theirs: hello.protocol });
         }
         if self.stopping {
             return Err(Failure::Stopping);
@@ -224,10 +203,7 @@ impl Engine {
     pub(super) fn leave(&mut self, slot: NodeSlot) {
         self.acknowledge(slot);
         let Some(node) = self.nodes.remove(slot) else { return };
-        self.append(Entry::Gone {
-            incarnation: node.incarnation,
-            applied: self.state.applied(node.incarnation),
-        });
+        self.append(Entry::Gone { incarnation: node.incarnation, applied: self.state.applied(node.incarnation) });
         for (watch, target) in &node.watches {
             self.watches.remove(slot, *watch, target, &mut self.state);
         }
@@ -249,10 +225,7 @@ impl Engine {
         if let Some(node) = self.nodes.of(session) {
             self.leave(node);
         }
-        self.out.push(Effect::Close {
-            session,
-            failure: Some(Failure::Violation { what: what.to_owned() }),
-        });
+        self.out.push(Effect::Close { session, failure: Some(Failure::Violation { what: what.to_owned() }) });
     }
 
     /// Ends a connection that said goodbye.
@@ -261,10 +234,7 @@ impl Engine {
             return;
         };
         self.leave(node);
-        self.out.push(Effect::Send {
-            session,
-            message: ToNode::Goodbye,
-        });
+        self.out.push(Effect::Send { session, message: ToNode::Goodbye });
         self.out.push(Effect::Close { session, failure: None });
     }
 

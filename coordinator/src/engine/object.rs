@@ -89,9 +89,7 @@ impl Object {
             return self.version;
         }
         let rest = self.rest.iter().flat_map(|rest| &rest.versions);
-        rest.clone()
-            .find(|(of, _)| *of == group)
-            .map_or_else(Version::default, |(_, version)| *version)
+        rest.clone().find(|(of, _)| *of == group).map_or_else(Version::default, |(_, version)| *version)
     }
 
     pub(super) fn set_version(&mut self, group: GroupId, version: Version) {
@@ -178,12 +176,7 @@ impl Object {
         out.extend_from_slice(self.slots());
         for (field, map) in self.maps() {
             for (key, value) in &map.entries {
-                Write::MapPut {
-                    field: *field,
-                    key,
-                    value,
-                }
-                .encode(&mut out);
+                Write::MapPut { field: *field, key, value }.encode(&mut out);
             }
         }
         Bytes::from(out)

@@ -24,10 +24,7 @@ pub(super) struct Objects {
 /// Ids are given by the coordinator, so nobody can choose them to collide; a fixed hash will do.
 fn hash(id: ObjectId) -> u64 {
     let product = u128::from(id.to_bits()) * u128::from(MULTIPLIER);
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the two halves of the product are folded into one"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the product are folded into one")]
     let folded = (product as u64) ^ ((product >> u64::BITS) as u64);
     folded.wrapping_mul(MULTIPLIER).rotate_left(SHARD_SHIFT) ^ folded
 }
@@ -43,12 +40,7 @@ const fn split(slot: u32) -> (usize, usize) {
 
 impl Objects {
     pub(super) fn new() -> Self {
-        Self {
-            chunks: Vec::new(),
-            free: Vec::new(),
-            used: 0,
-            index: (0..SHARDS).map(|_| HashTable::new()).collect(),
-        }
+        Self { chunks: Vec::new(), free: Vec::new(), used: 0, index: (0..SHARDS).map(|_| HashTable::new()).collect() }
     }
 
     /// How many there are.

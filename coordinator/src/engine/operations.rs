@@ -86,15 +86,7 @@ impl Engine {
             node.requests += 1;
             node.operations.insert(id);
         }
-        let operation = Operation {
-            node,
-            request,
-            root,
-            key,
-            act,
-            object: None,
-            asked: 0,
-        };
+        let operation = Operation { node, request, root, key, act, object: None, asked: 0 };
         self.operations.operations.insert(id, operation);
         self.operations.wake(id);
     }
@@ -165,12 +157,7 @@ impl Engine {
             return;
         };
         for group in (0..=u8::MAX).take(asked).map(GroupId::from_bits) {
-            self.state
-                .objects
-                .at_mut(slot)
-                .locks
-                .lock(group)
-                .drop_party(Party::Operation(id));
+            self.state.objects.at_mut(slot).locks.lock(group).drop_party(Party::Operation(id));
             self.settle(slot, group);
         }
         self.remove_if_unused(slot);
@@ -192,15 +179,7 @@ impl Engine {
     }
 
     fn act_on_nothing(&mut self, id: OperationId) {
-        let Some(Operation {
-            node,
-            request,
-            root,
-            key,
-            act,
-            ..
-        }) = self.finish(id)
-        else {
+        let Some(Operation { node, request, root, key, act, .. }) = self.finish(id) else {
             return;
         };
         match act {
@@ -209,12 +188,7 @@ impl Engine {
             Act::Remove { everywhere: false } => self.answer(node, ToNode::Done { request, yes: false }),
             Act::Remove { everywhere: true } => {
                 // Another node may have removed it just now, and a third may show it still.
-                let others: Vec<_> = self
-                    .nodes
-                    .iter()
-                    .map(|(other, _)| other)
-                    .filter(|other| *other != node)
-                    .collect();
+                let others: Vec<_> = self.nodes.iter().map(|(other, _)| other).filter(|other| *other != node).collect();
                 self.wait_for(node, &others, Awaited::Removal(request, false));
             }
         }
@@ -265,23 +239,14 @@ impl Engine {
             return ToNode::Done { request, yes: true };
         }
         if let Ok(Some(_)) = self.look_up(root, &to) {
-            return ToNode::Failed {
-                request,
-                failure: Failure::KeyTaken,
-            };
+            return ToNode::Failed { request, failure: Failure::KeyTaken };
         }
         let object = self.state.objects.at(slot).id;
         let notice = self.notice(Some(node), slot);
-        self.append(Entry::Renamed {
-            object,
-            key: to.clone(),
-        });
+        self.append(Entry::Renamed { object, key: to.clone() });
         let interested = self.state.objects.at(slot).interest.as_slice().to_vec();
         for other in interested {
-            let renamed = ToNode::Renamed {
-                object,
-                key: to.clone(),
-            };
+            let renamed = ToNode::Renamed { object, key: to.clone() };
             self.answer(other, renamed);
         }
         self.notify(notice, &Change::Renamed { to });

@@ -102,11 +102,7 @@ impl Roots {
     pub(super) fn add(&mut self, root: Root) -> Result<(), BadEntry> {
         let next = self.roots.len() as u64 + 1;
         if u64::from(root.id.to_bits()) != next || self.by_name.contains_key(&root.name) {
-            return Err(BadEntry::OutOfOrder {
-                what: "root",
-                number: root.id.to_bits().into(),
-                last: next - 1,
-            });
+            return Err(BadEntry::OutOfOrder { what: "root", number: root.id.to_bits().into(), last: next - 1 });
         }
         self.by_name.insert(root.name.clone(), root.id);
         self.roots.push(root);

@@ -52,16 +52,8 @@ impl FieldError {
 
 impl Type {
     fn new(id: TypeId, name: String) -> Self {
-        let info = RegisteredType {
-            id,
-            name,
-            fields: Vec::new(),
-        };
-        Self {
-            info,
-            groups: vec![String::new()],
-            by_name: BTreeMap::new(),
-        }
+        let info = RegisteredType { id, name, fields: Vec::new() };
+        Self { info, groups: vec![String::new()], by_name: BTreeMap::new() }
     }
 
     pub(super) const fn info(&self) -> &RegisteredType {
@@ -82,11 +74,7 @@ impl Type {
 
     /// Whether a field takes this write: in a part of `group`, or in a record.
     pub(super) fn check(&self, write: &Write<'_>, group: Option<GroupId>) -> Result<(), FieldError> {
-        let field = self
-            .info
-            .fields
-            .get(usize::from(write.field().to_bits()))
-            .ok_or(FieldError::Unknown)?;
+        let field = self.info.fields.get(usize::from(write.field().to_bits())).ok_or(FieldError::Unknown)?;
         if group.is_some_and(|group| group != field.group) {
             return Err(FieldError::Group(field.group));
         }
@@ -146,19 +134,12 @@ impl Schema {
             &fresh
         };
         let fields = new_fields(known, description)?;
-        let text = description.name.len()
-            + fields
-                .iter()
-                .map(|field| field_bytes(&field.description))
-                .sum::<usize>();
+        let text = description.name.len() + fields.iter().map(|field| field_bytes(&field.description)).sum::<usize>();
         if !fields.is_empty() || !entries.is_empty() {
             at_most("the text of all types, in bytes,", self.bytes + text, bytes_max)?;
         }
         if !fields.is_empty() {
-            entries.push(Entry::FieldsAdded {
-                id: known.info.id,
-                fields,
-            });
+            entries.push(Entry::FieldsAdded { id: known.info.id, fields });
         }
         Ok(entries)
     }
@@ -166,11 +147,7 @@ impl Schema {
     pub(super) fn add_type(&mut self, id: TypeId, name: &str) -> Result<(), BadEntry> {
         let next = self.types.len() as u64;
         if u64::from(id.to_bits()) != next || self.by_name.contains_key(name) {
-            return Err(BadEntry::OutOfOrder {
-                what: "type",
-                number: id.to_bits().into(),
-                last: next,
-            });
+            return Err(BadEntry::OutOfOrder { what: "type", number: id.to_bits().into(), last: next });
         }
         self.bytes += name.len();
         self.by_name.insert(name.to_owned(), id);
@@ -180,18 +157,12 @@ impl Schema {
 
     pub(super) fn add_fields(&mut self, id: TypeId, fields: &[RegisteredField]) -> Result<(), BadEntry> {
         let at = usize::try_from(id.to_bits()).unwrap_or(usize::MAX);
-        let of = self.types.get_mut(at).ok_or_else(|| BadEntry::Missing {
-            what: "type",
-            number: id.to_bits().into(),
-        })?;
+        let of =
+            self.types.get_mut(at).ok_or_else(|| BadEntry::Missing { what: "type", number: id.to_bits().into() })?;
         for field in fields {
             let next = of.info.fields.len() as u64;
             if u64::from(field.id.to_bits()) != next {
-                return Err(BadEntry::OutOfOrder {
-                    what: "field",
-                    number: field.id.to_bits().into(),
-                    last: next,
-                });
+                return Err(BadEntry::OutOfOrder { what: "field", number: field.id.to_bits().into(), last: next });
             }
             if usize::from(field.group.to_bits()) == of.groups.len() {
                 of.groups.push(field.description.group.clone());
@@ -213,11 +184,7 @@ pub(super) fn at_most(what: &str, actual: usize, limit: usize) -> Result<(), Fai
     if actual <= limit {
         return Ok(());
     }
-    Err(Failure::Limit {
-        what: what.to_owned(),
-        actual: actual as u64,
-        limit: limit as u64,
-    })
+    Err(Failure::Limit { what: what.to_owned(), actual: actual as u64, limit: limit as u64 })
 }
 
 /// Checks a name from a peer.
@@ -227,11 +194,7 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), Failure> {
 
 /// Checks the text of a structure from a peer.
 pub(super) fn check_structure(type_name: &str, of: &str, structure: &str) -> Result<(), Failure> {
-    at_most(
-        "the length of a structure in bytes",
-        structure.len(),
-        STRUCTURE_BYTES_MAX,
-    )?;
+    at_most("the length of a structure in bytes", structure.len(), STRUCTURE_BYTES_MAX)?;
     match structure.parse::<OwnedStructure>() {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::Schema {
@@ -244,10 +207,7 @@ pub(super) fn check_structure(type_name: &str, of: &str, structure: &str) -> Res
 fn check_shape(description: &TypeDescription) -> Result<(), Failure> {
     check_name("a type's name", &description.name)?;
     at_most("the number of fields of a type", description.fields.len(), FIELDS_MAX)?;
-    let bad = |what: String| Failure::Schema {
-        type_name: description.name.clone(),
-        what,
-    };
+    let bad = |what: String| Failure::Schema { type_name: description.name.clone(), what };
     if description.name.is_empty() {
         return Err(bad("a type needs a name".to_owned()));
     }
@@ -262,10 +222,7 @@ fn check_shape(description: &TypeDescription) -> Result<(), Failure> {
             return Err(bad(format!("field `{}` is there twice", field.name)));
         }
         if field.kind == FieldKind::Counter && !field.group.is_empty() {
-            return Err(bad(format!(
-                "counter `{}` needs no lock group: remove `lock`",
-                field.name
-            )));
+            return Err(bad(format!("counter `{}` needs no lock group: remove `lock`", field.name)));
         }
         check_structure(&description.name, &format!("field `{}`", field.name), &field.structure)?;
     }
@@ -282,11 +239,7 @@ fn new_fields(known: &Type, description: &TypeDescription) -> Result<Vec<Registe
             continue;
         }
         let number = known.info.fields.len() + fields.len();
-        at_most(
-            "the number of fields of a type, over all its versions,",
-            number + 1,
-            FIELDS_MAX,
-        )?;
+        at_most("the number of fields of a type, over all its versions,", number + 1, FIELDS_MAX)?;
         if field.kind != FieldKind::Counter && !groups.contains(&field.group) {
             groups.push(field.group.clone());
             at_most("the number of lock groups of a type", groups.len(), GROUPS_MAX)?;

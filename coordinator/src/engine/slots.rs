@@ -62,10 +62,7 @@ pub(super) struct Gathered<'a> {
 
 impl<'a> Gathered<'a> {
     pub(super) fn new() -> Self {
-        Self {
-            slots: SmallVec::new(),
-            tried: 0,
-        }
+        Self { slots: SmallVec::new(), tried: 0 }
     }
 
     /// Takes one write: in place when nothing moves, else into the gathered ones. Map writes are none of its business.

@@ -91,13 +91,7 @@ impl State {
             }
             Entry::TypeAdded { id, name } => self.schema.add_type(*id, name),
             Entry::FieldsAdded { id, fields } => self.schema.add_fields(*id, fields),
-            Entry::RootAdded {
-                root,
-                name,
-                key,
-                type_id,
-                options,
-            } => self.roots.add(Root {
+            Entry::RootAdded { root, name, key, type_id, options } => self.roots.add(Root {
                 id: *root,
                 name: name.clone(),
                 key: key.clone(),
@@ -105,12 +99,7 @@ impl State {
                 options: *options,
                 keys: KeyIndex::new(),
             }),
-            Entry::Created {
-                object,
-                root,
-                key,
-                writes,
-            } => self.create(*object, *root, key, writes),
+            Entry::Created { object, root, key, writes } => self.create(*object, *root, key, writes),
             Entry::Committed { writer, seq, parts } => {
                 self.count(*writer, *seq)?;
                 parts.iter().try_for_each(|part| self.commit(part))
@@ -143,16 +132,12 @@ impl State {
     }
 
     fn count(&mut self, writer: Incarnation, seq: CommitSeq) -> Result<(), BadEntry> {
-        let applied = self.living.get_mut(&writer).ok_or_else(|| BadEntry::Missing {
-            what: "incarnation",
-            number: writer.to_bits(),
-        })?;
+        let applied = self
+            .living
+            .get_mut(&writer)
+            .ok_or_else(|| BadEntry::Missing { what: "incarnation", number: writer.to_bits() })?;
         if seq != applied.next() {
-            return Err(BadEntry::OutOfOrder {
-                what: "commit",
-                number: seq.to_bits(),
-                last: applied.to_bits(),
-            });
+            return Err(BadEntry::OutOfOrder { what: "commit", number: seq.to_bits(), last: applied.to_bits() });
         }
         *applied = seq;
         Ok(())
@@ -160,16 +145,12 @@ impl State {
 
     fn create(&mut self, id: ObjectId, root: RootId, key: &Bytes, writes: &Bytes) -> Result<(), BadEntry> {
         if id.sequence() <= self.last_object {
-            return Err(BadEntry::OutOfOrder {
-                what: "object",
-                number: id.sequence(),
-                last: self.last_object,
-            });
+            return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
         }
-        let home = self.roots.get_mut(root).ok_or_else(|| BadEntry::Missing {
-            what: "root",
-            number: root.to_bits().into(),
-        })?;
+        let home = self
+            .roots
+            .get_mut(root)
+            .ok_or_else(|| BadEntry::Missing { what: "root", number: root.to_bits().into() })?;
         let object = Object::new(id, root, key, writes).map_err(|bad| BadEntry::Writes { object: id, bad })?;
         let bytes = object.bytes();
         let slot = self.objects.insert(object).ok_or(BadEntry::OutOfOrder {
@@ -190,10 +171,7 @@ impl State {
         let object = self.objects.get_mut(part.object).ok_or_else(|| missing(part.object))?;
         let before = object.bytes();
         object.set_version(part.group, part.version);
-        object.apply(&part.writes).map_err(|bad| BadEntry::Writes {
-            object: part.object,
-            bad,
-        })?;
+        object.apply(&part.writes).map_err(|bad| BadEntry::Writes { object: part.object, bad })?;
         self.object_bytes = self.object_bytes - before as u64 + object.bytes() as u64;
         Ok(())
     }
@@ -227,8 +205,5 @@ impl State {
 }
 
 const fn missing(object: ObjectId) -> BadEntry {
-    BadEntry::Missing {
-        what: "object",
-        number: object.to_bits(),
-    }
+    BadEntry::Missing { what: "object", number: object.to_bits() }
 }

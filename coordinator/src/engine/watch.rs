@@ -108,11 +108,7 @@ impl Engine {
                 {
                     object.watched = true;
                 }
-                let watcher = Watcher {
-                    node: slot,
-                    watch,
-                    with_writes,
-                };
+                let watcher = Watcher { node: slot, watch, with_writes };
                 self.watches.add(watcher, &target);
                 if let Some(node) = self.nodes.get_mut(slot) {
                     node.watches.insert(watch, target);
@@ -208,13 +204,7 @@ impl Engine {
         writer: Option<(Incarnation, String)>,
         change: Change,
     ) {
-        let event = ToNode::Event {
-            watch: to.watch,
-            object,
-            key,
-            writer,
-            change,
-        };
+        let event = ToNode::Event { watch: to.watch, object, key, writer, change };
         self.send(to.node, event);
     }
 

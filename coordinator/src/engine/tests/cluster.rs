@@ -1,0 +1,479 @@
+//! A coordinator and its nodes, all in one step at a time: what scenarios and random operations are told in.
+
+use super::super::{Effect, Engine, Entry, Event, LogSeq, SessionId, Settings};
+use super::copy::{Copy, Slots};
+use super::speech::say;
+use bytes::Bytes;
+use kiln_protocol::message::{Commit, Hello, Mode, Part, Role, RootOptions};
+use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
+use kiln_protocol::{
+    CommitSeq, Epoch, Failure, FieldId, GroupId, Incarnation, ObjectId, PROTOCOL_VERSION, RequestId, RootId, Secret,
+    ToCoordinator, ToNode, Token, Version, Write,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+pub(super) const VISITS: FieldId = FieldId::from_bits(0);
+pub(super) const THEME: FieldId = FieldId::from_bits(1);
+pub(super) const CART: FieldId = FieldId::from_bits(2);
+pub(super) const CLICKS: FieldId = FieldId::from_bits(3);
+pub(super) const MAIN: GroupId = GroupId::DEFAULT;
+pub(super) const CART_GROUP: GroupId = GroupId::from_bits(1);
+pub(super) const SESSIONS: RootId = RootId::from_bits(1);
+pub(super) const NAMED_LOCKS: RootId = RootId::from_bits(2);
+pub(super) const EPOCH: Epoch = Epoch::from_bits(7);
+
+/// A node, as the tests see it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) session: SessionId,
+    role: Role,
+    pub(super) incarnation: Incarnation,
+    pub(super) inbox: VecDeque<ToNode>,
+    pub(super) closed: Option<Option<Failure>>,
+    pub(super) copies: BTreeMap<ObjectId, Copy>,
+    /// Grants that it got and did not give back.
+    pub(super) grants: BTreeMap<(ObjectId, GroupId), (Mode, Token)>,
+    destroyed: BTreeSet<ObjectId>,
+    commits: VecDeque<(CommitSeq, Commit)>,
+    sent: CommitSeq,
+    acked: CommitSeq,
+    top_token: Token,
+}
+
+/// A coordinator and its nodes.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) engine: Engine,
+    pub(super) now: Duration,
+    pub(super) peers: BTreeMap<String, Peer>,
+    pub(super) log: Vec<Entry>,
+    names: BTreeMap<ObjectId, String>,
+    last_session: SessionId,
+    last_request: RequestId,
+}
+
+pub(super) fn session_type() -> TypeDescription {
+    let field = |name: &str, kind, structure: &str, group: &str| FieldDescription {
+        name: name.to_owned(),
+        kind,
+        structure: structure.to_owned(),
+        group: group.to_owned(),
+    };
+    TypeDescription {
+        name: "Session".to_owned(),
+        fields: vec![
+            field("visits", FieldKind::Scalar, "u64", ""),
+            field("theme", FieldKind::Block, "string", ""),
+            field("cart", FieldKind::Map, "map<string, string>", "cart"),
+            field("clicks", FieldKind::Counter, "counter", ""),
+        ],
+    }
+}
+
+pub(super) fn writes(writes: &[Write<'_>]) -> Bytes {
+    let mut out = Vec::new();
+    for write in writes {
+        write.encode(&mut out);
+    }
+    out.into()
+}
+
+pub(super) fn visits(bits: u64) -> Bytes {
+    writes(&[Write::Scalar { field: VISITS, bits }])
+}
+
+pub(super) fn theme(bytes: &str) -> Bytes {
+    writes(&[Write::Block { field: THEME, bytes: bytes.as_bytes() }])
+}
+
+pub(super) fn put(key: &str, value: &str) -> Bytes {
+    let (key, value) = (key.as_bytes(), value.as_bytes());
+    writes(&[Write::MapPut { field: CART, key, value }])
+}
+
+pub(super) fn clicks(amount: i64) -> Bytes {
+    writes(&[Write::Add { field: CLICKS, amount }])
+}
+
+pub(super) fn version(number: u64) -> Version {
+    Version::new(EPOCH, number).unwrap()
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        Self::with(Settings::new(EPOCH, "memory", "test"))
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
+        Self {
+            engine: Engine::new(settings),
+            now: Duration::ZERO,
+            peers: BTreeMap::new(),
+            log: Vec::new(),
+            names: BTreeMap::new(),
+            last_session: SessionId::from_bits(0),
+            last_request: RequestId::from_bits(0),
+        }
+    }
+
+    /// A cluster whose nodes have opened the root of sessions and that of named locks, and heard the answers.
+    pub(super) fn of(names: &[&str]) -> Self {
+        let mut cluster = Self::new();
+        for name in names {
+            cluster.attach(name, Role::Node);
+            cluster.open_roots(name);
+            cluster.sent_to(name);
+        }
+        cluster
+    }
+
+    pub(super) fn attach(&mut self, name: &str, role: Role) {
+        let hello = Hello { protocol: PROTOCOL_VERSION, name: name.to_owned(), role };
+        self.hello(name, hello);
+    }
+
+    pub(super) fn hello(&mut self, name: &str, hello: Hello) {
+        self.last_session = self.last_session.next();
+        let session = self.last_session;
+        let peer = Peer {
+            session,
+            role: hello.role,
+            incarnation: Incarnation::default(),
+            inbox: VecDeque::new(),
+            closed: None,
+            copies: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            destroyed: BTreeSet::new(),
+            commits: VecDeque::new(),
+            sent: CommitSeq::default(),
+            acked: CommitSeq::default(),
+            top_token: Token::default(),
+        };
+        self.peers.insert(name.to_owned(), peer);
+        let secret = Secret::from_bytes([1; 16]);
+        self.event(Event::Attached { session, hello, secret });
+    }
+
+    pub(super) fn open_roots(&mut self, name: &str) {
+        self.open(name, "sessions", session_type(), false);
+        self.open(name, "locks", session_type(), true);
+    }
+
+    pub(super) fn open(&mut self, name: &str, root: &str, type_description: TypeDescription, ephemeral: bool) {
+        let request = self.request();
+        let message = ToCoordinator::OpenRoot {
+            request,
+            name: root.to_owned(),
+            key: "string".to_owned(),
+            type_description,
+            options: RootOptions { ephemeral },
+        };
+        self.send(name, message);
+    }
+
+    pub(super) fn detach(&mut self, name: &str) {
+        let session = self.peer(name).session;
+        self.peers.remove(name);
+        self.event(Event::Detached { session });
+    }
+
+    pub(super) fn request(&mut self) -> RequestId {
+        self.last_request = self.last_request.next();
+        self.last_request
+    }
+
+    pub(super) fn peer(&mut self, name: &str) -> &mut Peer {
+        self.peers.get_mut(name).unwrap()
+    }
+
+    /// One message, and the end of its batch.
+    pub(super) fn send(&mut self, name: &str, message: ToCoordinator) {
+        self.batch(name, vec![message]);
+    }
+
+    /// Several messages that the coordinator takes in one batch.
+    pub(super) fn batch(&mut self, name: &str, messages: Vec<ToCoordinator>) {
+        let mut effects = Vec::new();
+        for message in messages {
+            let peer = self.peer(name);
+            if let ToCoordinator::Commit(commit) = &message {
+                peer.sent = peer.sent.next();
+                peer.commits.push_back((peer.sent, commit.clone()));
+            }
+            let session = peer.session;
+            self.engine.handle(self.now, Event::Message { session, message }, &mut effects);
+        }
+        self.carry_out(effects);
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        self.engine.handle(self.now, event, &mut effects);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        self.engine.flush(&mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Append { seq, entry } => {
+                    self.log.push(entry);
+                    assert_eq!(seq, LogSeq::from_bits(self.log.len() as u64));
+                }
+                Effect::Send { session, message } => {
+                    if let Some(peer) = self.peers.values_mut().find(|peer| peer.session == session) {
+                        assert!(peer.closed.is_none(), "a message after the end: {message:?}");
+                        peer.hear(&message);
+                        peer.inbox.push_back(message);
+                    }
+                }
+                Effect::Close { session, failure } => {
+                    if let Some(peer) = self.peers.values_mut().find(|peer| peer.session == session) {
+                        peer.closed = Some(failure);
+                        peer.copies.clear();
+                        peer.grants.clear();
+                    }
+                }
+            }
+        }
+        super::invariants::check(self);
+    }
+
+    /// What a node was sent since it was last asked.
+    pub(super) fn heard(&mut self, name: &str) -> Vec<ToNode> {
+        self.peer(name).inbox.drain(..).collect()
+    }
+
+    /// The same in a few words.
+    pub(super) fn sent_to(&mut self, name: &str) -> Vec<String> {
+        let heard = self.heard(name);
+        let names = &self.names;
+        let object = |id: ObjectId| names.get(&id).cloned().unwrap_or_else(|| format!("object {id}"));
+        heard.iter().map(|message| say(message, &object)).collect()
+    }
+
+    /// The commits of an attached node that the coordinator has acknowledged.
+    pub(super) fn acked(&self, name: &str) -> CommitSeq {
+        self.peers[name].acked
+    }
+
+    // What nodes do.
+
+    pub(super) fn fetch(&mut self, name: &str, root: RootId, key: &str, create: Option<Bytes>) {
+        let request = self.request();
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let message = ToCoordinator::Fetch { request, root, key, create };
+        self.send(name, message);
+    }
+
+    /// Makes or faults in an object, and calls it by its key from now on.
+    pub(super) fn get_or_create(&mut self, name: &str, key: &str) -> ObjectId {
+        self.get_or_create_in(name, SESSIONS, key)
+    }
+
+    pub(super) fn get_or_create_in(&mut self, name: &str, root: RootId, key: &str) -> ObjectId {
+        self.fetch(name, root, key, Some(visits(0)));
+        match self.heard(name).pop() {
+            Some(ToNode::Fetched { record, .. }) => {
+                self.names.insert(record.object, key.to_owned());
+                record.object
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An object that exists, that `maker` made and forgot: nobody holds it or its locks.
+    pub(super) fn lone(&mut self, maker: &str, key: &str) -> ObjectId {
+        let object = self.get_or_create(maker, key);
+        self.forget(maker, object);
+        object
+    }
+
+    pub(super) fn call(&mut self, object: ObjectId, name: &str) {
+        self.names.insert(object, name.to_owned());
+    }
+
+    pub(super) fn forget(&mut self, name: &str, object: ObjectId) {
+        let peer = self.peer(name);
+        peer.copies.remove(&object);
+        peer.grants.retain(|(of, _), _| *of != object);
+        self.send(name, ToCoordinator::Forget { object });
+    }
+
+    pub(super) fn acquire(&mut self, name: &str, object: ObjectId, group: GroupId, mode: Mode) -> RequestId {
+        let request = self.request();
+        let message = ToCoordinator::Acquire { request, object, group, mode, want_record: false };
+        self.send(name, message);
+        request
+    }
+
+    pub(super) fn write_lock(&mut self, name: &str, object: ObjectId) -> RequestId {
+        self.acquire(name, object, MAIN, Mode::Write)
+    }
+
+    pub(super) fn read_lock(&mut self, name: &str, object: ObjectId) -> RequestId {
+        self.acquire(name, object, MAIN, Mode::Read)
+    }
+
+    /// Gives back the grant that the node has.
+    pub(super) fn release(&mut self, name: &str, object: ObjectId, group: GroupId, keep_read: bool) {
+        let (_, token) = self.peer(name).grants[&(object, group)];
+        self.release_token(name, object, group, token, keep_read);
+    }
+
+    pub(super) fn release_token(
+        &mut self,
+        name: &str,
+        object: ObjectId,
+        group: GroupId,
+        token: Token,
+        keep_read: bool,
+    ) {
+        let grants = &mut self.peer(name).grants;
+        if let Some(grant) = grants.get_mut(&(object, group)).filter(|(_, held)| *held == token) {
+            if keep_read {
+                grant.0 = Mode::Read;
+            } else {
+                grants.remove(&(object, group));
+            }
+        }
+        let message = ToCoordinator::Release { object, group, token, keep_read };
+        self.send(name, message);
+    }
+
+    pub(super) fn withdraw(&mut self, name: &str, request: RequestId, object: ObjectId) {
+        let group = MAIN;
+        self.send(name, ToCoordinator::Withdraw { request, object, group });
+    }
+
+    /// A part under the grant that the node has, of the version that follows the node's.
+    pub(super) fn part(&self, name: &str, object: ObjectId, group: GroupId, writes: Bytes) -> Part {
+        let peer = &self.peers[name];
+        let token = peer.grants.get(&(object, group)).map_or_else(Token::default, |(_, token)| *token);
+        let pending = peer.commits.iter().flat_map(|(_, commit)| &commit.parts);
+        let pending = pending.filter(|part| (part.object, part.group) == (object, group)).count() as u64;
+        let held = peer.copies.get(&object).map_or(0, |copy| copy.version(group).number());
+        Part { object, group, token, version: version(held + pending + 1), writes }
+    }
+
+    pub(super) fn commit_parts(&mut self, name: &str, everywhere: bool, parts: Vec<Part>) {
+        let parts = parts.into();
+        self.send(name, ToCoordinator::Commit(Commit { everywhere, parts }));
+    }
+
+    pub(super) fn commit(&mut self, name: &str, object: ObjectId, group: GroupId, writes: Bytes) {
+        let part = self.part(name, object, group, writes);
+        self.commit_parts(name, false, vec![part]);
+    }
+
+    pub(super) fn commit_everywhere(&mut self, name: &str, object: ObjectId, group: GroupId, writes: Bytes) {
+        let part = self.part(name, object, group, writes);
+        self.commit_parts(name, true, vec![part]);
+    }
+
+    /// What the coordinator has of an object.
+    pub(super) fn slots(&self, object: ObjectId) -> Option<Slots> {
+        Some(Slots::of(&self.engine.state.objects.get(object)?.writes()))
+    }
+
+    pub(super) fn insert(&mut self, name: &str, key: &str, writes: Bytes) {
+        let request = self.request();
+        let message =
+            ToCoordinator::Insert { request, root: SESSIONS, key: Bytes::copy_from_slice(key.as_bytes()), writes };
+        self.send(name, message);
+    }
+
+    pub(super) fn remove(&mut self, name: &str, key: &str, everywhere: bool) {
+        let request = self.request();
+        let message =
+            ToCoordinator::Remove { request, root: SESSIONS, key: Bytes::copy_from_slice(key.as_bytes()), everywhere };
+        self.send(name, message);
+    }
+
+    pub(super) fn rename(&mut self, name: &str, from: &str, to: &str) {
+        let request = self.request();
+        let message = ToCoordinator::Rename {
+            request,
+            root: SESSIONS,
+            from: Bytes::copy_from_slice(from.as_bytes()),
+            to: Bytes::copy_from_slice(to.as_bytes()),
+        };
+        self.send(name, message);
+    }
+}
+
+impl Peer {
+    /// Keeps copies and grants as a runtime would, and checks that nothing out of order arrives.
+    fn hear(&mut self, message: &ToNode) {
+        match message {
+            ToNode::Welcome { incarnation, .. } => self.incarnation = *incarnation,
+            ToNode::Fetched { record, grants, .. } => {
+                self.adopt(record);
+                for (group, token) in grants {
+                    self.granted(record.object, *group, Mode::Write, *token);
+                }
+            }
+            ToNode::Grant { object, group, mode, token, record, .. } => {
+                if let Some(record) = record {
+                    self.adopt(record);
+                }
+                self.granted(*object, *group, *mode, *token);
+            }
+            ToNode::Delta(delta) => {
+                assert_ne!(delta.writer, self.incarnation, "a delta came back to its writer");
+                for part in &delta.parts {
+                    assert!(!self.destroyed.contains(&part.object), "a delta of a destroyed object");
+                    if let Some(copy) = self.copies.get_mut(&part.object) {
+                        copy.apply(part);
+                    }
+                }
+            }
+            ToNode::CommitRefused { seq, .. } => {
+                assert!(*seq > self.acked, "refused after it was acknowledged");
+                self.commits.retain(|(commit, _)| commit != seq);
+            }
+            ToNode::Ack { applied } => {
+                assert!(*applied > self.acked && *applied <= self.sent, "an acknowledgement of nothing");
+                self.acknowledged(*applied);
+            }
+            ToNode::Destroyed { object } => {
+                self.destroyed.insert(*object);
+                self.copies.remove(object);
+                self.grants.retain(|(of, _), _| of != object);
+            }
+            _ => {}
+        }
+    }
+
+    fn adopt(&mut self, record: &kiln_protocol::message::Record) {
+        assert!(!self.destroyed.contains(&record.object), "a destroyed object is back");
+        assert_eq!(record.applied, self.acked, "a record names commits that were not acknowledged before it");
+        if self.role == Role::Observer {
+            return;
+        }
+        self.copies.insert(record.object, Copy::of(record));
+    }
+
+    fn granted(&mut self, object: ObjectId, group: GroupId, mode: Mode, token: Token) {
+        let again = self.grants.get(&(object, group)) == Some(&(mode, token));
+        assert!(again || token > self.top_token, "a token that did not grow");
+        self.top_token = self.top_token.max(token);
+        self.grants.insert((object, group), (mode, token));
+    }
+
+    fn acknowledged(&mut self, applied: CommitSeq) {
+        self.acked = applied;
+        while let Some((_, commit)) = self.commits.pop_front_if(|(seq, _)| *seq <= applied) {
+            for part in commit.parts {
+                let Some(copy) = self.copies.get_mut(&part.object) else { continue };
+                let version = if part.group == GroupId::COMMUTATIVE {
+                    copy.version(part.group).next_in(EPOCH)
+                } else {
+                    part.version
+                };
+                copy.own(part.group, version, &part.writes);
+            }
+        }
+    }
+}
