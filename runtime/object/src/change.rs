@@ -66,23 +66,14 @@ impl Change {
     }
 
     /// The same write as the heap takes it.
+    #[inline]
     #[must_use]
     pub fn as_write(&self) -> SlotWrite<'_> {
         match self {
-            Self::Scalar { slot, bits } => SlotWrite::Scalar {
-                slot: *slot,
-                bits: *bits,
-            },
+            Self::Scalar { slot, bits } => SlotWrite::Scalar { slot: *slot, bits: *bits },
             Self::Block { slot, value } => SlotWrite::Archived { slot: *slot, value },
-            Self::Add { slot, amount } => SlotWrite::Add {
-                slot: *slot,
-                amount: *amount,
-            },
-            Self::MapPut { slot, key, value } => SlotWrite::MapPutArchived {
-                slot: *slot,
-                key,
-                value,
-            },
+            Self::Add { slot, amount } => SlotWrite::Add { slot: *slot, amount: *amount },
+            Self::MapPut { slot, key, value } => SlotWrite::MapPutArchived { slot: *slot, key, value },
             Self::MapRemove { slot, key } => SlotWrite::MapRemove { slot: *slot, key },
             Self::MapClear { slot } => SlotWrite::MapClear { slot: *slot },
         }
@@ -95,16 +86,19 @@ pub struct Changes(SmallVec<[Change; 4]>);
 
 impl Changes {
     /// No change.
+    #[inline]
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Appends a change.
+    #[inline]
     pub fn push(&mut self, change: Change) {
         self.0.push(change);
     }
 
+    #[inline]
     pub(crate) fn push_stored(&mut self, slot: u16, stored: Stored) {
         self.push(match stored {
             Stored::Scalar(bits) => Change::Scalar { slot, bits },
@@ -113,6 +107,7 @@ impl Changes {
     }
 
     /// The changes, in order.
+    #[inline]
     pub fn iter(&self) -> std::slice::Iter<'_, Change> {
         self.0.iter()
     }

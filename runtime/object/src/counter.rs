@@ -31,10 +31,7 @@ impl<'a> CounterMut<'a> {
 
     pub(crate) fn collect(&mut self, out: &mut Changes) {
         if self.added != 0 {
-            out.push(Change::Add {
-                slot: self.slot,
-                amount: std::mem::take(&mut self.added),
-            });
+            out.push(Change::Add { slot: self.slot, amount: std::mem::take(&mut self.added) });
         }
     }
 }
@@ -69,11 +66,7 @@ impl<'s, S, P, T: Clustered> NestedCounters<'s, S, P, T> {
     #[doc(hidden)]
     #[must_use]
     pub const fn new(source: &'s S, base: u16) -> Self {
-        Self {
-            source,
-            base,
-            types: PhantomData,
-        }
+        Self { source, base, types: PhantomData }
     }
 }
 
@@ -90,9 +83,6 @@ impl<'s, S: CounterSource<P>, P, T: Clustered> CounterSource<T> for NestedCounte
 
 impl<S, P, T: Clustered> fmt::Debug for NestedCounters<'_, S, P, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NestedCounters")
-            .field("of", &T::NAME)
-            .field("base", &self.base)
-            .finish_non_exhaustive()
+        f.debug_struct("NestedCounters").field("of", &T::NAME).field("base", &self.base).finish_non_exhaustive()
     }
 }

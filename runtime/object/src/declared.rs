@@ -3,7 +3,7 @@
 //! All of it runs in constants, so a struct that breaks a limit does not compile.
 
 use crate::field_type::FieldType;
-use crate::form::{ArchiveForm, Form};
+use crate::form::{ForeignForm, Form};
 use kiln_heap::SlotKind;
 use kiln_protocol::limits::{FIELDS_MAX, GROUPS_MAX, NAME_BYTES_MAX};
 use kiln_protocol::schema::FieldKind;
@@ -29,13 +29,7 @@ impl FieldInfo {
     const NONE: Self = Self::unnamed(FieldKind::Scalar, Structure::Unit, || SlotKind::Scalar);
 
     pub(crate) const fn unnamed(kind: FieldKind, structure: Structure<'static>, slot_kind: fn() -> SlotKind) -> Self {
-        Self {
-            name: "",
-            kind,
-            structure,
-            group: "",
-            slot_kind,
-        }
+        Self { name: "", kind, structure, group: "", slot_kind }
     }
 
     /// A field of a foreign type whose layout is known by its tag.
@@ -43,13 +37,9 @@ impl FieldInfo {
     #[must_use]
     pub const fn opaque<T>(tag: &'static str) -> Self
     where
-        ArchiveForm: Form<T>,
+        ForeignForm: Form<T>,
     {
-        Self::unnamed(
-            FieldKind::Block,
-            Structure::Opaque(tag),
-            <ArchiveForm as Form<T>>::slot_kind,
-        )
+        Self::unnamed(FieldKind::Block, Structure::Opaque(tag), <ForeignForm as Form<T>>::slot_kind)
     }
 }
 
@@ -58,12 +48,7 @@ impl FieldInfo {
 pub fn groups(fields: &[FieldInfo]) -> Vec<&'static str> {
     let mut seen = BTreeSet::from([""]);
     let mut groups = vec![""];
-    groups.extend(
-        fields
-            .iter()
-            .map(|field| field.group)
-            .filter(|group| seen.insert(*group)),
-    );
+    groups.extend(fields.iter().map(|field| field.group).filter(|group| seen.insert(*group)));
     groups
 }
 

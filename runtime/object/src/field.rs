@@ -41,14 +41,7 @@ pub struct Field<'a, T, F = OwnForm> {
 
 impl<'a, T, F: Form<T>> Field<'a, T, F> {
     pub(crate) const fn new(object: &'a Object, slot: u16) -> Self {
-        Self {
-            object,
-            edited: None,
-            seen: OnceLock::new(),
-            slot,
-            changed: false,
-            form: PhantomData,
-        }
+        Self { object, edited: None, seen: OnceLock::new(), slot, changed: false, form: PhantomData }
     }
 
     /// Sets the value without reading the old one.
@@ -84,13 +77,7 @@ impl<T, F: Form<T>> Deref for Field<'_, T, F> {
 impl<T, F: Form<T>> DerefMut for Field<'_, T, F> {
     fn deref_mut(&mut self) -> &mut T {
         self.changed = true;
-        let Self {
-            object,
-            edited,
-            seen,
-            slot,
-            ..
-        } = self;
+        let Self { object, edited, seen, slot, .. } = self;
         edited.get_or_insert_with(|| seen.take().unwrap_or_else(|| Self::load(object, *slot)))
     }
 }

@@ -5,7 +5,7 @@ use crate::clustered::Clustered;
 use crate::counter::CounterMut;
 use crate::declared::FieldInfo;
 use crate::field::Field;
-use crate::form::{ArchiveForm, Form};
+use crate::form::{ForeignForm, Form};
 use crate::held::Held;
 use crate::value::{Archival, Slot, Value, ValueError, ViewOf};
 use kiln_heap::{Object, Pinned, SlotKind};
@@ -81,13 +81,13 @@ pub struct ArchiveField<T>(PhantomData<T>);
 
 impl<T: Archival + Send + Sync> FieldType for ArchiveField<T> {
     type Owned = T;
-    type Mut<'a> = Field<'a, T, ArchiveForm>;
+    type Mut<'a> = Field<'a, T, ForeignForm>;
     type View<'a> = &'a T::Archived;
     /// The derive knows the tag and gives the table itself.
     const FIELDS: &'static [FieldInfo] = &[FieldInfo::opaque::<T>("")];
 
     fn store(owned: &T, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
-        out.push_stored(slot, ArchiveForm::store(owned)?);
+        out.push_stored(slot, ForeignForm::store(owned)?);
         Ok(())
     }
 
@@ -100,11 +100,11 @@ impl<T: Archival + Send + Sync> FieldType for ArchiveField<T> {
     }
 
     fn view<'a>(pinned: &'a Pinned<'a>, slot: u16) -> Self::View<'a> {
-        <ArchiveForm as Form<T>>::view(Slot::new(pinned, slot))
+        <ForeignForm as Form<T>>::view(Slot::new(pinned, slot))
     }
 
     fn load(pinned: &Pinned<'_>, slot: u16) -> T {
-        ArchiveForm::load(Slot::new(pinned, slot))
+        ForeignForm::load(Slot::new(pinned, slot))
     }
 }
 
@@ -139,15 +139,11 @@ impl<T: CounterType> FieldType for CounterField<T> {
     type Owned = T;
     type Mut<'a> = CounterMut<'a>;
     type View<'a> = T;
-    const FIELDS: &'static [FieldInfo] = &[FieldInfo::unnamed(FieldKind::Counter, Structure::Counter, || {
-        SlotKind::Scalar
-    })];
+    const FIELDS: &'static [FieldInfo] =
+        &[FieldInfo::unnamed(FieldKind::Counter, Structure::Counter, || SlotKind::Scalar)];
 
     fn store(owned: &T, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
-        out.push(Change::Scalar {
-            slot,
-            bits: owned.into_sum().cast_unsigned(),
-        });
+        out.push(Change::Scalar { slot, bits: owned.into_sum().cast_unsigned() });
         Ok(())
     }
 

@@ -3,11 +3,16 @@
 use crate::scalar::Scalar;
 use crate::value::{Archival, BadValue, Slot, Stored, Value};
 use kiln_heap::{ArchiveType, ArchivedBuf, BlockKind, MapRef, SlotKind};
-use kiln_protocol::limits::RECORD_BYTES_MAX;
+use kiln_protocol::limits::{ARCHIVE_DEPTH_MAX, RECORD_BYTES_MAX};
 use kiln_protocol::schema::FieldKind;
+use rkyv::api::access_with_context;
+use rkyv::rancor;
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
 use std::fmt;
+use std::num::NonZeroUsize;
 
-/// How values of type `T` are kept, as a field of their own and as the values of a map.
+/// How values of type `T` are kept as a field of their own.
 pub trait Form<T>: Send + Sync + 'static {
     /// What reading in place gives.
     type View<'a>;
@@ -25,7 +30,10 @@ pub trait Form<T>: Send + Sync + 'static {
     fn load(slot: Slot<'_>) -> T;
     /// The value in a slot, in place.
     fn view<'a>(slot: Slot<'a>) -> Self::View<'a>;
+}
 
+/// The same for the values of a map, which are all kept as blocks.
+pub trait EntryForm<T>: Form<T> {
     /// How the heap keeps a map with such values.
     fn map_kind() -> SlotKind;
     /// The value as an entry of a map takes it.
@@ -63,7 +71,9 @@ impl<T: Scalar + Value> Form<T> for ScalarForm {
     fn view<'a>(slot: Slot<'a>) -> T {
         T::from_slot(slot.scalar())
     }
+}
 
+impl<T: Scalar + Value> EntryForm<T> for ScalarForm {
     fn map_kind() -> SlotKind {
         ArchiveForm::archive_map::<T>()
     }
@@ -107,7 +117,9 @@ impl Form<String> for TextForm {
     fn view<'a>(slot: Slot<'a>) -> &'a str {
         slot.text()
     }
+}
 
+impl EntryForm<String> for TextForm {
     fn map_kind() -> SlotKind {
         SlotKind::Map(BlockKind::Text)
     }
@@ -152,7 +164,9 @@ impl Form<Vec<u8>> for BytesForm {
     fn view<'a>(slot: Slot<'a>) -> &'a [u8] {
         slot.bytes()
     }
+}
 
+impl EntryForm<Vec<u8>> for BytesForm {
     fn map_kind() -> SlotKind {
         SlotKind::Map(BlockKind::Bytes)
     }
@@ -203,7 +217,9 @@ impl<T: Archival> Form<T> for ArchiveForm {
     fn view<'a>(slot: Slot<'a>) -> &'a T::Archived {
         slot.archived::<T>()
     }
+}
 
+impl<T: Archival> EntryForm<T> for ArchiveForm {
     fn map_kind() -> SlotKind {
         Self::archive_map::<T>()
     }
@@ -225,6 +241,40 @@ impl<T: Archival> Form<T> for ArchiveForm {
     fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], &'a T::Archived)> {
         map.iter_archived::<T>()
     }
+}
+
+/// One archive of a type that says nothing of its structure, and so perhaps holds itself: what nests deeper than other
+/// nodes read is refused here, not there.
+pub enum ForeignForm {}
+
+impl<T: Archival> Form<T> for ForeignForm {
+    type View<'a> = &'a T::Archived;
+    const KIND: FieldKind = FieldKind::Block;
+
+    fn slot_kind() -> SlotKind {
+        <ArchiveForm as Form<T>>::slot_kind()
+    }
+
+    fn store(value: &T) -> Result<Stored, BadValue> {
+        let archive = ArchiveForm::store_entry(value)?;
+        check_depth::<T>(archive.bytes())?;
+        Ok(Stored::Block(archive))
+    }
+
+    fn load(slot: Slot<'_>) -> T {
+        ArchiveForm::load(slot)
+    }
+
+    fn view<'a>(slot: Slot<'a>) -> &'a T::Archived {
+        <ArchiveForm as Form<T>>::view(slot)
+    }
+}
+
+/// The check that every receiving node makes.
+fn check_depth<T: Archival>(archive: &[u8]) -> Result<(), BadValue> {
+    let validator = ArchiveValidator::with_max_depth(archive, NonZeroUsize::new(ARCHIVE_DEPTH_MAX));
+    let mut context = Validator::new(validator, ());
+    access_with_context::<T::Archived, _, rancor::Error>(archive, &mut context).map(drop).map_err(BadValue::Unreadable)
 }
 
 /// The form that [`Value::Form`] names; what a field has unless an attribute says otherwise.
@@ -249,26 +299,6 @@ impl<T: Value> Form<T> for OwnForm {
     fn view<'a>(slot: Slot<'a>) -> Self::View<'a> {
         T::Form::view(slot)
     }
-
-    fn map_kind() -> SlotKind {
-        T::Form::map_kind()
-    }
-
-    fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue> {
-        T::Form::store_entry(value)
-    }
-
-    fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T> {
-        T::Form::load_entry(map, key)
-    }
-
-    fn view_entry<'a>(map: MapRef<'a>, key: &[u8]) -> Option<Self::View<'a>> {
-        T::Form::view_entry(map, key)
-    }
-
-    fn entries<'a>(map: MapRef<'a>) -> impl Iterator<Item = (&'a [u8], Self::View<'a>)> {
-        T::Form::entries(map)
-    }
 }
 
 macro_rules! uninhabited_debug {
@@ -281,14 +311,45 @@ macro_rules! uninhabited_debug {
     )* };
 }
 
-uninhabited_debug!(ScalarForm TextForm BytesForm ArchiveForm OwnForm);
+uninhabited_debug!(ScalarForm TextForm BytesForm ArchiveForm ForeignForm OwnForm);
 
 const fn bounded(bytes: usize) -> Result<(), BadValue> {
     if bytes > RECORD_BYTES_MAX {
-        return Err(BadValue::TooLong {
-            bytes,
-            max: RECORD_BYTES_MAX,
-        });
+        return Err(BadValue::TooLong { bytes, max: RECORD_BYTES_MAX });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rkyv::{Archive, Deserialize, Serialize};
+
+    #[derive(Archive, Deserialize, Serialize)]
+    #[rkyv(
+        serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rancor::Source),
+        deserialize_bounds(__D::Error: rancor::Source),
+        bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rancor::Source))
+    )]
+    struct Chain(#[rkyv(omit_bounds)] Option<Box<Self>>);
+
+    fn chain(links: usize) -> Chain {
+        (1..links).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain))))
+    }
+
+    #[test]
+    fn a_foreign_value_that_nests_too_deep_is_refused_where_it_is_written() {
+        assert!(matches!(<ForeignForm as Form<Chain>>::store(&chain(ARCHIVE_DEPTH_MAX - 1)), Ok(Stored::Block(_))));
+        let deep = rkyv::to_bytes::<rancor::Error>(&chain(ARCHIVE_DEPTH_MAX + 2)).unwrap();
+        let error = check_depth::<Chain>(&deep).unwrap_err();
+        assert!(error.to_string().starts_with("other nodes could not read it, as when it nests deeper than 64: "));
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_is_refused() {
+        let bytes = vec![0_u8; RECORD_BYTES_MAX + 1];
+        let error = BytesForm::store(&bytes).unwrap_err();
+        assert!(matches!(error, BadValue::TooLong { bytes, max } if bytes == max + 1));
+        assert!(BytesForm::store(&vec![0; RECORD_BYTES_MAX]).is_ok());
+    }
 }

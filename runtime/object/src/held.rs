@@ -15,6 +15,7 @@ pub enum Held<'a> {
 impl<'a> Deref for Held<'a> {
     type Target = Pinned<'a>;
 
+    #[inline]
     fn deref(&self) -> &Pinned<'a> {
         match self {
             Self::Own(pinned) => pinned,

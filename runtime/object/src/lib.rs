@@ -26,7 +26,7 @@ pub use counter::{CounterMut, CounterSource, NestedCounters};
 pub use declared::{FieldInfo, groups};
 pub use field::Field;
 pub use field_type::FieldType;
-pub use form::{ArchiveForm, BytesForm, Form, OwnForm, ScalarForm, TextForm};
+pub use form::{ArchiveForm, BytesForm, EntryForm, ForeignForm, Form, OwnForm, ScalarForm, TextForm};
 pub use key::{FixedKey, Key, KeyBytes};
 pub use kiln_macros::{Clustered, Value};
 pub use map::Map;
@@ -41,7 +41,6 @@ pub use value::{Archival, BadValue, Slot, Stored, Value, ValueError, ViewOf};
 pub mod private {
     pub use crate::declared::{Declared, fields, first_slot, names, names_bytes, no_such_slot, slots};
     pub use crate::field_type::{ArchiveField, CounterField, CounterType, NestedField, PlainField};
-    pub use crate::form::ArchiveForm;
     pub use crate::held::Held;
     pub use kiln_heap::{Object, Pinned};
     pub use kiln_protocol::structure::{Field, Structure, Variant};

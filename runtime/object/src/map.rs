@@ -3,7 +3,7 @@
 use crate::change::{Change, Changes};
 use crate::declared::FieldInfo;
 use crate::field_type::{FieldType, PlainField};
-use crate::form::Form;
+use crate::form::EntryForm;
 use crate::key::Key;
 use crate::map_mut::MapMut;
 use crate::map_view::MapView;
@@ -162,7 +162,7 @@ impl<K: Key, V: Value> FieldType for PlainField<Map<K, V>> {
     const FIELDS: &'static [FieldInfo] = &[FieldInfo::unnamed(
         FieldKind::Map,
         Structure::Map(&K::STRUCTURE, &V::STRUCTURE),
-        <V::Form as Form<V>>::map_kind,
+        <V::Form as EntryForm<V>>::map_kind,
     )];
 
     fn store(owned: &Map<K, V>, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
@@ -194,14 +194,7 @@ impl<K: Key, V: Value> FieldType for PlainField<Map<K, V>> {
 /// The change that puts one entry.
 pub(crate) fn put<V: Value>(slot: u16, key: Vec<u8>, value: &V) -> Result<Change, BadValue> {
     if key.len() > ENTRY_KEY_BYTES_MAX {
-        return Err(BadValue::KeyTooLong {
-            bytes: key.len(),
-            max: ENTRY_KEY_BYTES_MAX,
-        });
+        return Err(BadValue::KeyTooLong { bytes: key.len(), max: ENTRY_KEY_BYTES_MAX });
     }
-    Ok(Change::MapPut {
-        slot,
-        key,
-        value: V::Form::store_entry(value)?,
-    })
+    Ok(Change::MapPut { slot, key, value: V::Form::store_entry(value)? })
 }

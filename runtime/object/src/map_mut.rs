@@ -1,7 +1,7 @@
 //! A map inside a write guard: an overlay of the touched entries over the heap's tree.
 
 use crate::change::{Change, Changes};
-use crate::form::Form;
+use crate::form::EntryForm;
 use crate::key::{Key, KeyBytes};
 use crate::map::put;
 use crate::value::{Slot, Value, ValueError};
@@ -31,13 +31,7 @@ pub struct MapMut<'a, K, V> {
 
 impl<'a, K: Key, V: Value> MapMut<'a, K, V> {
     pub(crate) const fn new(object: &'a Object, slot: u16) -> Self {
-        Self {
-            object,
-            slot,
-            cleared: false,
-            overlay: BTreeMap::new(),
-            key: PhantomData,
-        }
+        Self { object, slot, cleared: false, overlay: BTreeMap::new(), key: PhantomData }
     }
 
     /// Puts an entry in, in place of one with the same key. Reads nothing.
@@ -74,11 +68,7 @@ impl<'a, K: Key, V: Value> MapMut<'a, K, V> {
     /// The value of a key, to be changed in place; when there is none, `make` makes it. The entry counts as changed.
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         let key = encoded(&key);
-        let present = if self.overlay.contains_key(&key) {
-            None
-        } else {
-            self.load(&key)
-        };
+        let present = if self.overlay.contains_key(&key) { None } else { self.load(&key) };
         self.overlay.entry(key).or_insert(present).get_or_insert_with(make)
     }
 
@@ -128,11 +118,7 @@ impl<'a, K: Key, V: Value> MapMut<'a, K, V> {
     where
         K: Borrow<Q>,
     {
-        key.with_bytes(|key| {
-            self.overlay
-                .get(key)
-                .map_or_else(|| self.is_below(key), Option::is_some)
-        })
+        key.with_bytes(|key| self.overlay.get(key).map_or_else(|| self.is_below(key), Option::is_some))
     }
 
     /// Takes every entry out.
@@ -151,11 +137,7 @@ impl<'a, K: Key, V: Value> MapMut<'a, K, V> {
                 len + usize::from(value.is_some()) - usize::from(is_below)
             })
         };
-        if self.cleared {
-            changed(None)
-        } else {
-            self.below(|map| changed(Some(map)))
-        }
+        if self.cleared { changed(None) } else { self.below(|map| changed(Some(map))) }
     }
 
     /// Whether there is no entry.
@@ -199,11 +181,7 @@ impl<'a, K: Key, V: Value> MapMut<'a, K, V> {
     }
 
     fn load(&self, key: &[u8]) -> Option<V> {
-        if self.cleared {
-            None
-        } else {
-            self.below(|map| V::Form::load_entry(map, key))
-        }
+        if self.cleared { None } else { self.below(|map| V::Form::load_entry(map, key)) }
     }
 
     fn below<R>(&self, read: impl FnOnce(MapRef<'_>) -> R) -> R {
@@ -259,9 +237,7 @@ impl<K: Key, V: Value> MapIter<'_, '_, K, V> {
                 let after = self.after.take();
                 let mut last = None;
                 let rest = below.iter_from(after.as_deref().unwrap_or_default());
-                let new = rest
-                    .map(|(key, _)| key)
-                    .skip_while(|key| after.as_deref() == Some(*key));
+                let new = rest.map(|(key, _)| key).skip_while(|key| after.as_deref() == Some(*key));
                 let mut seen = 0;
                 for key in new.take(BATCH_ENTRIES) {
                     seen += 1;
@@ -286,10 +262,7 @@ impl<K: Key, V: Value + Clone> Iterator for MapIter<'_, '_, K, V> {
         loop {
             self.refill();
             let below = self.batch.front().map(|(key, _)| key);
-            let above_first = self
-                .overlay
-                .peek()
-                .is_some_and(|(above, _)| below.is_none_or(|below| *above < below));
+            let above_first = self.overlay.peek().is_some_and(|(above, _)| below.is_none_or(|below| *above < below));
             let (key, value) = if above_first {
                 let (key, value) = self.overlay.next()?;
                 (K::decode(key), value.clone())

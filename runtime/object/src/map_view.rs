@@ -1,6 +1,6 @@
 //! A map inside a view: read in place.
 
-use crate::form::Form;
+use crate::form::EntryForm;
 use crate::key::{Key, KeyBytes};
 use crate::map::Map;
 use crate::value::{Value, ViewOf};
@@ -17,10 +17,7 @@ pub struct MapView<'a, K, V> {
 
 impl<'a, K: Key, V: Value> MapView<'a, K, V> {
     pub(crate) const fn new(map: MapRef<'a>) -> Self {
-        Self {
-            map,
-            types: PhantomData,
-        }
+        Self { map, types: PhantomData }
     }
 
     /// The value of a key, in place.
@@ -65,9 +62,7 @@ impl<'a, K: Key, V: Value> MapView<'a, K, V> {
 
     pub(crate) fn load(self) -> Map<K, V> {
         let map = self.map;
-        map.iter()
-            .filter_map(|(bytes, _)| Some((K::decode(bytes)?, V::Form::load_entry(map, bytes)?)))
-            .collect()
+        map.iter().filter_map(|(bytes, _)| Some((K::decode(bytes)?, V::Form::load_entry(map, bytes)?))).collect()
     }
 }
 
@@ -81,8 +76,6 @@ impl<K, V> Copy for MapView<'_, K, V> {}
 
 impl<K, V> fmt::Debug for MapView<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MapView")
-            .field("len", &self.map.len())
-            .finish_non_exhaustive()
+        f.debug_struct("MapView").field("len", &self.map.len()).finish_non_exhaustive()
     }
 }

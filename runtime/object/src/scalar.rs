@@ -60,10 +60,7 @@ impl Scalar for char {
     }
 
     fn from_slot(bits: u64) -> Self {
-        u32::try_from(bits)
-            .ok()
-            .and_then(Self::from_u32)
-            .unwrap_or(Self::REPLACEMENT_CHARACTER)
+        u32::try_from(bits).ok().and_then(Self::from_u32).unwrap_or(Self::REPLACEMENT_CHARACTER)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The types that a field of a clustered struct may have.
 
-use crate::form::Form;
+use crate::form::{EntryForm, Form};
 use kiln_heap::{Archivable, ArchiveError, ArchivedBuf, MapRef, Pinned, SlotKind};
 use kiln_protocol::schema::FieldKind;
 use kiln_protocol::structure::Structure;
@@ -42,9 +42,9 @@ use rkyv::{Archive, Deserialize};
 )]
 pub trait Value: Archival + Send + Sync {
     /// How a field of this type is kept.
-    type Form: Form<Self>;
+    type Form: EntryForm<Self>;
     /// How a field that is a `Vec` of this type is kept.
-    type ListForm: Form<Vec<Self>>;
+    type ListForm: EntryForm<Vec<Self>>;
     /// What a value is made of.
     const STRUCTURE: Structure<'static>;
     /// What a `Vec` of this type is made of.
@@ -123,19 +123,23 @@ pub struct Slot<'p> {
 
 impl<'p> Slot<'p> {
     /// The slot with this index.
+    #[inline]
     #[must_use]
     pub const fn new(pinned: &'p Pinned<'p>, index: u16) -> Self {
         Self { pinned, index }
     }
 
+    #[inline]
     pub(crate) fn scalar(self) -> u64 {
         self.pinned.scalar(self.index)
     }
 
+    #[inline]
     pub(crate) fn bytes(self) -> &'p [u8] {
         self.pinned.bytes(self.index)
     }
 
+    #[inline]
     pub(crate) fn text(self) -> &'p str {
         self.pinned.text(self.index)
     }
@@ -144,6 +148,7 @@ impl<'p> Slot<'p> {
         self.pinned.archived::<T>(self.index)
     }
 
+    #[inline]
     pub(crate) fn map(self) -> MapRef<'p> {
         self.pinned.map(self.index)
     }
@@ -164,6 +169,12 @@ pub enum BadValue {
     /// rkyv cannot archive it.
     #[error("it cannot be archived: {0}")]
     Archive(#[from] ArchiveError),
+    /// Other nodes would refuse its archive: a type without structure nests deeper than they read.
+    #[error(
+        "other nodes could not read it, as when it nests deeper than {}: {_0}",
+        kiln_protocol::limits::ARCHIVE_DEPTH_MAX
+    )]
+    Unreadable(rancor::Error),
     /// It is longer than a record may be.
     #[error("it takes {bytes} bytes, the limit is {max}: split it over several fields, map entries or objects")]
     TooLong {
@@ -208,20 +219,13 @@ impl ValueError {
     #[doc(hidden)]
     #[must_use]
     pub fn within(mut self, name: &str) -> Self {
-        self.field = if self.field.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{name}.{}", self.field)
-        };
+        self.field = if self.field.is_empty() { name.to_owned() } else { format!("{name}.{}", self.field) };
         self
     }
 }
 
 impl From<BadValue> for ValueError {
     fn from(cause: BadValue) -> Self {
-        Self {
-            field: String::new(),
-            cause,
-        }
+        Self { field: String::new(), cause }
     }
 }

@@ -63,10 +63,7 @@ pub(crate) struct Session {
 fn session() -> Session {
     Session {
         user: Some("ann".into()),
-        theme: Theme::Custom {
-            accent: (1, 2, 3),
-            name: Some("sea".into()),
-        },
+        theme: Theme::Custom { accent: (1, 2, 3), name: Some("sea".into()) },
         nick: "änn".into(),
         picture: vec![1, 2, 3],
         visits: u64::MAX,
@@ -108,10 +105,7 @@ fn a_view_reads_in_place() {
     assert_eq!(view.tags().len(), 2);
     assert_eq!(view.by_day().get(&1.into()).unwrap().0, 2);
     assert_eq!(view.cart().get("sku-1").unwrap().count, 0);
-    assert_eq!(
-        view.cart().get(&"sku-2".to_owned()).map(|line| line.count.to_native()),
-        None
-    );
+    assert_eq!(view.cart().get(&"sku-2".to_owned()).map(|line| line.count.to_native()), None);
     assert_eq!(view.counts().get(&(1, "z".to_owned())), Some(4));
     let counts: Vec<_> = view.counts().iter().collect();
     assert_eq!(counts, [((1, "z".to_owned()), 4), ((2, "b".to_owned()), 3)]);
@@ -142,10 +136,7 @@ fn only_changed_fields_are_collected() {
 
     stage.apply(&object, &changes);
     let view = Session::view(object.pin());
-    assert_eq!(
-        (view.visits(), view.tags().len(), view.user().is_none(), view.clicks()),
-        (1, 3, true, -2)
-    );
+    assert_eq!((view.visits(), view.tags().len(), view.user().is_none(), view.clicks()), (1, 3, true, -2));
 }
 
 #[test]
@@ -200,10 +191,7 @@ fn each_slot_has_a_default() {
         Session::default_slot(slot, &mut changes).unwrap();
     }
     let object = stage.object_from::<Session>(&changes);
-    let expected = Session {
-        level: 7,
-        ..Session::default()
-    };
+    let expected = Session { level: 7, ..Session::default() };
     assert_eq!(Session::load(&Session::view(object.pin())), expected);
 }
 

@@ -57,9 +57,6 @@ fn debug_shows_no_content() {
     let object = stage.object(&session);
     let guard = <Session as kiln::Clustered>::guard(&object);
     assert_eq!(format!("{guard:?}"), "SessionMut { .. }");
-    assert_eq!(
-        format!("{:?}", <Session as kiln::Clustered>::view(object.pin())),
-        "SessionView { .. }"
-    );
+    assert_eq!(format!("{:?}", <Session as kiln::Clustered>::view(object.pin())), "SessionView { .. }");
     assert_eq!(format!("{:?}", guard.user), r#"Some("secret")"#);
 }

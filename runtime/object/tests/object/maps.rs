@@ -12,9 +12,7 @@ pub(crate) struct Shelf {
 }
 
 fn shelf(entries: &[(u8, &str)]) -> Shelf {
-    Shelf {
-        items: entries.iter().map(|(key, value)| (*key, (*value).to_owned())).collect(),
-    }
+    Shelf { items: entries.iter().map(|(key, value)| (*key, (*value).to_owned())).collect() }
 }
 
 #[test]
@@ -65,9 +63,7 @@ fn clearing_an_empty_map_sends_nothing() {
 fn an_iteration_reads_on_over_many_batches() {
     let stage = Stage::new();
     let all: Vec<(u8, String)> = (0..=255).map(|key| (key, key.to_string())).collect();
-    let object = stage.object(&Shelf {
-        items: all.iter().cloned().collect(),
-    });
+    let object = stage.object(&Shelf { items: all.iter().cloned().collect() });
     let mut guard = Shelf::guard(&object);
     assert_eq!(guard.items.iter().collect::<Vec<_>>(), all);
     assert_eq!(guard.items.len(), 256);
@@ -82,11 +78,7 @@ fn an_iteration_reads_on_over_many_batches() {
 fn a_key_that_is_none_is_left_out() {
     let stage = Stage::new();
     let object = stage.object(&shelf(&[(b'a', "1")]));
-    let put = kiln_heap::SlotWrite::MapPut {
-        slot: 0,
-        key: b"two bytes",
-        value: b"x",
-    };
+    let put = kiln_heap::SlotWrite::MapPut { slot: 0, key: b"two bytes", value: b"x" };
     object.apply(&[put], &[(0, 1)]).unwrap();
     let entries = [(b'a', "1".to_owned())];
     assert_eq!(Shelf::guard(&object).items.iter().collect::<Vec<_>>(), entries);

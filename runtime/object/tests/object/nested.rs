@@ -46,19 +46,9 @@ pub(crate) struct Client {
 fn client() -> Client {
     let address = |city: &str, latitude| Address {
         city: city.to_owned(),
-        place: Place {
-            latitude,
-            names: Map::from([("en".to_owned(), city.to_owned())]),
-            hits: 1,
-            draft: None,
-        },
+        place: Place { latitude, names: Map::from([("en".to_owned(), city.to_owned())]), hits: 1, draft: None },
     };
-    Client {
-        home: address("Graz", 47.0),
-        foreign: Foreign(1, "x".into()),
-        work: address("Wien", 48.25),
-        scratch: 5,
-    }
+    Client { home: address("Graz", 47.0), foreign: Foreign(1, "x".into()), work: address("Wien", 48.25), scratch: 5 }
 }
 
 #[test]
@@ -102,10 +92,7 @@ fn nested_fields_are_read_and_written_in_their_place() {
     stage.apply(&object, &changes);
 
     let view = Client::view(object.pin());
-    assert_eq!(
-        (view.home().place().latitude(), view.work().place().latitude()),
-        (48.0, 48.25)
-    );
+    assert_eq!((view.home().place().latitude(), view.work().place().latitude()), (48.0, 48.25));
     assert_eq!((view.work().city(), view.home().city()), ("Wien!", "Graz"));
     assert_eq!(view.work().place().names().get("de"), Some("Wien"));
     assert_eq!((view.home().place().hits(), view.work().place().hits()), (1, 5));
@@ -120,10 +107,7 @@ fn nested_fields_have_their_own_defaults() {
         Client::default_slot(slot, &mut changes).unwrap();
     }
     let object = stage.object_from::<Client>(&changes);
-    let mut expected = Client {
-        scratch: 5,
-        ..Client::default()
-    };
+    let mut expected = Client { scratch: 5, ..Client::default() };
     expected.home.place.latitude = 48.5;
     expected.work.place.latitude = 48.5;
     assert_eq!(Client::load(&Client::view(object.pin())), expected);
@@ -168,9 +152,5 @@ fn counters_are_reached_outside_a_guard() {
     let slots = [shared.home().place().hits(), shared.work().place().hits()];
     assert_eq!(slots, [3, 8]);
     assert_eq!(shared.asked.take(), slots);
-    assert!(
-        slots
-            .iter()
-            .all(|slot| Client::FIELDS[usize::from(*slot)].name.ends_with(".hits"))
-    );
+    assert!(slots.iter().all(|slot| Client::FIELDS[usize::from(*slot)].name.ends_with(".hits")));
 }
