@@ -20,10 +20,11 @@ pub(crate) struct NoRoot {
 
 /// All roots of the cluster.
 pub(crate) async fn roots(client: &mut Client) -> Result<Vec<RootInfo>, ClientError> {
-    match client.ask(|request| ToCoordinator::Roots { request }).await? {
-        ToNode::Roots { roots, .. } => Ok(roots),
-        other => Err(unexpected(&other)),
-    }
+    let answer = client.ask(|request| ToCoordinator::Roots { request }).await?;
+    let ToNode::Roots { roots, .. } = answer else {
+        return Err(unexpected(&answer));
+    };
+    Ok(roots)
 }
 
 /// The root with this name.

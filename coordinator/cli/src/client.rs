@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use kiln_protocol::codec::decode_to_node;
 use kiln_protocol::limits::NAME_BYTES_MAX;
-use kiln_protocol::message::{Hello, Role};
+use kiln_protocol::message::{Hello, Record, Role};
 use kiln_protocol::{
-    ALPN, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, ToCoordinator, ToNode,
+    ALPN, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, RootId, ToCoordinator, ToNode,
     encode_to_coordinator,
 };
 use quinn::crypto::rustls::QuicClientConfig;
@@ -49,9 +49,9 @@ pub(crate) enum ClientError {
     #[error("cannot connect to {address}: {what}; {hint}")]
     Connect { address: String, what: String, hint: &'static str },
     #[error("the coordinator at {address} does not attach this program: {failure}")]
-    Refused { address: String, failure: Failure },
+    Refused { address: String, failure: Box<Failure> },
     #[error("the coordinator refuses: {0}")]
-    Failed(Failure),
+    Failed(Box<Failure>),
     #[error("no answer from the coordinator within {} s; --timeout sets how long to wait", after.as_secs_f64())]
     Timeout { after: Duration },
     #[error("the connection to the coordinator ended: {what}")]
@@ -133,6 +133,7 @@ impl Client {
         Ok(client)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is out of place here")]
     async fn hello(&mut self, address: &str) -> Result<(), ClientError> {
         let user = std::env::var("USER").unwrap_or_default();
         let mut name = format!("kiln-cli {user}").trim_end().to_owned();
@@ -152,7 +153,9 @@ impl Client {
                 self.epoch = epoch;
                 Ok(())
             }
-            ToNode::Refused { failure } => Err(ClientError::Refused { address: address.to_owned(), failure }),
+            ToNode::Refused { failure } => {
+                Err(ClientError::Refused { address: address.to_owned(), failure: Box::new(failure) })
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -166,6 +169,7 @@ impl Client {
         timeout(patience, self.ask_patiently(question)).await.unwrap_or(Err(ClientError::Timeout { after: patience }))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is out of place here")]
     async fn ask_patiently(
         &mut self,
         question: impl FnOnce(RequestId) -> ToCoordinator,
@@ -176,7 +180,7 @@ impl Client {
         loop {
             let message = self.receive().await?;
             match message {
-                ToNode::Failed { failure, .. } => return Err(ClientError::Failed(failure)),
+                ToNode::Failed { failure, .. } => return Err(ClientError::Failed(Box::new(failure))),
                 ToNode::Event { .. } => {
                     if self.events.len() == EVENTS_MAX {
                         return Err(unexpected(&message));
@@ -190,7 +194,20 @@ impl Client {
         }
     }
 
+    /// Looks at an object; `None` when the root has no such key.
+    pub(crate) async fn peek(&mut self, root: RootId, key: Bytes) -> Result<Option<Record>, ClientError> {
+        let answer = self.ask(|request| ToCoordinator::Peek { request, root, key }).await?;
+        if let ToNode::Absent { .. } = answer {
+            return Ok(None);
+        }
+        let ToNode::Fetched { record, .. } = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(Some(record))
+    }
+
     /// The next event of a watch, however long it takes.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is out of place here")]
     pub(crate) async fn event(&mut self) -> Result<ToNode, ClientError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);

@@ -2,14 +2,12 @@
 
 use crate::Connect;
 use crate::catalog::{self, Catalog};
-use crate::client::unexpected;
 use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, shown};
 use bytes::Bytes;
 use kiln_protocol::message::Record;
 use kiln_protocol::structure::Rendered;
-use kiln_protocol::{ToCoordinator, ToNode};
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
@@ -44,14 +42,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let roots = catalog::roots(&mut client).await?;
     let root = catalog::find(&roots, &args.root)?;
     let key = Bytes::from(key::parse(&root.key, &args.key)?);
-    let answer = client.ask(|request| ToCoordinator::Peek { request, root: root.root, key }).await?;
+    let record = client.peek(root.root, key).await?;
     client.leave().await;
-    let record = match answer {
-        ToNode::Fetched { record, .. } => record,
-        ToNode::Absent { .. } => {
-            return Err(Failure::NoObject { root: shown(&args.root), key: shown(&args.key) });
-        }
-        other => return Err(unexpected(&other).into()),
+    let Some(record) = record else {
+        return Err(Failure::NoObject { root: shown(&args.root), key: shown(&args.key) });
     };
     let catalog = Catalog::new(&root);
     let fields = catalog.record(&record.writes);

@@ -18,9 +18,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut client = args.connect.attach().await?;
-    let status = match client.ask(|request| ToCoordinator::Status { request }).await? {
-        ToNode::Status { status, .. } => status,
-        other => return Err(unexpected(&other).into()),
+    let answer = client.ask(|request| ToCoordinator::Status { request }).await?;
+    let ToNode::Status { status, .. } = answer else {
+        return Err(unexpected(&answer).into());
     };
     client.leave().await;
     let mut out = Output::new();

@@ -127,12 +127,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 async fn object(client: &mut Client, root: &RootInfo, text: &str) -> Result<ObjectId, Failure> {
     let key = Bytes::from(key::parse(&root.key, text)?);
-    let answer = client.ask(|request| ToCoordinator::Peek { request, root: root.root, key }).await?;
-    match answer {
-        ToNode::Fetched { record, .. } => Ok(record.object),
-        ToNode::Absent { .. } => Err(Failure::NoObject { root: shown(&root.name), key: shown(text) }),
-        other => Err(unexpected(&other).into()),
-    }
+    let record = client.peek(root.root, key).await?;
+    let absent = || Failure::NoObject { root: shown(&root.name), key: shown(text) };
+    record.map(|record| record.object).ok_or_else(absent)
 }
 
 fn line(

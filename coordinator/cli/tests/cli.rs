@@ -1,5 +1,7 @@
 //! The `kiln` binary against real coordinators, and a node that gives it something to look at.
 
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that is surprised fails")]
+
 #[path = "../../tests/server/client.rs"]
 #[expect(dead_code, reason = "the coordinator's tests use more of it")]
 mod client;

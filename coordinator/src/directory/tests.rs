@@ -182,7 +182,7 @@ fn damaged_files_are_named() {
         let complaint = files.complaint();
         // A pair is named by its certificate.
         let stem = name.split('.').next().unwrap();
-        assert!(complaint.contains(&format!("{stem}")) && complaint.contains("cannot be used"), "{complaint}");
+        assert!(complaint.contains(stem) && complaint.contains("cannot be used"), "{complaint}");
     }
 }
 

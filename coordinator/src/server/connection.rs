@@ -150,10 +150,10 @@ async fn hello(
     if frame.len() > HELLO_BYTES_MAX {
         return Err(NotAttached::TooLong);
     }
-    match decode_to_coordinator(shared.epoch, &frame)? {
-        ToCoordinator::Hello(hello) => Ok((connection, send, reader, hello)),
-        _ => Err(NotAttached::NotHello),
-    }
+    let ToCoordinator::Hello(hello) = decode_to_coordinator(shared.epoch, &frame)? else {
+        return Err(NotAttached::NotHello);
+    };
+    Ok((connection, send, reader, hello))
 }
 
 fn secret() -> Option<Secret> {

@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// Goes on with what becomes safe later. Ready when the log has failed.
-    pub(super) fn poll_log(&mut self, context: &mut Context<'_>) -> Poll<LogError> {
+    pub(super) fn poll_log(&mut self, context: &Context<'_>) -> Poll<LogError> {
         self.log_task.clone_from(context.waker());
         self.begin();
         self.logged();

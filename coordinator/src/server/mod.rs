@@ -348,7 +348,7 @@ fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<(String, Str
         let ip = match bound.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
         };
         return Ok((ip.to_string(), SocketAddr::new(ip, bound.port()).to_string()));
     };

@@ -1,5 +1,7 @@
 //! A real coordinator on a loopback socket, and peers that behave or do not.
 
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that is surprised fails")]
+
 mod client;
 
 use client::{Client, PATIENCE};
@@ -8,6 +10,7 @@ use kiln_protocol::limits::FRAME_BYTES_MAX;
 use kiln_protocol::{Failure, PROTOCOL_VERSION, Profile, RequestId, ToCoordinator, ToNode};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -301,14 +304,15 @@ async fn a_stop_tells_every_peer() {
     let mut b = Client::attach(running.profile(), "b").await;
     // Must not hold the stop up.
     let silent = Client::connect(running.profile()).await.unwrap();
-    let stop = tokio::spawn(running.server.stop(DEADLINE));
+    let mut stop = JoinSet::new();
+    stop.spawn(running.server.stop(DEADLINE));
     for client in [&mut a, &mut b] {
         assert_eq!(client.next().await, ToNode::Stopping);
         assert_eq!(client.try_next().await, None);
         assert_eq!(client.closed().await.0, Close::STOPPING);
     }
     assert_eq!(silent.closed().await.0, Close::STOPPING);
-    let stopped = timeout(DEADLINE, stop).await.expect("the stop hangs").unwrap().unwrap();
+    let stopped = timeout(DEADLINE, stop.join_next()).await.expect("the stop hangs").unwrap().unwrap().unwrap();
     assert_eq!(stopped.cut, 0);
 }
 
