@@ -1,0 +1,100 @@
+//! `shop --check`: many clients drive both nodes over HTTP, and count.
+//!
+//! Each client has a session of its own, and shares another one with the clients of its group, as the tabs and devices
+//! of one person do. All of them write through both nodes at once; then they look whether every acknowledged write is
+//! there; then they log out on one node while slow requests are under way, and look whether anything is left.
+
+mod client;
+mod http;
+mod logout;
+mod tally;
+mod verify;
+
+use crate::cluster::Cluster;
+use crate::error::Failed;
+use crate::options::Load;
+use crate::site::SalesFigures;
+use client::{Client, GROUP_CLIENTS, Phase};
+use http::Connection;
+use std::process::ExitCode;
+use std::time::Duration;
+use tally::Tally;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// The whole of it: a client that is stuck must not hang whoever waits for the result.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Starts the shop, drives it, and says what it found.
+pub(crate) async fn run(load: Load) -> Result<ExitCode, Failed> {
+    let mut cluster = Cluster::start(0).await?;
+    let ports = [cluster.first.port, cluster.second.port];
+    let Load { clients, rounds } = load;
+    let (first, second) = (cluster.first.address(), cluster.second.address());
+    println!("{clients} clients, {rounds} rounds of writes each, through {first} and {second}\n");
+    let started = now();
+    let driven = tokio::select! {
+        driven = tokio::time::timeout(TIMEOUT, drive(load, ports)) => driven,
+        why = cluster.broken() => return Err(Failed::to("go on")(why)),
+    };
+    let tally = driven.map_err(Failed::to("finish the check"))?;
+    println!("{}", tally.table(started.elapsed().as_secs_f64()));
+    cluster.stop().await?;
+    Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a figure for people: how long the clients took")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// All clients through all phases.
+async fn drive(load: Load, ports: [u16; 2]) -> Tally {
+    let mut total = Tally::default();
+    let mut clients = (0..load.clients).map(|number| Client::new(number, ports)).collect();
+    clients = all(clients, Phase::LogIn, &mut total).await;
+    for group in clients.chunks_mut(GROUP_CLIENTS) {
+        let shared = group[0].shared.clone();
+        group.iter_mut().for_each(|member| member.shared.clone_from(&shared));
+    }
+    clients = all(clients, Phase::Write { rounds: load.rounds }, &mut total).await;
+    for group in clients.chunks_mut(GROUP_CLIENTS) {
+        group[0].shared_written = group.iter_mut().map(|member| std::mem::take(&mut member.shared_written)).sum();
+    }
+    for phase in [Phase::Verify, Phase::LogOut, Phase::LogOutShared, Phase::StayOut] {
+        clients = all(clients, phase, &mut total).await;
+    }
+    for port in ports {
+        if let Err(error) = count_sales(port, &mut total).await {
+            total.fail(format!("reading the sales on port {port}: {error}"));
+        }
+    }
+    total
+}
+
+/// Lets every client do its part of a phase, all at once; returns when all are done.
+async fn all(clients: Vec<Client>, phase: Phase, total: &mut Tally) -> Vec<Client> {
+    let mut parts = JoinSet::new();
+    for mut client in clients {
+        parts.spawn(async move {
+            client.part(phase).await;
+            client
+        });
+    }
+    let mut clients = parts.join_all().await;
+    clients.sort_by_key(|client| client.number);
+    for client in &mut clients {
+        total.take(&mut client.tally);
+    }
+    clients
+}
+
+/// Whether every order that was acknowledged was counted in the shop's sales, and no other.
+async fn count_sales(port: u16, total: &mut Tally) -> std::io::Result<()> {
+    let answer = Connection::open(port).await?.get("/sales.json", "").await?;
+    total.requests += 1;
+    let figures: SalesFigures = serde_json::from_slice(&answer.body)?;
+    total.compare(&format!("orders in the sales on port {port}"), total.orders, figures.orders);
+    total.compare(&format!("pieces in the sales on port {port}"), total.pieces, figures.pieces);
+    Ok(())
+}

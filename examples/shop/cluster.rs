@@ -1,0 +1,130 @@
+//! The process that a person starts: it holds the coordinator, and starts the nodes as processes of their own.
+
+use crate::error::Failed;
+use crate::node::READY;
+use crate::signals;
+use kiln::Runtime;
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than a node takes at most to finish its requests and to leave.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A coordinator and two nodes.
+pub(crate) struct Cluster {
+    kiln: Runtime,
+    pub(crate) first: Node,
+    pub(crate) second: Node,
+}
+
+/// A node's process. It ends when `stdin` is closed, and so also when this process dies of whatever cause.
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) port: u16,
+    process: Child,
+    stdin: ChildStdin,
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// Runs the shop until it is stopped.
+pub(crate) async fn run(port: u16) -> Result<ExitCode, Failed> {
+    let mut stop = Box::pin(signals::stop()?);
+    let started = tokio::select! {
+        started = Cluster::start(port) => started,
+        () = &mut stop => return Ok(ExitCode::SUCCESS),
+    };
+    let mut cluster = started?;
+    let (first, second) = (&cluster.first, &cluster.second);
+    if first.port != port || second.port != port.saturating_add(1) {
+        println!("Ports {port} and {} are not both free: these are the next ones.", port.saturating_add(1));
+    }
+    println!("A shop on two nodes with one set of sessions:\n");
+    println!("  {}  {}\n  {}  {}\n", first.name, first.address(), second.name, second.address());
+    println!("Log in on one, fill the cart on the other, log out on either. Ctrl-C stops both.");
+    let broken = tokio::select! {
+        () = &mut stop => None,
+        why = cluster.broken() => Some(why),
+    };
+    println!("Stopping.");
+    let stopped = cluster.stop().await;
+    match broken {
+        Some(why) => Err(Failed::to("go on")(why)),
+        None => stopped.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+impl Cluster {
+    /// Starts the coordinator and the nodes. `port` is the first node's, or the next free one; 0 is any for both.
+    pub(crate) async fn start(port: u16) -> Result<Self, Failed> {
+        let kiln = Runtime::builder().node_name("shop").embedded().await;
+        let kiln = kiln.map_err(Failed::to("start the coordinator"))?;
+        let profile =
+            kiln.profile_path().ok_or("there is none").map_err(Failed::to("find the coordinator's profile"))?;
+        let mut first = Node::start("web-1", profile, port).await?;
+        let mut second =
+            Node::start("web-2", profile, if port == 0 { 0 } else { first.port.saturating_add(1) }).await?;
+        first.tell_peer(second.port).await?;
+        second.tell_peer(first.port).await?;
+        Ok(Self { kiln, first, second })
+    }
+
+    /// Resolves when the coordinator or a node has ended although nobody asked it to.
+    pub(crate) async fn broken(&mut self) -> String {
+        tokio::select! {
+            ended = self.kiln.closed() => format!("the coordinator is gone: {ended:?}"),
+            status = self.first.process.wait() => format!("{} ended: {status:?}", self.first.name),
+            status = self.second.process.wait() => format!("{} ended: {status:?}", self.second.name),
+        }
+    }
+
+    /// Ends the nodes, then the coordinator.
+    pub(crate) async fn stop(self) -> Result<(), Failed> {
+        let (first, second) = tokio::join!(self.first.stop(), self.second.stop());
+        let detached = self.kiln.detach(STOP_TIMEOUT).await.map_err(Failed::to("stop the coordinator"));
+        first.and(second).and(detached)
+    }
+}
+
+impl Node {
+    /// Where it answers.
+    pub(crate) fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    async fn start(name: &'static str, profile: &Path, port: u16) -> Result<Self, Failed> {
+        let program = std::env::current_exe().map_err(Failed::to("find this program"))?;
+        let mut command = Command::new(program);
+        command.args(["node", name]).arg(profile).arg(port.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().map_err(Failed::to(format!("start {name}")))?;
+        let pipes = process.stdin.take().zip(process.stdout.take());
+        let (stdin, stdout) = pipes.ok_or("it has no pipes").map_err(Failed::to(format!("talk to {name}")))?;
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let read = tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await;
+        let read = read.map_err(Failed::to(format!("wait for {name}")))?;
+        read.map_err(Failed::to(format!("hear from {name}")))?;
+        let port = line.trim_end().strip_prefix(READY).and_then(|port| port.parse().ok());
+        let port = port.ok_or("it ended before it was ready").map_err(Failed::to(format!("start {name}")))?;
+        Ok(Self { name, port, process, stdin, _stdout: stdout })
+    }
+
+    async fn tell_peer(&mut self, port: u16) -> Result<(), Failed> {
+        let told = self.stdin.write_all(format!("{port}\n").as_bytes()).await;
+        told.map_err(Failed::to(format!("tell {} of the other node", self.name)))
+    }
+
+    async fn stop(self) -> Result<(), Failed> {
+        let Self { name, mut process, stdin, .. } = self;
+        drop(stdin);
+        // Dropping the process on a time-out kills it.
+        let status = tokio::time::timeout(STOP_TIMEOUT, process.wait()).await;
+        let status = status.map_err(Failed::to(format!("wait for {name} to end")))?;
+        let status = status.map_err(Failed::to(format!("wait for {name} to end")))?;
+        if status.success() { Ok(()) } else { Err(Failed::to(format!("stop {name} cleanly"))(status.to_string())) }
+    }
+}
