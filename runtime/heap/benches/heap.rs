@@ -3,7 +3,7 @@
 //! `cargo bench -p kiln-heap`
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use kiln_heap::{ArchiveType, ArchivedBuf, BlockKind, Heap, Object, Options, Shape, SlotKind, SlotWrite};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -27,13 +27,7 @@ fn session(heap: &Heap) -> Object {
 }
 
 fn new_session(heap: &Heap, shape: &Arc<Shape>, line: &ArchivedBuf) -> Object {
-    let writes = [
-        SlotWrite::Archived { slot: 7, value: line },
-        SlotWrite::Block {
-            slot: 6,
-            bytes: b"dark",
-        },
-    ];
+    let writes = [SlotWrite::Archived { slot: 7, value: line }, SlotWrite::Block { slot: 6, bytes: b"dark" }];
     Object::new(heap, shape, &writes, &[1]).unwrap()
 }
 
@@ -66,50 +60,24 @@ fn writes(c: &mut Criterion) {
     group.bench_function("one scalar", |b| {
         b.iter(|| {
             version += 1;
-            object
-                .apply(&[SlotWrite::Scalar { slot: 3, bits: version }], &[(0, version)])
-                .unwrap();
+            object.apply(&[SlotWrite::Scalar { slot: 3, bits: version }], &[(0, version)]).unwrap();
         });
     });
     let text = "a theme of forty bytes, give or take one";
     group.bench_function("one text of 40 bytes", |b| {
         b.iter(|| {
-            object
-                .apply(
-                    &[SlotWrite::Block {
-                        slot: 6,
-                        bytes: black_box(text).as_bytes(),
-                    }],
-                    &[],
-                )
-                .unwrap();
+            object.apply(&[SlotWrite::Block { slot: 6, bytes: black_box(text).as_bytes() }], &[]).unwrap();
         });
     });
     let line = ArchivedBuf::new(&(1, text.to_owned())).unwrap();
     group.bench_function("one archive, trusted", |b| {
         b.iter(|| {
-            object
-                .apply(
-                    &[SlotWrite::Archived {
-                        slot: 7,
-                        value: black_box(&line),
-                    }],
-                    &[],
-                )
-                .unwrap();
+            object.apply(&[SlotWrite::Archived { slot: 7, value: black_box(&line) }], &[]).unwrap();
         });
     });
     group.bench_function("one archive, checked", |b| {
         b.iter(|| {
-            object
-                .apply(
-                    &[SlotWrite::Block {
-                        slot: 7,
-                        bytes: black_box(line.bytes()),
-                    }],
-                    &[],
-                )
-                .unwrap();
+            object.apply(&[SlotWrite::Block { slot: 7, bytes: black_box(line.bytes()) }], &[]).unwrap();
         });
     });
     group.finish();
@@ -119,52 +87,56 @@ fn writes(c: &mut Criterion) {
     });
 }
 
+/// Keys whose first bytes say little, as they often are.
+fn key(number: u64) -> Vec<u8> {
+    format!("entry {number:012}").into_bytes()
+}
+
+fn filled(heap: &Heap, entries: u64, line: &ArchivedBuf) -> Object {
+    let shape = Shape::new([SlotKind::Map(BlockKind::Archive(ArchiveType::of::<Line>()))], 1).unwrap();
+    let keys: Vec<Vec<u8>> = (0..entries).map(key).collect();
+    let puts: Vec<_> = keys.iter().map(|key| put(key, line)).collect();
+    Object::new(heap, &shape, &puts, &[0]).unwrap()
+}
+
+const fn put<'a>(key: &'a [u8], value: &'a ArchivedBuf) -> SlotWrite<'a> {
+    SlotWrite::MapPutArchived { slot: 0, key, value }
+}
+
+/// Numbers below a bound, in no order.
+fn scattered(bound: u64) -> impl FnMut() -> u64 {
+    let mut number = 0_u64;
+    move || {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) % bound
+    }
+}
+
 fn maps(c: &mut Criterion) {
+    let heap = heap();
+    let line = ArchivedBuf::new(&(1, "sku-1 and some more".to_owned())).unwrap();
     let mut group = c.benchmark_group("map");
     for entries in [100_u64, 10_000, 100_000] {
-        let heap = heap();
-        let shape = Shape::new([SlotKind::Map(BlockKind::Archive(ArchiveType::of::<Line>()))], 1).unwrap();
-        let line = ArchivedBuf::new(&(1, "sku-1 and some more".to_owned())).unwrap();
-        let object = Object::new(&heap, &shape, &[], &[0]).unwrap();
-        let key = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % entries;
-        for number in 0..entries {
-            let key = format!("entry {number:012}");
-            object
-                .apply(
-                    &[SlotWrite::MapPutArchived {
-                        slot: 0,
-                        key: key.as_bytes(),
-                        value: &line,
-                    }],
-                    &[],
-                )
-                .unwrap();
-        }
-        let mut number = 0;
         group.bench_function(BenchmarkId::new("put one", entries), |b| {
-            b.iter(|| {
-                number += 1;
-                let key = format!("entry {:012}", key(number));
-                let put = SlotWrite::MapPutArchived {
-                    slot: 0,
-                    key: key.as_bytes(),
-                    value: &line,
-                };
-                object.apply(&[put], &[(0, number)]).unwrap();
-            });
+            let object = filled(&heap, entries, &line);
+            let mut next = scattered(entries);
+            b.iter_batched(
+                || key(next()),
+                |key| object.apply(&[put(&key, &line)], &[(0, 1)]).unwrap(),
+                BatchSize::SmallInput,
+            );
         });
         group.bench_function(BenchmarkId::new("get one", entries), |b| {
-            b.iter(|| {
-                number += 1;
-                let key = format!("entry {:012}", key(number));
-                object
-                    .pin()
-                    .map(0)
-                    .get_archived::<Line>(key.as_bytes())
-                    .unwrap()
-                    .0
-                    .to_native()
-            });
+            let object = filled(&heap, entries, &line);
+            let mut next = scattered(entries);
+            b.iter_batched(
+                || key(next()),
+                |key| object.pin().map(0).get_archived::<Line>(&key).unwrap().0.to_native(),
+                BatchSize::SmallInput,
+            );
+        });
+        group.bench_function(BenchmarkId::new("put all at once", entries), |b| {
+            b.iter(|| drop(filled(&heap, entries, &line)));
         });
     }
     group.finish();

@@ -45,16 +45,9 @@ impl ArchiveType {
     #[must_use]
     pub const fn of<T: Archivable>() -> Self {
         const {
-            assert!(
-                align_of::<T::Archived>() <= ALIGNMENT,
-                "archived types are aligned to 16 bytes at most"
-            );
+            assert!(align_of::<T::Archived>() <= ALIGNMENT, "archived types are aligned to 16 bytes at most");
         };
-        Self {
-            id: TypeId::of::<T>(),
-            name: type_name::<T>,
-            check: check::<T>,
-        }
+        Self { id: TypeId::of::<T>(), name: type_name::<T>, check: check::<T> }
     }
 
     /// Whether these are the archives of `T`.
@@ -137,33 +130,20 @@ impl ArchivedBuf {
     /// When the value's own `Serialize` fails, or it is longer than 2 GiB.
     pub fn new<T: Archivable>(value: &T) -> Result<Self, ArchiveError> {
         let bytes = to_bytes::<Error>(value).map_err(ArchiveError)?;
-        debug_assert!(
-            check::<T>(&bytes).is_ok(),
-            "a {} serialises to no archive of itself",
-            type_name::<T>()
-        );
-        Ok(Self {
-            kind: BufKind::Archive(TypeId::of::<T>()),
-            bytes,
-        })
+        debug_assert!(check::<T>(&bytes).is_ok(), "a {} serialises to no archive of itself", type_name::<T>());
+        Ok(Self { kind: BufKind::Archive(TypeId::of::<T>()), bytes })
     }
 
     /// A string, for a text slot.
     #[must_use]
     pub fn text(text: &str) -> Self {
-        Self {
-            kind: BufKind::Text,
-            bytes: aligned(text.as_bytes()),
-        }
+        Self { kind: BufKind::Text, bytes: aligned(text.as_bytes()) }
     }
 
     /// Bytes, for a slot of bytes. Other slots check them.
     #[must_use]
     pub fn raw(bytes: &[u8]) -> Self {
-        Self {
-            kind: BufKind::Bytes,
-            bytes: aligned(bytes),
-        }
+        Self { kind: BufKind::Bytes, bytes: aligned(bytes) }
     }
 
     /// The bytes, as they are stored and sent.
@@ -188,10 +168,7 @@ impl ArchivedBuf {
 
 impl fmt::Debug for ArchivedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ArchivedBuf")
-            .field("kind", &self.kind)
-            .field("bytes", &self.bytes.len())
-            .finish()
+        f.debug_struct("ArchivedBuf").field("kind", &self.kind).field("bytes", &self.bytes.len()).finish()
     }
 }
 

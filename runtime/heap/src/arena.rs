@@ -59,9 +59,7 @@ const BATCH: usize = 16;
 impl Arena {
     /// Reserves `bytes_max` bytes of address space, rounded up to a granule and into the limits.
     pub(crate) fn new(bytes_max: usize) -> io::Result<Self> {
-        let bytes_max = bytes_max
-            .clamp(ARENA_BYTES_MIN, ARENA_BYTES_MAX)
-            .next_multiple_of(GRANULE_BYTES);
+        let bytes_max = bytes_max.clamp(ARENA_BYTES_MIN, ARENA_BYTES_MAX).next_multiple_of(GRANULE_BYTES);
         let map = MmapOptions::new().len(bytes_max).no_reserve_swap().map_anon()?;
         let map = MmapRaw::from(map);
         poison::close(map.as_ptr(), bytes_max);
@@ -135,10 +133,7 @@ impl Arena {
         };
         poison::open(self.at(unit), bytes);
         #[expect(clippy::cast_possible_truncation, reason = "a small block has at most 64 KiB")]
-        Some(Piece {
-            unit,
-            bytes: bytes as u32,
-        })
+        Some(Piece { unit, bytes: bytes as u32 })
     }
 
     /// Takes a piece back.
@@ -163,14 +158,10 @@ impl Arena {
         if bytes > self.bytes_max {
             return None;
         }
-        let piece = Piece {
-            unit: NO_UNIT,
-            bytes: u32::try_from(bytes).ok()?,
-        };
+        let piece = Piece { unit: NO_UNIT, bytes: u32::try_from(bytes).ok()? };
         let mut central = self.central();
         let unit = central.take_large(piece.footprint())?;
-        self.large_taken_bytes
-            .fetch_add(piece.footprint() as u64, Ordering::Relaxed);
+        self.large_taken_bytes.fetch_add(piece.footprint() as u64, Ordering::Relaxed);
         drop(central);
         poison::open(self.at(unit), bytes);
         Some(Piece { unit, ..piece })
@@ -180,8 +171,7 @@ impl Arena {
         poison::close(self.at(piece.unit), piece.footprint());
         let mut central = self.central();
         central.give_large(piece.unit, piece.footprint());
-        self.large_freed_bytes
-            .fetch_add(piece.footprint() as u64, Ordering::Relaxed);
+        self.large_freed_bytes.fetch_add(piece.footprint() as u64, Ordering::Relaxed);
     }
 
     /// Gives out one block of a class whose list was empty here, and brings this thread's shard some more.

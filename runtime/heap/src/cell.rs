@@ -39,14 +39,9 @@ impl Word {
             // Acquire: pairs with the releases in `Turn::publish` and `Turn::drop`: the previous writer's table is
             // seen complete, and so is everything that writer did to it.
             if word & WRITER == 0
-                && (self.0)
-                    .compare_exchange_weak(word, word | WRITER, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
+                && (self.0).compare_exchange_weak(word, word | WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
-                return Turn {
-                    word: &self.0,
-                    unit: unit(word),
-                };
+                return Turn { word: &self.0, unit: unit(word) };
             }
             pause(&mut round);
         }
@@ -88,10 +83,133 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a word holds a 32-bit unit and four bits below it"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a word holds a 32-bit unit and four bits below it")]
 const fn unit(word: u64) -> u32 {
     (word >> UNIT_SHIFT) as u32
+}
+
+/// Every interleaving of a few writers and a reader, over a stand-in for the arena and its epochs:
+/// `RUSTFLAGS="--cfg loom" cargo test -p kiln-heap --release --lib cell`
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "reads and writes the stand-in's tables")]
+mod model {
+    use super::Word;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+
+    const TABLES: usize = 5;
+    const FREED: u64 = u64::MAX;
+
+    /// Slots come in pairs that are always written together, so that a mixed table shows.
+    type Slots = [u64; 6];
+
+    struct Heap {
+        word: Word,
+        tables: [UnsafeCell<Slots>; TABLES],
+        next: AtomicUsize,
+        pins: AtomicUsize,
+    }
+
+    impl Heap {
+        fn new() -> Self {
+            let tables = std::array::from_fn(|_| UnsafeCell::new([0; 6]));
+            Self { word: Word::new(0), tables, next: AtomicUsize::new(1), pins: AtomicUsize::new(0) }
+        }
+
+        /// As `Object::apply` does it: take the turn, copy, change, publish, retire.
+        fn apply(&self, pair: usize, amount: u64) {
+            let unit = self.next.fetch_add(1, Ordering::Relaxed);
+            let turn = self.word.turn();
+            let mut slots = self.table(turn.present(), |slots| *slots);
+            slots[pair] += amount;
+            slots[pair + 1] += amount;
+            self.write(unit, slots);
+            let replaced = turn.publish(u32::try_from(unit).unwrap());
+            // Stands for the epoch: freed when nobody is pinned. Both sides change `pins`, so that a reader that
+            // pins after this sees the new word.
+            if self.pins.fetch_add(0, Ordering::AcqRel) == 0 {
+                self.write(replaced as usize, [FREED; 6]);
+            }
+        }
+
+        /// As a write that finds the arena full: the turn is dropped.
+        fn fail(&self) {
+            drop(self.word.turn());
+        }
+
+        fn read(&self) -> Slots {
+            self.pins.fetch_add(1, Ordering::AcqRel);
+            let slots = self.table(self.word.load(), |slots| *slots);
+            self.pins.fetch_sub(1, Ordering::AcqRel);
+            slots
+        }
+
+        fn table<R>(&self, unit: u32, read: impl FnOnce(&Slots) -> R) -> R {
+            // SAFETY: loom reports a write that is not ordered with this read.
+            self.tables[unit as usize].with(|slots| read(unsafe { &*slots }))
+        }
+
+        fn write(&self, unit: usize, next: Slots) {
+            // SAFETY: loom reports any access that is not ordered with this write.
+            self.tables[unit].with_mut(|slots| unsafe { *slots = next });
+        }
+    }
+
+    fn assert_whole(slots: Slots) {
+        for pair in slots.chunks(2) {
+            assert_eq!(pair[0], pair[1], "a mixed table");
+            assert_ne!(pair[0], FREED, "a freed table");
+        }
+    }
+
+    fn explore(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+
+    #[test]
+    fn two_groups_and_a_delta_lose_no_slot() {
+        explore(|| {
+            let heap = Arc::new(Heap::new());
+            let writers: Vec<_> = [(0, 1), (2, 10), (4, 100)]
+                .map(|(pair, amount)| {
+                    let heap = Arc::clone(&heap);
+                    thread::spawn(move || heap.apply(pair, amount))
+                })
+                .into();
+            assert_whole(heap.read());
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            assert_eq!(heap.read(), [1, 1, 10, 10, 100, 100]);
+        });
+    }
+
+    #[test]
+    fn writers_of_one_slot_lose_no_addition_and_a_failed_one_blocks_nobody() {
+        explore(|| {
+            let heap = Arc::new(Heap::new());
+            let adder = {
+                let heap = Arc::clone(&heap);
+                thread::spawn(move || {
+                    heap.apply(0, 1);
+                    heap.apply(0, 1);
+                })
+            };
+            let failing = {
+                let heap = Arc::clone(&heap);
+                thread::spawn(move || heap.fail())
+            };
+            heap.apply(0, 1);
+            let seen = heap.read();
+            assert_whole(seen);
+            assert!(seen[0] >= 1, "a thread sees what it wrote");
+            adder.join().unwrap();
+            failing.join().unwrap();
+            assert_eq!(heap.read()[0], 3);
+        });
+    }
 }

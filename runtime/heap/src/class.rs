@@ -21,7 +21,11 @@ pub(crate) struct Class(u8);
 
 impl Class {
     /// The class of the smallest blocks that take `bytes`, if they are small.
+    #[inline]
     pub(crate) const fn of(bytes: usize) -> Option<Self> {
+        if bytes <= TABLE_BYTES_MAX {
+            return Some(Self(INDEX_BY_UNITS[bytes.div_ceil(UNIT_BYTES)]));
+        }
         if bytes > SMALL_BYTES_MAX {
             return None;
         }
@@ -38,15 +42,42 @@ impl Class {
     }
 
     /// Its number.
+    #[inline]
     pub(crate) const fn index(self) -> usize {
         self.0 as usize
     }
 
     /// How long its blocks are.
+    #[inline]
     pub(crate) const fn bytes(self) -> usize {
-        class_bytes(self.0 as usize)
+        BYTES[self.0 as usize] as usize
     }
 }
+
+/// Tables and most blocks are no longer than this: their class is looked up.
+const TABLE_BYTES_MAX: usize = 1 << 10;
+
+#[expect(clippy::cast_possible_truncation, reason = "there are fewer than 256 classes")]
+static INDEX_BY_UNITS: [u8; TABLE_BYTES_MAX / UNIT_BYTES + 1] = {
+    let mut table = [0; TABLE_BYTES_MAX / UNIT_BYTES + 1];
+    let mut units = 0;
+    while units < table.len() {
+        table[units] = class_index(units * UNIT_BYTES) as u8;
+        units += 1;
+    }
+    table
+};
+
+#[expect(clippy::cast_possible_truncation, reason = "a class has at most 64 KiB")]
+static BYTES: [u32; CLASSES] = {
+    let mut table = [0; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        table[index] = class_bytes(index) as u32;
+        index += 1;
+    }
+    table
+};
 
 const fn class_index(bytes: usize) -> usize {
     if bytes <= UNIT_BYTES {

@@ -30,13 +30,7 @@ pub(crate) struct Draft<'h> {
 
 impl<'h> Draft<'h> {
     pub(crate) fn new(arena: &'h Arena) -> Self {
-        Self {
-            arena,
-            fresh: SmallVec::new(),
-            retired: SmallVec::new(),
-            footprint: 0,
-            stamp: 0,
-        }
+        Self { arena, fresh: SmallVec::new(), retired: SmallVec::new(), footprint: 0, stamp: 0 }
     }
 
     pub(crate) const fn arena(&self) -> &'h Arena {

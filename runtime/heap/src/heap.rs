@@ -1,8 +1,5 @@
 //! The handle on an arena: its life, and the way retired pieces get back into it.
-#![expect(
-    unsafe_code,
-    reason = "frees retired pieces once no reader can see them, and ends arenas by hand"
-)]
+#![expect(unsafe_code, reason = "frees retired pieces once no reader can see them, and ends arenas by hand")]
 
 use crate::arena::{Arena, Piece};
 use crate::draft::Retired;
@@ -25,9 +22,7 @@ pub struct Options {
 impl Default for Options {
     /// 256 MiB.
     fn default() -> Self {
-        Self {
-            bytes_max: ARENA_BYTES_DEFAULT,
-        }
+        Self { bytes_max: ARENA_BYTES_DEFAULT }
     }
 }
 
@@ -75,9 +70,7 @@ impl Heap {
         let Some(arena) = NonNull::new(arena) else {
             unreachable!("a box is never null");
         };
-        Ok(Self(Arc::new(Life {
-            arena: OwnedArena(arena),
-        })))
+        Ok(Self(Arc::new(Life { arena: OwnedArena(arena) })))
     }
 
     /// Bytes in use, with what the size classes add, retired pieces included. Exact when nobody writes meanwhile.

@@ -25,12 +25,7 @@ impl<'p> MapRef<'p> {
     /// # Safety
     /// The tree of `root` stays alive and unchanged for `'p`, has `count` entries, and its values are of `kind`.
     pub(crate) const unsafe fn new(arena: &'p Arena, root: u32, count: u32, kind: BlockKind) -> Self {
-        Self {
-            arena,
-            root,
-            count,
-            kind,
-        }
+        Self { arena, root, count, kind }
     }
 
     /// How many entries there are.
@@ -94,10 +89,7 @@ impl<'p> MapRef<'p> {
     pub fn iter_from(&self, key: &[u8]) -> Entries<'p> {
         // SAFETY: invariant 1.
         let cursor = unsafe { Cursor::new(self.arena, self.root, key) };
-        Entries {
-            arena: self.arena,
-            cursor,
-        }
+        Entries { arena: self.arena, cursor }
     }
 
     /// All entries, ascending by key.
@@ -129,10 +121,7 @@ impl<'p> MapRef<'p> {
     #[track_caller]
     pub fn iter_archived_from<T: Archivable>(&self, key: &[u8]) -> ArchivedEntries<'p, T> {
         self.expect_archives_of::<T>();
-        ArchivedEntries {
-            entries: self.iter_from(key),
-            marker: PhantomData,
-        }
+        ArchivedEntries { entries: self.iter_from(key), marker: PhantomData }
     }
 
     fn find(&self, key: &[u8]) -> Option<&'p Item> {

@@ -1,8 +1,9 @@
 //! The cell of one object: a word that leads to its present table.
 #![expect(unsafe_code, reason = "reads, publishes and frees the tables that the word leads to")]
 
+use crate::arena::Piece;
 use crate::cell::{Turn, Word};
-use crate::draft::{self, Draft};
+use crate::draft::{self, Draft, Full, Retired};
 use crate::heap::Heap;
 use crate::pin::Pinned;
 use crate::shape::{Shape, SlotKind};
@@ -40,18 +41,9 @@ impl Object {
         check_whole(shape, writes, versions)?;
         with_room(heap, || {
             let mut draft = Draft::new(heap.arena());
-            let unit = Content {
-                shape,
-                writes,
-                versions,
-            }
-            .build(&mut draft)?;
+            let unit = Content { shape, writes, versions }.build(&mut draft)?;
             draft.finish_unseen();
-            Ok(Self {
-                word: Word::new(unit),
-                shape: Arc::clone(shape),
-                heap: heap.clone(),
-            })
+            Ok(Self { word: Word::new(unit), shape: Arc::clone(shape), heap: heap.clone() })
         })
     }
 
@@ -62,6 +54,9 @@ impl Object {
     /// Nothing was changed: the arena is full, bytes failed their check, or the shape has no such slot or group.
     pub fn apply(&self, writes: &[SlotWrite<'_>], versions: &[(u8, u64)]) -> Result<(), ApplyError> {
         self.check_groups(versions)?;
+        if write::are_scalars(&self.shape, writes) {
+            return with_room(&self.heap, || Ok(self.apply_scalars(writes, versions)?));
+        }
         with_room(&self.heap, || {
             let mut draft = Draft::new(self.heap.arena());
             let (turn, unit) = self.make(&mut draft, writes, versions)?;
@@ -81,12 +76,7 @@ impl Object {
         with_room(&self.heap, || {
             let mut draft = Draft::new(self.heap.arena());
             let (turn, unit) = self.make(&mut draft, writes, versions)?;
-            Ok(Prepared {
-                object: self,
-                unit,
-                turn,
-                draft,
-            })
+            Ok(Prepared { object: self, unit, turn, draft })
         })
     }
 
@@ -98,28 +88,46 @@ impl Object {
         }
     }
 
-    /// Makes the next table, and takes the turn to publish it.
+    /// The common case made short: no blocks, so the table is all that can lack room.
+    fn apply_scalars(&self, writes: &[SlotWrite<'_>], versions: &[(u8, u64)]) -> Result<(), Full> {
+        let (arena, layout) = (self.heap.arena(), self.shape.layout());
+        let needed_bytes = layout.bytes();
+        let piece = arena.allocate(needed_bytes).ok_or(Full { needed_bytes })?;
+        let turn = self.word.turn();
+        let (mut table, _) = self.copy(&turn, piece);
+        write::fill_scalars(&mut table, writes);
+        table.set_some_versions(versions);
+        let replaced = turn.publish(piece.unit);
+        // SAFETY: the word does not lead to it any more, and did until now.
+        unsafe { self.heap.retire(layout.piece(replaced), Retired::new()) };
+        Ok(())
+    }
+
+    /// A copy of the present table in a piece that was just taken for it; and the present one.
     #[inline]
+    fn copy<'t>(&'t self, turn: &'t Turn<'_>, piece: Piece) -> (NewTable<'t>, Table<'t>) {
+        let (arena, layout) = (self.heap.arena(), self.shape.layout());
+        // SAFETY: invariant 1, and the turn: nobody else replaces the present table while it lasts.
+        let present = unsafe { Table::at(arena, turn.present(), layout) };
+        // SAFETY: the piece was just taken, for this layout.
+        let table = unsafe { NewTable::at(arena, piece, layout, Some(present)) };
+        (table, present)
+    }
+
+    /// Makes the next table, and takes the turn to publish it.
     fn make(
         &self,
         draft: &mut Draft<'_>,
         writes: &[SlotWrite<'_>],
         versions: &[(u8, u64)],
     ) -> Result<(Turn<'_>, u32), ApplyError> {
-        let (arena, layout) = (self.heap.arena(), self.shape.layout());
         // Whatever can be done before the turn is: it is held for the copy only.
         let pieces = write::prepare(draft, &self.shape, writes)?;
-        let piece = draft.allocate(layout.bytes())?;
+        let piece = draft.allocate(self.shape.layout().bytes())?;
         let turn = self.word.turn();
-        // SAFETY: invariant 1, and the turn: nobody else replaces the present table.
-        let present = unsafe { Table::at(arena, turn.present(), layout) };
-        // SAFETY: the piece was just taken, for this layout.
-        let mut table = unsafe { NewTable::at(arena, piece, layout, Some(present)) };
+        let (mut table, present) = self.copy(&turn, piece);
         write::fill(draft, &mut table, writes, &pieces)?;
-        for &(group, version) in versions {
-            let is_set = table.set_version(group, version);
-            debug_assert!(is_set, "the groups were checked");
-        }
+        table.set_some_versions(versions);
         let growth = draft.footprint() - piece.footprint() as i64;
         *table.footprint_mut() = present.footprint().saturating_add_signed(growth);
         Ok((turn, piece.unit))
@@ -143,12 +151,7 @@ impl Object {
         with_room(&self.heap, || {
             let (arena, layout) = (self.heap.arena(), self.shape.layout());
             let mut draft = Draft::new(arena);
-            let unit = Content {
-                shape: &self.shape,
-                writes,
-                versions,
-            }
-            .build(&mut draft)?;
+            let unit = Content { shape: &self.shape, writes, versions }.build(&mut draft)?;
             let turn = self.word.turn();
             // SAFETY: invariant 1, and the turn: nobody else replaces the present table.
             let present = unsafe { Table::at(arena, turn.present(), layout) };
@@ -272,9 +275,7 @@ impl Content<'_> {
 
 fn check_whole(shape: &Shape, writes: &[SlotWrite<'_>], versions: &[u64]) -> Result<(), ApplyError> {
     if versions.len() != shape.groups() {
-        return Err(ApplyError::BadGroup {
-            group: versions.len().min(shape.groups()),
-        });
+        return Err(ApplyError::BadGroup { group: versions.len().min(shape.groups()) });
     }
     let mut is_written = vec![false; shape.slots().len()];
     for write in writes {

@@ -26,11 +26,7 @@ impl<'a> Pinned<'a> {
     /// `table` was found in `object` while `guard` was pinned.
     #[inline]
     pub(crate) const unsafe fn new(guard: Guard, object: &'a Object, table: Table<'a>) -> Self {
-        Self {
-            object,
-            table,
-            _guard: guard,
-        }
+        Self { object, table, _guard: guard }
     }
 
     /// The object.
@@ -47,11 +43,7 @@ impl<'a> Pinned<'a> {
     #[must_use]
     #[track_caller]
     pub fn scalar(&self, slot: u16) -> u64 {
-        debug_assert_eq!(
-            self.object.shape().kind(slot),
-            Some(&SlotKind::Scalar),
-            "the kind of slot {slot}"
-        );
+        debug_assert_eq!(self.object.shape().kind(slot), Some(&SlotKind::Scalar), "the kind of slot {slot}");
         self.bits(slot)
     }
 
@@ -168,11 +160,7 @@ impl Clone for Pinned<'_> {
     /// The same content, pinned once more.
     fn clone(&self) -> Self {
         // A thread that is pinned stays in its epoch when it pins again: the table stays as long as either.
-        Self {
-            object: self.object,
-            table: self.table,
-            _guard: epoch::pin(),
-        }
+        Self { object: self.object, table: self.table, _guard: epoch::pin() }
     }
 }
 

@@ -1,9 +1,6 @@
 //! Marks freed parts of the arena, so that a use of them is seen: by the address sanitizer when built with
 //! `--cfg kiln_asan`, by a fill pattern in debug builds. Nothing at all in a release build.
-#![expect(
-    unsafe_code,
-    reason = "fills freed blocks, and tells the address sanitizer about them"
-)]
+#![expect(unsafe_code, reason = "fills freed blocks, and tells the address sanitizer about them")]
 
 /// What freed bytes hold in builds that fill them.
 #[cfg(any(debug_assertions, kiln_asan))]
@@ -19,10 +16,7 @@ unsafe extern "C" {
 ///
 /// # Safety
 /// The part is mapped, and nobody reads or writes it meanwhile.
-#[cfg_attr(
-    not(any(debug_assertions, kiln_asan)),
-    expect(unused_variables, reason = "does nothing in this build")
-)]
+#[cfg_attr(not(any(debug_assertions, kiln_asan)), expect(unused_variables, reason = "does nothing in this build"))]
 #[inline]
 pub(crate) unsafe fn fill(start: *mut u8, bytes: usize) {
     #[cfg(any(debug_assertions, kiln_asan))]
@@ -34,10 +28,7 @@ pub(crate) unsafe fn fill(start: *mut u8, bytes: usize) {
 
 /// From now on nothing may touch this part.
 #[cfg_attr(not(kiln_asan), expect(unused_variables, reason = "does nothing in this build"))]
-#[cfg_attr(
-    not(kiln_asan),
-    expect(clippy::missing_const_for_fn, reason = "does something under the sanitizer")
-)]
+#[cfg_attr(not(kiln_asan), expect(clippy::missing_const_for_fn, reason = "does something under the sanitizer"))]
 #[inline]
 pub(crate) fn close(start: *const u8, bytes: usize) {
     #[cfg(kiln_asan)]
@@ -49,10 +40,7 @@ pub(crate) fn close(start: *const u8, bytes: usize) {
 
 /// Lets this part be used again.
 #[cfg_attr(not(kiln_asan), expect(unused_variables, reason = "does nothing in this build"))]
-#[cfg_attr(
-    not(kiln_asan),
-    expect(clippy::missing_const_for_fn, reason = "does something under the sanitizer")
-)]
+#[cfg_attr(not(kiln_asan), expect(clippy::missing_const_for_fn, reason = "does something under the sanitizer"))]
 #[inline]
 pub(crate) fn open(start: *const u8, bytes: usize) {
     #[cfg(kiln_asan)]

@@ -41,10 +41,7 @@ pub enum Cause {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// The key of a map entry that is longer than 1,024 bytes.
-    #[error(
-        "an entry's key has {bytes} bytes, the limit is {}",
-        crate::limits::ENTRY_KEY_BYTES_MAX
-    )]
+    #[error("an entry's key has {bytes} bytes, the limit is {}", crate::limits::ENTRY_KEY_BYTES_MAX)]
     Key {
         /// Its length.
         bytes: usize,

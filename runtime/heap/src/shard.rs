@@ -87,9 +87,7 @@ impl Held<'_> {
     /// Counts a block that was taken.
     pub(crate) fn count_taken(&self, class: Class) {
         let used = self.shard.used_bytes.load(Ordering::Relaxed);
-        self.shard
-            .used_bytes
-            .store(used + class.bytes() as i64, Ordering::Relaxed);
+        self.shard.used_bytes.store(used + class.bytes() as i64, Ordering::Relaxed);
     }
 
     /// Counts a block that was freed.
@@ -98,9 +96,7 @@ impl Held<'_> {
         let used = self.shard.used_bytes.load(Ordering::Relaxed);
         self.shard.used_bytes.store(used - bytes, Ordering::Relaxed);
         let freed = self.shard.freed_bytes.load(Ordering::Relaxed);
-        self.shard
-            .freed_bytes
-            .store(freed.wrapping_add(bytes.unsigned_abs()), Ordering::Relaxed);
+        self.shard.freed_bytes.store(freed.wrapping_add(bytes.unsigned_abs()), Ordering::Relaxed);
     }
 }
 

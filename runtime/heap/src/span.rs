@@ -109,16 +109,7 @@ impl Central {
         };
         let blocks = granules as usize * GRANULE_BYTES / class.bytes();
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        self.spans.insert(
-            start,
-            Span {
-                class,
-                granules,
-                blocks,
-                carved: 0,
-                free: 0,
-            },
-        );
+        self.spans.insert(start, Span { class, granules, blocks, carved: 0, free: 0 });
         Some(start)
     }
 
@@ -140,18 +131,13 @@ impl Central {
 
     /// Whether all blocks of this block's span were counted.
     pub(crate) fn is_free_span(&self, unit: u32) -> bool {
-        self.spans
-            .range(..=unit / GRANULE_UNITS)
-            .next_back()
-            .is_some_and(|(_, span)| span.free == span.carved)
+        self.spans.range(..=unit / GRANULE_UNITS).next_back().is_some_and(|(_, span)| span.free == span.carved)
     }
 
     /// Turns the spans that are free back into extents; returns how many.
     pub(crate) fn end_sweep(&mut self) -> usize {
-        let free: Vec<u32> = (self.spans.iter())
-            .filter(|(_, span)| span.free == span.carved)
-            .map(|(&start, _)| start)
-            .collect();
+        let free: Vec<u32> =
+            (self.spans.iter()).filter(|(_, span)| span.free == span.carved).map(|(&start, _)| start).collect();
         for start in &free {
             let Some(span) = self.spans.remove(start) else { continue };
             if self.carving[span.class.index()] == Some(*start) {

@@ -18,10 +18,7 @@ impl Layout {
     /// Both numbers are within the limits of a shape.
     pub(crate) fn new(slots: usize, groups: usize) -> Self {
         let narrow = |number| u16::try_from(number).unwrap_or(u16::MAX);
-        Self {
-            groups: narrow(groups),
-            slots: narrow(slots),
-        }
+        Self { groups: narrow(groups), slots: narrow(slots) }
     }
 
     pub(crate) const fn groups(self) -> usize {
@@ -39,26 +36,15 @@ impl Layout {
 
     /// The piece that holds the table at this unit.
     pub(crate) fn piece(self, unit: u32) -> Piece {
-        Piece {
-            unit,
-            bytes: u32::try_from(self.bytes()).unwrap_or(u32::MAX),
-        }
+        Piece { unit, bytes: u32::try_from(self.bytes()).unwrap_or(u32::MAX) }
     }
 
     const fn version_at(self, group: u8) -> Option<usize> {
-        if (group as u16) < self.groups {
-            Some(FIRST_VERSION + group as usize)
-        } else {
-            None
-        }
+        if (group as u16) < self.groups { Some(FIRST_VERSION + group as usize) } else { None }
     }
 
     const fn slot_at(self, slot: u16) -> Option<usize> {
-        if slot < self.slots {
-            Some(FIRST_VERSION + self.groups as usize + slot as usize)
-        } else {
-            None
-        }
+        if slot < self.slots { Some(FIRST_VERSION + self.groups as usize + slot as usize) } else { None }
     }
 }
 
@@ -135,14 +121,15 @@ impl<'a> NewTable<'a> {
         self.layout.slot_at(slot).map(|at| &mut self.words[at])
     }
 
-    /// Sets the version of a lock group; `false` when there is no such group.
-    #[must_use]
-    pub(crate) fn set_version(&mut self, group: u8, version: u64) -> bool {
-        let at = self.layout.version_at(group);
-        if let Some(at) = at {
+    /// Sets the versions of some lock groups, which were checked to be there.
+    #[inline]
+    pub(crate) fn set_some_versions(&mut self, versions: &[(u8, u64)]) {
+        for &(group, version) in versions {
+            let Some(at) = self.layout.version_at(group) else {
+                unreachable!("the groups were checked");
+            };
             self.words[at] = version;
         }
-        at.is_some()
     }
 
     /// Sets all versions.

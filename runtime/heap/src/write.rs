@@ -132,9 +132,7 @@ pub enum ApplyError {
 
 impl From<Full> for ApplyError {
     fn from(full: Full) -> Self {
-        Self::Full {
-            needed_bytes: full.needed_bytes,
-        }
+        Self::Full { needed_bytes: full.needed_bytes }
     }
 }
 
@@ -161,14 +159,9 @@ pub(crate) fn prepare(draft: &mut Draft<'_>, shape: &Shape, writes: &[SlotWrite<
             (SlotWrite::MapPut { key, value, .. }, SlotKind::Map(kind)) => {
                 copy(draft, slot, kind, value, check_key(slot, key)?, false)?
             }
-            (SlotWrite::MapPutArchived { key, value, .. }, SlotKind::Map(kind)) => copy(
-                draft,
-                slot,
-                kind,
-                value.bytes(),
-                check_key(slot, key)?,
-                kind.trusts(value),
-            )?,
+            (SlotWrite::MapPutArchived { key, value, .. }, SlotKind::Map(kind)) => {
+                copy(draft, slot, kind, value.bytes(), check_key(slot, key)?, kind.trusts(value))?
+            }
             _ => return Err(ApplyError::BadSlot { slot }),
         });
     }
@@ -177,10 +170,7 @@ pub(crate) fn prepare(draft: &mut Draft<'_>, shape: &Shape, writes: &[SlotWrite<
 
 const fn check_key(slot: u16, key: &[u8]) -> Result<&[u8], ApplyError> {
     if key.len() > ENTRY_KEY_BYTES_MAX {
-        return Err(ApplyError::Corrupt {
-            slot,
-            cause: Cause::Key { bytes: key.len() },
-        });
+        return Err(ApplyError::Corrupt { slot, cause: Cause::Key { bytes: key.len() } });
     }
     Ok(key)
 }
@@ -204,10 +194,38 @@ fn copy(
     if !is_trusted {
         // SAFETY: the piece was just filled, and the draft keeps it.
         let copied = unsafe { block::bytes(draft.arena(), piece.unit, 0, value_bytes) };
-        kind.check(copied)
-            .map_err(|cause| ApplyError::Corrupt { slot, cause })?;
+        kind.check(copied).map_err(|cause| ApplyError::Corrupt { slot, cause })?;
     }
     Ok(piece)
+}
+
+/// Whether all writes are of scalars, and fit the shape: they need no preparation.
+#[inline]
+pub(crate) fn are_scalars(shape: &Shape, writes: &[SlotWrite<'_>]) -> bool {
+    writes.iter().all(|write| {
+        matches!(write, SlotWrite::Scalar { .. } | SlotWrite::Add { .. })
+            && matches!(shape.kind(write.slot()), Some(SlotKind::Scalar))
+    })
+}
+
+/// Puts writes of scalars into a table that is being filled.
+#[inline]
+pub(crate) fn fill_scalars(table: &mut NewTable<'_>, writes: &[SlotWrite<'_>]) {
+    for write in writes {
+        if let Some(bits) = table.slot_mut(write.slot()) {
+            set_scalar(bits, write);
+        }
+    }
+}
+
+/// Does nothing for writes of other kinds.
+#[inline]
+const fn set_scalar(bits: &mut u64, write: &SlotWrite<'_>) {
+    if let SlotWrite::Scalar { bits: next, .. } = *write {
+        *bits = next;
+    } else if let SlotWrite::Add { amount, .. } = *write {
+        *bits = bits.wrapping_add_signed(amount);
+    }
 }
 
 /// Puts prepared writes into a table that is being filled.
@@ -222,8 +240,7 @@ pub(crate) fn fill(
             unreachable!("prepared writes are of slots that exist");
         };
         match *write {
-            SlotWrite::Scalar { bits: next, .. } => *bits = next,
-            SlotWrite::Add { amount, .. } => *bits = bits.wrapping_add_signed(amount),
+            SlotWrite::Scalar { .. } | SlotWrite::Add { .. } => set_scalar(bits, write),
             SlotWrite::Block { .. } | SlotWrite::Archived { .. } => {
                 let replaced = block_piece(*bits);
                 if replaced != NO_PIECE {
@@ -267,10 +284,7 @@ pub(crate) fn retire_slot(draft: &mut Draft<'_>, kind: SlotKind, bits: u64) {
 pub(crate) fn slot_piece(kind: SlotKind, bits: u64) -> Option<Piece> {
     let piece = match kind {
         SlotKind::Scalar => NO_PIECE,
-        SlotKind::Map(_) => Piece {
-            unit: pair(bits).0,
-            bytes: 0,
-        },
+        SlotKind::Map(_) => Piece { unit: pair(bits).0, bytes: 0 },
         SlotKind::Bytes | SlotKind::Text | SlotKind::Archive(_) => block_piece(bits),
     };
     (piece != NO_PIECE).then_some(piece)

@@ -37,16 +37,7 @@ fn pair(number: u32, text: &str) -> ArchivedBuf {
 
 fn object(heap: &Heap) -> Object {
     let value = pair(1, "one");
-    Object::new(
-        heap,
-        &shape(),
-        &[SlotWrite::Archived {
-            slot: PAIR,
-            value: &value,
-        }],
-        &[1, 1],
-    )
-    .unwrap()
+    Object::new(heap, &shape(), &[SlotWrite::Archived { slot: PAIR, value: &value }], &[1, 1]).unwrap()
 }
 
 /// The other tests of this process pin too, so one collection may not be enough.
@@ -81,42 +72,14 @@ fn every_kind_of_write_is_read_back() {
     let (two, line, text) = (pair(2, "two"), pair(3, "line"), ArchivedBuf::text("dark"));
     let writes = [
         SlotWrite::Scalar { slot: COUNT, bits: 40 },
-        SlotWrite::Add {
-            slot: COUNT,
-            amount: -41,
-        },
-        SlotWrite::Archived {
-            slot: NAME,
-            value: &text,
-        },
-        SlotWrite::Block {
-            slot: BLOB,
-            bytes: &[7; 100_000],
-        },
-        SlotWrite::Block {
-            slot: PAIR,
-            bytes: two.bytes(),
-        },
-        SlotWrite::MapPut {
-            slot: CART,
-            key: b"sku-2",
-            value: line.bytes(),
-        },
-        SlotWrite::MapPutArchived {
-            slot: CART,
-            key: b"sku-1",
-            value: &line,
-        },
-        SlotWrite::MapPut {
-            slot: NOTES,
-            key: b"",
-            value: b"",
-        },
-        SlotWrite::MapPut {
-            slot: NOTES,
-            key: b"a",
-            value: b"b",
-        },
+        SlotWrite::Add { slot: COUNT, amount: -41 },
+        SlotWrite::Archived { slot: NAME, value: &text },
+        SlotWrite::Block { slot: BLOB, bytes: &[7; 100_000] },
+        SlotWrite::Block { slot: PAIR, bytes: two.bytes() },
+        SlotWrite::MapPut { slot: CART, key: b"sku-2", value: line.bytes() },
+        SlotWrite::MapPutArchived { slot: CART, key: b"sku-1", value: &line },
+        SlotWrite::MapPut { slot: NOTES, key: b"", value: b"" },
+        SlotWrite::MapPut { slot: NOTES, key: b"a", value: b"b" },
     ];
     object.apply(&writes, &[(1, 9)]).unwrap();
     let pinned = object.pin();
@@ -139,27 +102,11 @@ fn every_kind_of_write_is_read_back() {
 fn a_pinned_reader_keeps_the_content_it_saw() {
     let heap = heap();
     let object = object(&heap);
-    object
-        .apply(
-            &[SlotWrite::Block {
-                slot: NAME,
-                bytes: b"before",
-            }],
-            &[],
-        )
-        .unwrap();
+    object.apply(&[SlotWrite::Block { slot: NAME, bytes: b"before" }], &[]).unwrap();
     let before = object.pin();
     let again = before.clone();
     for round in 0..1000 {
-        object
-            .apply(
-                &[SlotWrite::Block {
-                    slot: NAME,
-                    bytes: b"after",
-                }],
-                &[(0, round)],
-            )
-            .unwrap();
+        object.apply(&[SlotWrite::Block { slot: NAME, bytes: b"after" }], &[(0, round)]).unwrap();
     }
     heap.collect();
     assert_eq!(before.text(NAME), "before");
@@ -178,50 +125,19 @@ fn bad_bytes_are_refused_and_change_nothing() {
     let long_key = [0; kiln_heap::limits::ENTRY_KEY_BYTES_MAX + 1];
     let raw = ArchivedBuf::raw(b"\xff");
     let bad = [
-        SlotWrite::Block {
-            slot: NAME,
-            bytes: b"\xff",
-        },
-        SlotWrite::Archived {
-            slot: NAME,
-            value: &raw,
-        },
+        SlotWrite::Block { slot: NAME, bytes: b"\xff" },
+        SlotWrite::Archived { slot: NAME, value: &raw },
         SlotWrite::Block { slot: PAIR, bytes: b"" },
-        SlotWrite::Block {
-            slot: PAIR,
-            bytes: &[0xfe; 12],
-        },
-        SlotWrite::Block {
-            slot: PAIR,
-            bytes: &[0xff; 13],
-        },
-        SlotWrite::MapPut {
-            slot: CART,
-            key: b"k",
-            value: &[0xfe; 12],
-        },
-        SlotWrite::MapPut {
-            slot: NOTES,
-            key: b"k",
-            value: b"\xff",
-        },
-        SlotWrite::MapPutArchived {
-            slot: NOTES,
-            key: b"k",
-            value: &raw,
-        },
-        SlotWrite::MapPut {
-            slot: NOTES,
-            key: &long_key,
-            value: b"",
-        },
+        SlotWrite::Block { slot: PAIR, bytes: &[0xfe; 12] },
+        SlotWrite::Block { slot: PAIR, bytes: &[0xff; 13] },
+        SlotWrite::MapPut { slot: CART, key: b"k", value: &[0xfe; 12] },
+        SlotWrite::MapPut { slot: NOTES, key: b"k", value: b"\xff" },
+        SlotWrite::MapPutArchived { slot: NOTES, key: b"k", value: &raw },
+        SlotWrite::MapPut { slot: NOTES, key: &long_key, value: b"" },
     ];
     for bad in bad {
         let refused = object.apply(&[good, bad, good], &[(0, 7)]);
-        assert!(
-            matches!(refused, Err(ApplyError::Corrupt { slot, .. }) if slot == bad.slot()),
-            "{bad:?}"
-        );
+        assert!(matches!(refused, Err(ApplyError::Corrupt { slot, .. }) if slot == bad.slot()), "{bad:?}");
     }
     assert_eq!((object.scalar(COUNT), object.version(0)), (0, 1));
     assert_eq!(heap.used_bytes(), used);
@@ -234,47 +150,22 @@ fn writes_that_do_not_fit_the_shape_are_refused() {
     let bad = [
         SlotWrite::Scalar { slot: NAME, bits: 0 },
         SlotWrite::Add { slot: CART, amount: 0 },
-        SlotWrite::Block {
-            slot: COUNT,
-            bytes: b"",
-        },
+        SlotWrite::Block { slot: COUNT, bytes: b"" },
         SlotWrite::Block { slot: CART, bytes: b"" },
-        SlotWrite::MapPut {
-            slot: NAME,
-            key: b"",
-            value: b"",
-        },
+        SlotWrite::MapPut { slot: NAME, key: b"", value: b"" },
         SlotWrite::MapRemove { slot: PAIR, key: b"" },
         SlotWrite::MapClear { slot: COUNT },
         SlotWrite::Scalar { slot: 6, bits: 0 },
-        SlotWrite::Scalar {
-            slot: u16::MAX,
-            bits: 0,
-        },
+        SlotWrite::Scalar { slot: u16::MAX, bits: 0 },
     ];
     for bad in bad {
         let refused = object.apply(&[bad], &[]);
-        assert!(
-            matches!(refused, Err(ApplyError::BadSlot { slot }) if slot == bad.slot()),
-            "{bad:?}"
-        );
+        assert!(matches!(refused, Err(ApplyError::BadSlot { slot }) if slot == bad.slot()), "{bad:?}");
     }
-    assert!(matches!(
-        object.apply(&[], &[(2, 0)]),
-        Err(ApplyError::BadGroup { group: 2 })
-    ));
-    assert!(matches!(
-        Object::new(&heap, &shape(), &[], &[1, 1]),
-        Err(ApplyError::Missing { slot: PAIR })
-    ));
-    assert!(matches!(
-        object.replace(&[], &[1, 1]),
-        Err(ApplyError::Missing { slot: PAIR })
-    ));
-    assert!(matches!(
-        object.replace(&[], &[1]),
-        Err(ApplyError::BadGroup { group: 1 })
-    ));
+    assert!(matches!(object.apply(&[], &[(2, 0)]), Err(ApplyError::BadGroup { group: 2 })));
+    assert!(matches!(Object::new(&heap, &shape(), &[], &[1, 1]), Err(ApplyError::Missing { slot: PAIR })));
+    assert!(matches!(object.replace(&[], &[1, 1]), Err(ApplyError::Missing { slot: PAIR })));
+    assert!(matches!(object.replace(&[], &[1]), Err(ApplyError::BadGroup { group: 1 })));
 }
 
 #[test]
@@ -282,37 +173,17 @@ fn replace_leaves_nothing_of_the_content_before() {
     let heap = heap();
     let object = object(&heap);
     let fresh = object.bytes();
-    object
-        .apply(
-            &[SlotWrite::Block {
-                slot: NAME,
-                bytes: b"x",
-            }],
-            &[],
-        )
-        .unwrap();
+    object.apply(&[SlotWrite::Block { slot: NAME, bytes: b"x" }], &[]).unwrap();
     for number in 0..500_u32 {
         let line = pair(number, "line");
         let key = number.to_string();
-        let put = SlotWrite::MapPutArchived {
-            slot: CART,
-            key: key.as_bytes(),
-            value: &line,
-        };
+        let put = SlotWrite::MapPutArchived { slot: CART, key: key.as_bytes(), value: &line };
         object.apply(&[put], &[(0, 5)]).unwrap();
     }
     assert_eq!(object.pin().map(CART).len(), 500);
     assert!(object.bytes() > 500 * 32);
     let one = pair(1, "one");
-    object
-        .replace(
-            &[SlotWrite::Archived {
-                slot: PAIR,
-                value: &one,
-            }],
-            &[8, 9],
-        )
-        .unwrap();
+    object.replace(&[SlotWrite::Archived { slot: PAIR, value: &one }], &[8, 9]).unwrap();
     assert_eq!(object.bytes(), fresh);
     assert_eq!((object.version(0), object.version(1)), (8, 9));
     assert!(object.pin().map(CART).is_empty());
@@ -330,33 +201,14 @@ fn an_archive_that_nests_too_deep_is_refused() {
         #[rkyv(omit_bounds)]
         next: Option<Box<Self>>,
     }
-    let chain = |links: usize| {
-        (0..links).fold(Chain { next: None }, |next, _| Chain {
-            next: Some(Box::new(next)),
-        })
-    };
+    let chain = |links: usize| (0..links).fold(Chain { next: None }, |next, _| Chain { next: Some(Box::new(next)) });
     let heap = heap();
     let shape = Shape::new([SlotKind::Archive(ArchiveType::of::<Chain>())], 0).unwrap();
     let short = ArchivedBuf::new(&chain(10)).unwrap();
-    let object = Object::new(
-        &heap,
-        &shape,
-        &[SlotWrite::Block {
-            slot: 0,
-            bytes: short.bytes(),
-        }],
-        &[],
-    )
-    .unwrap();
+    let object = Object::new(&heap, &shape, &[SlotWrite::Block { slot: 0, bytes: short.bytes() }], &[]).unwrap();
     let long = rkyv::to_bytes::<rkyv::rancor::Error>(&chain(100)).unwrap();
     let refused = object.apply(&[SlotWrite::Block { slot: 0, bytes: &long }], &[]);
-    assert!(matches!(
-        refused,
-        Err(ApplyError::Corrupt {
-            slot: 0,
-            cause: Cause::Archive(_)
-        })
-    ));
+    assert!(matches!(refused, Err(ApplyError::Corrupt { slot: 0, cause: Cause::Archive(_) })));
 }
 
 #[test]

@@ -91,12 +91,7 @@ impl<'d, 'h> Editor<'d, 'h> {
     fn new(draft: &'d mut Draft<'h>, root: u32, entry_bytes: i64) -> Self {
         let stamp = draft.stamp();
         let arena = draft.arena();
-        let mut editor = Self {
-            arena,
-            base_bytes: entry_bytes - draft.footprint(),
-            draft,
-            stamp,
-        };
+        let mut editor = Self { arena, base_bytes: entry_bytes - draft.footprint(), draft, stamp };
         if root != 0 {
             editor.base_bytes += i64::try_from(editor.node(root).head.tree_bytes).unwrap_or(i64::MAX);
         }
@@ -119,11 +114,7 @@ impl<'d, 'h> Editor<'d, 'h> {
     }
 
     fn node_mut(&mut self, unit: u32) -> NewNode<'_> {
-        assert_eq!(
-            self.node(unit).head.stamp,
-            self.stamp,
-            "a published node is never changed"
-        );
+        assert_eq!(self.node(unit).head.stamp, self.stamp, "a published node is never changed");
         // SAFETY: invariant 2, and the mutable borrow of the editor.
         unsafe { NewNode::at(self.arena, unit) }
     }
@@ -183,19 +174,11 @@ impl<'d, 'h> Editor<'d, 'h> {
                     let unit = self.own(unit)?;
                     self.draft.retire(replaced);
                     self.node_mut(unit).items[at] = entry;
-                    Ok(Put {
-                        unit,
-                        split: None,
-                        replaced: true,
-                    })
+                    Ok(Put { unit, split: None, replaced: true })
                 }
                 Err(at) => {
                     let (unit, split) = self.insert(unit, at, entry)?;
-                    Ok(Put {
-                        unit,
-                        split,
-                        replaced: false,
-                    })
+                    Ok(Put { unit, split, replaced: false })
                 }
             };
         }

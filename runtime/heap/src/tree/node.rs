@@ -50,13 +50,7 @@ impl Item {
     /// The entry of a block that was filled with the value and then the key.
     pub(crate) fn new(piece: Piece, key: &[u8], value_bytes: u32) -> Self {
         let key_bytes = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        Self {
-            prefix: prefix(key),
-            unit: piece.unit,
-            key_bytes,
-            value_bytes,
-            child: 0,
-        }
+        Self { prefix: prefix(key), unit: piece.unit, key_bytes, value_bytes, child: 0 }
     }
 
     /// The same entry, as the first of this child.
@@ -66,10 +60,7 @@ impl Item {
 
     /// The block of the entry.
     pub(crate) fn piece(&self) -> Piece {
-        Piece {
-            unit: self.unit,
-            bytes: entry_bytes(self.key_bytes, self.value_bytes),
-        }
+        Piece { unit: self.unit, bytes: entry_bytes(self.key_bytes, self.value_bytes) }
     }
 
     /// The entry's key.
@@ -152,10 +143,7 @@ impl<'a> Node<'a> {
 
     /// The piece that holds it.
     pub(crate) fn piece(&self, unit: u32) -> Piece {
-        Piece {
-            unit,
-            bytes: node_bytes(self.head.capacity),
-        }
+        Piece { unit, bytes: node_bytes(self.head.capacity) }
     }
 
     /// Where the key is among the items, or where it belongs.
@@ -192,10 +180,7 @@ pub(crate) fn node_bytes(capacity: u16) -> u32 {
 
 /// How many items fit where `count` have to.
 pub(crate) fn capacity_for(count: usize) -> u16 {
-    let needed = Piece {
-        unit: 0,
-        bytes: node_bytes(u16::try_from(count).unwrap_or(u16::MAX)),
-    };
+    let needed = Piece { unit: 0, bytes: node_bytes(u16::try_from(count).unwrap_or(u16::MAX)) };
     let capacity = (needed.footprint() - HEAD_BYTES) / ITEM_BYTES;
     u16::try_from(capacity.min(ITEMS_MAX)).unwrap_or(u16::MAX)
 }
@@ -214,14 +199,7 @@ impl<'a> NewNode<'a> {
     /// # Safety
     /// The piece takes `capacity` items, and nobody else uses it.
     pub(crate) unsafe fn create(arena: &Arena, piece: Piece, stamp: u64, level: u16, capacity: u16) {
-        let head = Head {
-            stamp,
-            tree_bytes: 0,
-            level,
-            count: 0,
-            capacity,
-            unused: 0,
-        };
+        let head = Head { stamp, tree_bytes: 0, level, count: 0, capacity, unused: 0 };
         // SAFETY: the caller's promise; pieces are aligned to 16.
         unsafe { arena.at(piece.unit).cast::<Head>().write(head) };
     }

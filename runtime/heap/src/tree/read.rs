@@ -58,11 +58,7 @@ impl<'a> Cursor<'a> {
                 unsafe { node.child(arena, from) }
             };
             let mut rest = node.items[at..].iter();
-            unit = if node.is_leaf() {
-                0
-            } else {
-                rest.next().map_or(0, |item| item.child)
-            };
+            unit = if node.is_leaf() { 0 } else { rest.next().map_or(0, |item| item.child) };
             path.push(rest);
         }
         Self { arena, path }
