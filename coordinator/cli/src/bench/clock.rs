@@ -64,7 +64,8 @@ impl Laps {
             began: None,
             ended: now,
             operations: 0,
-            histogram: hdrhistogram::Histogram::new_with_bounds(1, PICOS_MAX, 3).expect("bounds and digits are allowed"),
+            histogram: hdrhistogram::Histogram::new_with_bounds(1, PICOS_MAX, 3)
+                .expect("bounds and digits are allowed"),
         }
     }
 
@@ -88,14 +89,11 @@ impl Laps {
         }
         self.ended = now;
         self.operations += u64::from(operations);
-        self.histogram
-            .saturating_record(picos_each(now.saturating_duration_since(lap), operations));
+        self.histogram.saturating_record(picos_each(now.saturating_duration_since(lap), operations));
     }
 
     pub(super) fn times(&self) -> Times {
-        let elapsed = self
-            .began
-            .map_or(Duration::ZERO, |began| self.ended.saturating_duration_since(began));
+        let elapsed = self.began.map_or(Duration::ZERO, |began| self.ended.saturating_duration_since(began));
         let nanos = |picos: u64| Duration64(count(picos) / PICOS_PER_NANO);
         Times {
             p50: nanos(self.histogram.value_at_quantile(0.5)),

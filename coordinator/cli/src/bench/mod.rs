@@ -7,14 +7,18 @@
 
 mod awake;
 mod clock;
+mod cluster;
 mod floors;
+mod job;
 mod peer;
 mod report;
 mod row;
+mod rows;
 
-pub use peer::Role;
+use peer::Role;
 
 use awake::Awake;
+use cluster::Cluster;
 use peer::Steered;
 use report::Report;
 use row::{Judged, Row};
@@ -30,7 +34,7 @@ use std::time::Duration;
 /// p50 and p99 are of one operation, or of one batch of a thousand where an operation takes nanoseconds; they are in the
 /// row's unit if that is a time, else in microseconds.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Measure the coordinator of this profile instead of one that is started for it
     #[arg(long, value_name = "PROFILE")]
     against: Option<PathBuf>,
@@ -55,9 +59,7 @@ pub struct Args {
 }
 
 fn parse_secs(text: &str) -> Result<Duration, String> {
-    let secs: f64 = text
-        .parse()
-        .map_err(|_not_a_number| "not a number of seconds".to_owned())?;
+    let secs: f64 = text.parse().map_err(|_not_a_number| "not a number of seconds".to_owned())?;
     if (0.01..=600.0).contains(&secs) {
         Ok(Duration::from_secs_f64(secs))
     } else {
@@ -67,16 +69,12 @@ fn parse_secs(text: &str) -> Result<Duration, String> {
 
 fn parse_scale(text: &str) -> Result<f64, String> {
     let scale: f64 = text.parse().map_err(|_not_a_number| "not a number".to_owned())?;
-    if scale > 0.0 && scale <= 1.0 {
-        Ok(scale)
-    } else {
-        Err("must be above 0, and 1 at most".into())
-    }
+    if scale > 0.0 && scale <= 1.0 { Ok(scale) } else { Err("must be above 0, and 1 at most".into()) }
 }
 
 /// Why a row has no figures.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BenchError {
+enum BenchError {
     /// No row has that name.
     #[error("no row's name contains `{only}`; there are: {names}")]
     NoSuchRow {
@@ -121,6 +119,20 @@ pub(crate) enum BenchError {
     /// The floor's file.
     #[error("cannot write and sync a file in the working directory: {0}")]
     Disk(io::Error),
+    /// Kiln itself.
+    #[error("{0}")]
+    Kiln(Box<dyn Error + Send + Sync>),
+    /// A figure that the system does not tell.
+    #[error("cannot read {path}: {error}")]
+    Process {
+        /// Where it should be.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A row that looks into our own coordinator's process.
+    #[error("needs a coordinator of its own: leave --against out")]
+    NeedsCoordinator,
     /// The async runtime, or a thread.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -130,24 +142,31 @@ pub(crate) enum BenchError {
 }
 
 /// What the rows share.
-pub(crate) struct Bench {
+struct Bench {
     args: Args,
     /// Values of the floors measured so far.
     measured: BTreeMap<&'static str, f64>,
+    /// Started for the first row that needs it.
+    cluster: Option<Cluster>,
 }
 
 impl Bench {
-    pub(crate) const fn secs(&self) -> Duration {
+    const fn secs(&self) -> Duration {
         self.args.secs
     }
 
+    /// The cluster; started when there is none yet.
+    async fn cluster(&mut self) -> Result<&mut Cluster, BenchError> {
+        let cluster = match self.cluster.take() {
+            Some(cluster) => cluster,
+            None => Cluster::start(self.args.against.as_deref()).await?,
+        };
+        Ok(self.cluster.insert(cluster))
+    }
+
     /// A count of objects, smaller with `--scale`.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the scale is between 0 and 1"
-    )]
-    pub(crate) fn scaled(&self, count: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the scale is between 0 and 1")]
+    fn scaled(&self, count: u32) -> u32 {
         ((f64::from(count) * self.args.scale) as u32).max(1)
     }
 }
@@ -157,7 +176,7 @@ impl Bench {
 ///
 /// The exit code is 1 when a row failed or had a wrong result; missed budgets do not count.
 #[must_use]
-pub fn run(args: Args) -> ExitCode {
+pub(crate) fn run(args: Args) -> ExitCode {
     let report = Report::new(args.json);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -186,7 +205,8 @@ async fn play(role: Role, report: &Report) -> ExitCode {
             Role::Echo => until_ended(steered, floors::serve_echo()).await,
             Role::Relay => until_ended(steered, floors::serve_relay()).await,
             Role::RelayClient => floors::serve_relay_client(&mut steered).await,
-            Role::Coordinator | Role::Node => Err("not yet".into()),
+            Role::Coordinator => cluster::play_coordinator(&mut steered).await,
+            Role::Node => cluster::play_node(&mut steered).await,
         }
     };
     match played.await {
@@ -209,7 +229,7 @@ async fn until_ended(mut steered: Steered, serve: impl Future<Output = Played>) 
 }
 
 fn rows() -> impl Iterator<Item = &'static Row> {
-    floors::ROWS.iter()
+    floors::ROWS.iter().chain(rows::ROWS)
 }
 
 /// The rows that `--only` names, with the floors they stand on before them.
@@ -238,10 +258,7 @@ async fn measure(args: Args, mut report: Report) -> Result<ExitCode, (BenchError
     };
     let awake = args.keep_awake.then(Awake::hold);
     report.remark(&Awake::describe(awake.as_ref()));
-    let mut bench = Bench {
-        args,
-        measured: BTreeMap::new(),
-    };
+    let mut bench = Bench { args, measured: BTreeMap::new(), cluster: None };
     let mut failed = false;
     for row in selected {
         report.progress(&format!("measuring {}: {}", row.name, row.what));

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 /// What a process of ours is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub enum Role {
+pub(super) enum Role {
     /// Sends back what it gets over QUIC.
     Echo,
     /// Passes what it gets over QUIC on to its other client.
@@ -58,12 +58,7 @@ impl Peer {
         let stdout = child.stdout.take();
         let (sender, lines) = mpsc::unbounded_channel();
         // From here on the child is ended on drop.
-        let peer = Self {
-            role,
-            child,
-            stdin,
-            lines,
-        };
+        let peer = Self { role, child, stdin, lines };
         if let Some(stdout) = stdout {
             let forward = move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -85,9 +80,7 @@ impl Peer {
     pub(super) fn tell(&mut self, line: &str) -> Result<(), BenchError> {
         let role = self.role;
         let stdin = self.stdin.as_mut().ok_or(BenchError::PeerGone { role })?;
-        writeln!(stdin, "{line}")
-            .and_then(|()| stdin.flush())
-            .map_err(|_broken_pipe| BenchError::PeerGone { role })
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).map_err(|_broken_pipe| BenchError::PeerGone { role })
     }
 
     /// Waits for a line that begins with a word, and returns what is behind it.
@@ -99,14 +92,8 @@ impl Peer {
             .ok_or(BenchError::PeerGone { role })?;
         match line.split_once(' ').unwrap_or((&line, "")) {
             (first, rest) if first == word => Ok(rest.to_owned()),
-            ("failed", why) => Err(BenchError::PeerFailed {
-                role,
-                why: why.to_owned(),
-            }),
-            _ => Err(BenchError::PeerFailed {
-                role,
-                why: format!("it said `{line}` instead of `{word} ..`"),
-            }),
+            ("failed", why) => Err(BenchError::PeerFailed { role, why: why.to_owned() }),
+            _ => Err(BenchError::PeerFailed { role, why: format!("it said `{line}` instead of `{word} ..`") }),
         }
     }
 }
@@ -134,10 +121,7 @@ fn pause(time: Duration) {
 }
 
 fn spawn_thread(role: Role, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name(format!("{role:?}-stdout"))
-        .spawn(run)
-        .map(drop)
+    std::thread::Builder::new().name(format!("{role:?}-stdout")).spawn(run).map(drop)
 }
 
 /// The peer's side: lines in, lines out.

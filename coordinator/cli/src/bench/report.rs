@@ -30,11 +30,7 @@ struct Line<'a> {
 
 impl Report {
     pub(super) fn new(json: bool) -> Self {
-        Self {
-            json,
-            progress: io::stderr().is_terminal(),
-            head_written: false,
-        }
+        Self { json, progress: io::stderr().is_terminal(), head_written: false }
     }
 
     /// Something about the whole run.
@@ -78,7 +74,8 @@ impl Report {
 
 fn write_json(out: &mut impl Write, row: &Row, judged: &Judged) -> io::Result<()> {
     let figures = &judged.figures;
-    let note = figures.broken.clone().or_else(|| figures.note.clone());
+    let remarks: Vec<&str> = figures.remarks().collect();
+    let note = (!remarks.is_empty()).then(|| remarks.join("; "));
     let line = Line {
         name: row.name,
         unit: row.unit.text(),
@@ -138,7 +135,7 @@ fn write_line(out: &mut impl Write, row: &Row, judged: &Judged) -> io::Result<()
         row.what,
         w = FIGURE_WIDTH
     )?;
-    for remark in figures.broken.iter().chain(&figures.note) {
+    for remark in figures.remarks() {
         write!(out, "; {remark}")?;
     }
     writeln!(out)

@@ -63,36 +63,28 @@ pub(super) struct Figures {
     pub(super) p99: Option<f64>,
     /// What was wrong with the result, whatever its speed.
     pub(super) broken: Option<String>,
+    /// Which other part of the budget was missed.
+    pub(super) breach: Option<String>,
     pub(super) note: Option<String>,
 }
 
 impl Figures {
     pub(super) const fn of(value: f64) -> Self {
-        Self {
-            value,
-            p50: None,
-            p99: None,
-            broken: None,
-            note: None,
-        }
+        Self { value, p50: None, p99: None, broken: None, breach: None, note: None }
     }
 
     /// The median, for operations measured one after the other.
     pub(super) fn nanos(times: Times) -> Self {
-        Self {
-            p50: Some(times.p50.nanos()),
-            p99: Some(times.p99.nanos()),
-            ..Self::of(times.p50.nanos())
-        }
+        Self { p50: Some(times.p50.nanos()), p99: Some(times.p99.nanos()), ..Self::of(times.p50.nanos()) }
     }
 
     /// The median, for operations measured one after the other.
     pub(super) fn micros(times: Times) -> Self {
-        Self {
-            p50: Some(times.p50.micros()),
-            p99: Some(times.p99.micros()),
-            ..Self::of(times.p50.micros())
-        }
+        Self { p50: Some(times.p50.micros()), p99: Some(times.p99.micros()), ..Self::of(times.p50.micros()) }
+    }
+
+    pub(super) fn remarks(&self) -> impl Iterator<Item = &str> {
+        [&self.broken, &self.breach, &self.note].into_iter().flatten().map(String::as_str)
     }
 
     pub(super) fn noted(mut self, note: impl Into<String>) -> Self {
@@ -121,13 +113,8 @@ impl Judged {
                 (most, most.map(|most| figures.value <= most))
             }
         };
-        let within = if figures.broken.is_some() { Some(false) } else { within };
-        Self {
-            figures,
-            floor,
-            budget,
-            within,
-        }
+        let within = if figures.broken.is_some() || figures.breach.is_some() { Some(false) } else { within };
+        Self { figures, floor, budget, within }
     }
 }
 
@@ -149,14 +136,8 @@ mod tests {
 
     #[test]
     fn a_wrong_result_is_never_within() {
-        let broken = Figures {
-            broken: Some("12,799 of 12,800".into()),
-            ..Figures::of(1.0)
-        };
-        assert_eq!(
-            Judged::new(Budget::AtMost(5.0), broken.clone(), None).within,
-            Some(false)
-        );
+        let broken = Figures { broken: Some("12,799 of 12,800".into()), ..Figures::of(1.0) };
+        assert_eq!(Judged::new(Budget::AtMost(5.0), broken.clone(), None).within, Some(false));
         assert_eq!(Judged::new(Budget::None, broken, None).within, Some(false));
     }
 }

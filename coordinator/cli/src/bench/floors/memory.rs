@@ -8,19 +8,18 @@ use dashmap::DashMap;
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
 
-pub(super) const FEW_KEYS: u32 = 1_000;
-pub(super) const MANY_KEYS: u32 = 1_000_000;
-const BATCH: u32 = 1_000;
-const KEY_BYTES: usize = 16;
+pub(in crate::bench) const FEW_KEYS: u32 = 1_000;
+pub(in crate::bench) const MANY_KEYS: u32 = 1_000_000;
+/// Operations between two reads of the clock.
+pub(in crate::bench) const BATCH: u32 = 1_000;
 
-/// String keys, visited in an order that no prefetcher knows. The same keys and order for a floor and its row.
-pub(in crate::bench) struct Keys {
-    keys: Vec<String>,
+/// Every number below a count, in an order that no prefetcher knows, again and again.
+pub(in crate::bench) struct Order {
     order: Vec<u32>,
     at: usize,
 }
 
-impl Keys {
+impl Order {
     pub(in crate::bench) fn new(count: u32) -> Self {
         let mut order: Vec<u32> = (0..count).collect();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -32,24 +31,42 @@ impl Keys {
             let other = random % (u64::from(last) + 1);
             order.swap(last as usize, usize::try_from(other).unwrap_or(0));
         }
-        let keys = (0..count)
-            .map(|key| format!("user-{key:0width$}", width = KEY_BYTES - 5))
-            .collect();
-        Self { keys, order, at: 0 }
+        Self { order, at: 0 }
+    }
+
+    /// The same order from another place on.
+    pub(in crate::bench) const fn starting_at(mut self, place: usize) -> Self {
+        self.at = place % self.order.len();
+        self
+    }
+
+    pub(in crate::bench) fn next(&mut self) -> usize {
+        if self.at == self.order.len() {
+            self.at = 0;
+        }
+        let next = self.order[self.at];
+        self.at += 1;
+        next as usize
+    }
+}
+
+/// String keys in such an order. The same for a floor and its row.
+pub(in crate::bench) struct Keys {
+    keys: Vec<String>,
+    order: Order,
+}
+
+impl Keys {
+    pub(in crate::bench) fn new(count: u32) -> Self {
+        Self { keys: (0..count).map(|key| format!("user-{key:011}")).collect(), order: Order::new(count) }
     }
 
     pub(in crate::bench) fn all(&self) -> &[String] {
         &self.keys
     }
 
-    /// The next key; starts anew after the last one.
     pub(in crate::bench) fn next(&mut self) -> &str {
-        if self.at == self.order.len() {
-            self.at = 0;
-        }
-        let index = self.order[self.at];
-        self.at += 1;
-        &self.keys[index as usize]
+        &self.keys[self.order.next()]
     }
 }
 

@@ -5,7 +5,7 @@ mod memory;
 mod quic;
 mod relay;
 
-pub(super) use memory::Keys;
+pub(super) use memory::{BATCH, FEW_KEYS, Keys, MANY_KEYS, Order};
 pub(super) use quic::serve_echo;
 pub(super) use relay::{serve_relay, serve_relay_client};
 
@@ -18,48 +18,24 @@ pub(super) const DASHMAP_1M: &str = "dashmap_get_1m";
 pub(super) const EPOCH_PIN: &str = "epoch_pin_load";
 
 const fn floor(name: &'static str, what: &'static str, unit: Unit, run: Run) -> Row {
-    Row {
-        name,
-        what,
-        unit,
-        budget: Budget::None,
-        floor: None,
-        run,
-    }
+    Row { name, what, unit, budget: Budget::None, floor: None, run }
 }
 
 pub(super) const ROWS: &[Row] = &[
-    floor(
-        QUIC_ECHO,
-        "floor: 64 bytes to another process and back over QUIC",
-        Unit::Micros,
-        |bench| Box::pin(quic::measure_echo(bench)),
-    ),
-    floor(
-        QUIC_RELAY,
-        "floor: 64 bytes to a third process through a second one, per hand-off",
-        Unit::Micros,
-        |bench| Box::pin(relay::measure_relay(bench)),
-    ),
-    floor(
-        "pwrite_fdatasync",
-        "floor: 4 KiB written and synced in the working directory",
-        Unit::Micros,
-        |bench| Box::pin(disk::measure(bench)),
-    ),
-    floor(
-        DASHMAP_1K,
-        "floor: a dashmap look-up among 1,000 strings",
-        Unit::Nanos,
-        |bench| Box::pin(memory::measure_dashmap(bench, memory::FEW_KEYS)),
-    ),
-    floor(
-        DASHMAP_1M,
-        "floor: a dashmap look-up among 1,000,000 strings",
-        Unit::Nanos,
-        |bench| Box::pin(memory::measure_dashmap(bench, bench.scaled(memory::MANY_KEYS))),
-    ),
-    floor(EPOCH_PIN, "floor: an epoch pin and one load", Unit::Nanos, |bench| {
-        Box::pin(memory::measure_pin(bench))
+    floor(QUIC_ECHO, "floor: 64 bytes to another process and back over QUIC", Unit::Micros, |bench| {
+        Box::pin(quic::measure_echo(bench))
     }),
+    floor(QUIC_RELAY, "floor: 64 bytes to a third process through a second one, per hand-off", Unit::Micros, |bench| {
+        Box::pin(relay::measure_relay(bench))
+    }),
+    floor("pwrite_fdatasync", "floor: 4 KiB written and synced in the working directory", Unit::Micros, |bench| {
+        Box::pin(disk::measure(bench))
+    }),
+    floor(DASHMAP_1K, "floor: a dashmap look-up among 1,000 strings", Unit::Nanos, |bench| {
+        Box::pin(memory::measure_dashmap(bench, FEW_KEYS))
+    }),
+    floor(DASHMAP_1M, "floor: a dashmap look-up among 1,000,000 strings", Unit::Nanos, |bench| {
+        Box::pin(memory::measure_dashmap(bench, bench.scaled(MANY_KEYS)))
+    }),
+    floor(EPOCH_PIN, "floor: an epoch pin and one load", Unit::Nanos, |bench| Box::pin(memory::measure_pin(bench))),
 ];

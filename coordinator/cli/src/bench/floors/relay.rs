@@ -25,10 +25,7 @@ pub(in crate::bench) async fn serve_relay() -> Result<()> {
     second_receive.read_exact(&mut [0; HELLO.len()]).await?;
     Steered::say("second")?;
     // Both directions in one task: no wake-up between receiving and sending.
-    tokio::try_join!(
-        pass(&mut first_receive, &mut second_send),
-        pass(&mut second_receive, &mut first_send)
-    )?;
+    tokio::try_join!(pass(&mut first_receive, &mut second_send), pass(&mut second_receive, &mut first_send))?;
     Ok(())
 }
 
@@ -45,9 +42,7 @@ pub(super) async fn measure_relay(bench: &Bench) -> std::result::Result<Figures,
     let mut client = Peer::start(Role::RelayClient)?;
     let ready = relay.hear("ready").await?;
     let (_endpoint, connection, mut send, mut receive) = connect(&ready).await.map_err(BenchError::Quic)?;
-    send.write_all(HELLO)
-        .await
-        .map_err(|error| BenchError::Quic(error.into()))?;
+    send.write_all(HELLO).await.map_err(|error| BenchError::Quic(error.into()))?;
     relay.hear("first").await?;
     client.tell(&ready)?;
     relay.hear("second").await?;

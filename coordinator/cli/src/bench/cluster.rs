@@ -1,0 +1,112 @@
+//! The cluster that rows run on: a coordinator and a second node as processes of their own, and this process as the
+//! first node.
+
+use super::BenchError;
+use super::job::{Done, Job, Prepared};
+use super::peer::{Peer, Role, Steered};
+use kiln::Runtime;
+use kiln_coordinator::server::{Options, Server};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Address space, not memory: enough for a million small objects.
+const HEAP_BYTES: usize = 4 << 30;
+const STOP_DEADLINE: Duration = Duration::from_secs(1);
+
+pub(super) struct Cluster {
+    /// Declared first, so that it ends first: the node's goodbye needs the coordinator.
+    node: Peer,
+    pub(super) runtime: Runtime,
+    coordinator: Option<Peer>,
+    profile: PathBuf,
+    _directory: Option<TempDir>,
+}
+
+impl Cluster {
+    /// Starts what is needed; with `against`, the coordinator is there already.
+    pub(super) async fn start(against: Option<&Path>) -> Result<Self, BenchError> {
+        let (coordinator, profile, directory) = match against {
+            Some(profile) => (None, profile.to_owned(), None),
+            None => {
+                let directory = tempfile::tempdir().map_err(BenchError::Start)?;
+                let mut coordinator = Peer::start(Role::Coordinator)?;
+                coordinator.tell(&directory.path().display().to_string())?;
+                let profile = coordinator.hear("ready").await?.into();
+                (Some(coordinator), profile, Some(directory))
+            }
+        };
+        let runtime = attach(&profile, "bench-a").await.map_err(BenchError::Kiln)?;
+        let mut node = Peer::start(Role::Node)?;
+        node.tell(&profile.display().to_string())?;
+        node.hear("attached").await?;
+        Ok(Self { node, runtime, coordinator, profile, _directory: directory })
+    }
+
+    /// Another node in this process, for objects that are not to weigh on later rows.
+    pub(super) async fn extra_node(&self) -> Result<Runtime, BenchError> {
+        attach(&self.profile, "bench-extra").await.map_err(BenchError::Kiln)
+    }
+
+    /// The process of our own coordinator.
+    pub(super) fn coordinator_id(&self) -> Option<u32> {
+        self.coordinator.as_ref().map(Peer::id)
+    }
+
+    /// The process of the second node.
+    pub(super) fn node_id(&self) -> u32 {
+        self.node.id()
+    }
+
+    /// Does one job here and one on the second node, at the same time.
+    pub(super) async fn both(&mut self, here: Job, there: &Job) -> Result<(Done, Done), BenchError> {
+        let text = serde_json::to_string(there).map_err(|error| BenchError::Kiln(error.into()))?;
+        self.node.tell(&text)?;
+        let prepared = here.prepare(&self.runtime).await.map_err(BenchError::Kiln)?;
+        self.node.hear("prepared").await?;
+        self.node.tell("go")?;
+        let here = prepared.run().await.map_err(BenchError::Kiln)?;
+        let there = self.node.hear("done").await?;
+        let there = serde_json::from_str(&there).map_err(|error| BenchError::Kiln(error.into()))?;
+        Ok((here, there))
+    }
+}
+
+type Played = Result<(), Box<dyn Error + Send + Sync>>;
+
+async fn attach(profile: &Path, name: &str) -> Result<Runtime, Box<dyn Error + Send + Sync>> {
+    let builder = Runtime::builder().profile(profile).node_name(name);
+    Ok(builder.heap_bytes(HEAP_BYTES).attach().await?)
+}
+
+/// This process is the coordinator.
+pub(super) async fn play_coordinator(steered: &mut Steered) -> Played {
+    let directory = steered.next().await.ok_or("nobody told where the files go")?;
+    let mut options = Options::new(Path::new(&directory).join("coordinator"));
+    options.listen.set_port(0);
+    let server = Server::start(options).await?;
+    Steered::say(&format!("ready {}", server.profile_path().display()))?;
+    while steered.next().await.is_some() {}
+    server.stop(STOP_DEADLINE).await?;
+    Ok(())
+}
+
+/// This process is the second node.
+pub(super) async fn play_node(steered: &mut Steered) -> Played {
+    let profile = steered.next().await.ok_or("nobody told where the profile is")?;
+    let runtime = attach(Path::new(&profile), "bench-b").await?;
+    Steered::say("attached")?;
+    while let Some(job) = steered.next().await {
+        let job: Job = serde_json::from_str(&job)?;
+        let prepared: Prepared = job.prepare(&runtime).await?;
+        Steered::say("prepared")?;
+        if steered.next().await.is_none() {
+            break;
+        }
+        let done = prepared.run().await?;
+        Steered::say(&format!("done {}", serde_json::to_string(&done)?))?;
+    }
+    runtime.detach(STOP_DEADLINE).await?;
+    Ok(())
+}
