@@ -46,16 +46,9 @@ impl Parse for Setting {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let name = input.call(Ident::parse_any)?;
         if input.peek(syn::token::Paren) {
-            return Err(syn::Error::new(
-                name.span(),
-                format!("write `{name} = value` instead of `{name}(value)`"),
-            ));
+            return Err(syn::Error::new(name.span(), format!("write `{name} = value` instead of `{name}(value)`")));
         }
-        let value = if input.parse::<Option<Token![=]>>()?.is_some() {
-            Some(input.parse()?)
-        } else {
-            None
-        };
+        let value = if input.parse::<Option<Token![=]>>()?.is_some() { Some(input.parse()?) } else { None };
         Ok(Self { name, value })
     }
 }
@@ -68,10 +61,7 @@ pub(crate) fn settings(attributes: &[Attribute], path: &str, mistakes: &mut Mist
             Ok(given) => {
                 for setting in given {
                     if settings.iter().any(|earlier| earlier.name == setting.name) {
-                        mistakes.at(
-                            setting.name.span(),
-                            format!("`{}` is given twice: keep one", setting.name),
-                        );
+                        mistakes.at(setting.name.span(), format!("`{}` is given twice: keep one", setting.name));
                     } else {
                         settings.push(setting);
                     }
@@ -88,33 +78,18 @@ impl Setting {
     pub(crate) fn into_name(self, mistakes: &mut Mistakes) -> Option<String> {
         let setting = self.name.to_string();
         let Some(value) = self.value else {
-            mistakes.at(
-                self.name.span(),
-                format!("`{setting}` needs a value: `{setting} = \"..\"`"),
-            );
+            mistakes.at(self.name.span(), format!("`{setting}` needs a value: `{setting} = \"..\"`"));
             return None;
         };
-        let Expr::Lit(ExprLit {
-            lit: Lit::Str(text), ..
-        }) = &value
-        else {
-            mistakes.on(
-                &value,
-                format!("`{setting}` takes a string in quotes: `{setting} = \"..\"`"),
-            );
+        let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &value else {
+            mistakes.on(&value, format!("`{setting}` takes a string in quotes: `{setting} = \"..\"`"));
             return None;
         };
         let name = text.value();
         if name.is_empty() {
-            mistakes.on(
-                text,
-                format!("`{setting}` must not be empty: give a name, or leave `{setting}` out"),
-            );
+            mistakes.on(text, format!("`{setting}` must not be empty: give a name, or leave `{setting}` out"));
         } else if name.len() > NAME_BYTES_MAX {
-            mistakes.on(
-                text,
-                format!("`{setting}` is longer than {NAME_BYTES_MAX} bytes: choose a shorter name"),
-            );
+            mistakes.on(text, format!("`{setting}` is longer than {NAME_BYTES_MAX} bytes: choose a shorter name"));
         }
         Some(name)
     }
@@ -124,10 +99,7 @@ impl Setting {
         if self.value.is_none() {
             mistakes.at(
                 self.name.span(),
-                format!(
-                    "`{0}` needs a value: `{0} = expression`; without one, leave `{0}` out",
-                    self.name
-                ),
+                format!("`{0}` needs a value: `{0} = expression`; without one, leave `{0}` out", self.name),
             );
         }
         self.value

@@ -65,6 +65,7 @@ fn implementation(record: &Record<'_>, local: &TokenStream, into_local: &TokenSt
     });
     quote! {
         #[automatically_derived]
+        #[allow(deprecated)]
         impl ::kiln::Clustered for #ident {
             type Mut<'a> = #guard<'a>;
             type View<'a> = #view<'a>;
@@ -141,11 +142,7 @@ fn default_slot(index: usize, field: &Field<'_>) -> TokenStream {
         };
     }
     let store = field.in_field_type(quote!(store));
-    let value = if matches!(field.kind, Kind::Counter) {
-        quote!(0)
-    } else {
-        field.default_value()
-    };
+    let value = if matches!(field.kind, Kind::Counter) { quote!(0) } else { field.default_value() };
     quote! {
         if slot == #first {
             let value: #ty = #value;

@@ -24,10 +24,7 @@ impl Parts {
                 Kind::Counter => (
                     quote!(<Self as ::kiln::CounterSource<#ident>>::Counter<'_>),
                     quote!(<Self as ::kiln::CounterSource<#ident>>::counter(self, #slot)),
-                    format!(
-                        "The counter `{}`: adding needs no lock and never loses an update.",
-                        field.name
-                    ),
+                    format!("The counter `{}`: adding needs no lock and never loses an update.", field.name),
                 ),
                 Kind::Nested => (
                     quote_spanned!(ty.span()=> ::kiln::NestedCounters<'_, Self, #ident, #ty>),
@@ -41,10 +38,7 @@ impl Parts {
             methods.push(quote!(#[inline] fn #method(&self) -> #result { #body }));
         }
         if methods.is_empty() {
-            return Self {
-                item: TokenStream::new(),
-                blanket: TokenStream::new(),
-            };
+            return Self { item: TokenStream::new(), blanket: TokenStream::new() };
         }
         let documentation = format!("The counters of a shared [`{ident}`]; bring it into scope to add without a lock.");
         let item = quote! {

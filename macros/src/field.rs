@@ -32,32 +32,12 @@ pub(crate) struct Field<'i> {
 
 /// Settings that exclude one another, and why.
 const EXCLUSIONS: &[(&str, &str, &str)] = &[
-    (
-        "local",
-        "counter",
-        "a counter is shared, a local field is not: keep one of the two",
-    ),
-    (
-        "local",
-        "nested",
-        "a nested struct is shared, a local field is not: keep one of the two",
-    ),
-    (
-        "local",
-        "archive",
-        "a local field is never archived: keep one of the two",
-    ),
+    ("local", "counter", "a counter is shared, a local field is not: keep one of the two"),
+    ("local", "nested", "a nested struct is shared, a local field is not: keep one of the two"),
+    ("local", "archive", "a local field is never archived: keep one of the two"),
     ("local", "lock", "no lock guards a local field: leave `lock` out"),
-    (
-        "local",
-        "rename",
-        "the cluster does not know a local field: leave `rename` out, rename the field itself",
-    ),
-    (
-        "counter",
-        "nested",
-        "a counter is one `i64`: put `counter` on a field of the nested struct",
-    ),
+    ("local", "rename", "the cluster does not know a local field: leave `rename` out, rename the field itself"),
+    ("counter", "nested", "a counter is one `i64`: put `counter` on a field of the nested struct"),
     ("counter", "archive", "a counter is one `i64`: keep one of the two"),
     (
         "counter",
@@ -65,16 +45,8 @@ const EXCLUSIONS: &[(&str, &str, &str)] = &[
         "adding to a counter needs no lock: leave `lock` out, or leave `counter` out to guard the field",
     ),
     ("counter", "default", "a missing counter is 0: leave `default` out"),
-    (
-        "nested",
-        "archive",
-        "a nested struct is shared field by field, an archive as a whole: keep one of the two",
-    ),
-    (
-        "nested",
-        "default",
-        "each field of a nested struct has its own default: put `default` on those",
-    ),
+    ("nested", "archive", "a nested struct is shared field by field, an archive as a whole: keep one of the two"),
+    ("nested", "default", "each field of a nested struct has its own default: put `default` on those"),
 ];
 
 const KNOWN: &str = "a field knows `rename = \"..\"`, `lock = \"group\"`, `default = expression`, `counter`, `nested`, \
@@ -90,11 +62,7 @@ impl<'i> Field<'i> {
             group: String::new(),
             kind: Kind::Plain,
             default: None,
-            documentation: field
-                .attrs
-                .iter()
-                .filter(|attribute| attribute.path().is_ident("doc"))
-                .collect(),
+            documentation: field.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         };
         let settings = settings(&field.attrs, "clustered", mistakes);
         for (one, other, why) in EXCLUSIONS {
@@ -106,10 +74,7 @@ impl<'i> Field<'i> {
         for setting in settings {
             match setting.name.to_string().as_str() {
                 "rename" => {
-                    let span = setting
-                        .value
-                        .as_ref()
-                        .map_or_else(|| setting.name.span(), syn::spanned::Spanned::span);
+                    let span = setting.value.as_ref().map_or_else(|| setting.name.span(), syn::spanned::Spanned::span);
                     if let Some(name) = setting.into_name(mistakes) {
                         this.rename(name, span, mistakes);
                     }
@@ -133,10 +98,7 @@ impl<'i> Field<'i> {
 
     fn rename(&mut self, name: String, span: Span, mistakes: &mut Mistakes) {
         if name.contains('.') {
-            mistakes.at(
-                span,
-                "a field's name has no `.`: that joins a nested struct's name to those of its fields",
-            );
+            mistakes.at(span, "a field's name has no `.`: that joins a nested struct's name to those of its fields");
         }
         self.name = name;
     }

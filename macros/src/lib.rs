@@ -21,9 +21,7 @@ use syn::{DeriveInput, parse_macro_input};
 #[proc_macro_derive(Clustered, attributes(clustered))]
 pub fn derive_clustered(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    clustered::derive(&input)
-        .unwrap_or_else(|error| error.into_compile_error())
-        .into()
+    clustered::derive(&input).unwrap_or_else(|error| error.into_compile_error()).into()
 }
 
 /// Makes a struct or an enum a field type. See the trait of the same name; derive rkyv's traits beside it.
@@ -33,7 +31,5 @@ pub fn derive_clustered(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(Value, attributes(value))]
 pub fn derive_value(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    value::derive(&input)
-        .unwrap_or_else(|error| error.into_compile_error())
-        .into()
+    value::derive(&input).unwrap_or_else(|error| error.into_compile_error()).into()
 }

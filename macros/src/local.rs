@@ -16,17 +16,9 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn new(record: &Record<'_>) -> Self {
-        let nested: Vec<_> = record
-            .shared
-            .iter()
-            .filter(|field| matches!(field.kind, Kind::Nested))
-            .collect();
+        let nested: Vec<_> = record.shared.iter().filter(|field| matches!(field.kind, Kind::Nested)).collect();
         if record.local.is_empty() && nested.is_empty() {
-            return Self {
-                item: TokenStream::new(),
-                ty: quote!(()),
-                into: TokenStream::new(),
-            };
+            return Self { item: TokenStream::new(), ty: quote!(()), into: TokenStream::new() };
         }
         let local = record.beside("Local");
         let moves = record.local.iter().map(|field| {
@@ -38,11 +30,7 @@ impl Parts {
             quote_spanned!(ty.span()=> #ident: <#ty as ::kiln::Clustered>::into_local(self.#ident))
         });
         let into = quote!(#local { #(#moves,)* #(#nested_moves,)* });
-        Self {
-            item: item(record, &nested),
-            ty: quote!(#local),
-            into,
-        }
+        Self { item: item(record, &nested), ty: quote!(#local), into }
     }
 }
 

@@ -36,22 +36,12 @@ impl<'i> Record<'i> {
             if setting.name == "rename" {
                 name = setting.into_name(&mut mistakes).unwrap_or_default();
             } else {
-                mistakes.at(
-                    setting.name.span(),
-                    format!("there is no `{}` here: {KNOWN}", setting.name),
-                );
+                mistakes.at(setting.name.span(), format!("there is no `{}` here: {KNOWN}", setting.name));
             }
         }
-        let (local, shared) = fields(input, &mut mistakes)
-            .into_iter()
-            .partition(|field: &Field<'_>| !field.is_shared());
-        let this = Self {
-            ident: &input.ident,
-            visibility: &input.vis,
-            name,
-            shared,
-            local,
-        };
+        let (local, shared) =
+            fields(input, &mut mistakes).into_iter().partition(|field: &Field<'_>| !field.is_shared());
+        let this = Self { ident: &input.ident, visibility: &input.vis, name, shared, local };
         this.check_names(&mut mistakes);
         mistakes.into_result()?;
         Ok(this)
@@ -90,10 +80,7 @@ fn fields<'i>(input: &'i DeriveInput, mistakes: &mut Mistakes) -> Vec<Field<'i>>
             return Vec::new();
         }
         Data::Union(data) => {
-            mistakes.at(
-                data.union_token.span,
-                "a union cannot be shared: use a struct with named fields",
-            );
+            mistakes.at(data.union_token.span, "a union cannot be shared: use a struct with named fields");
             return Vec::new();
         }
     };
@@ -105,19 +92,13 @@ fn fields<'i>(input: &'i DeriveInput, mistakes: &mut Mistakes) -> Vec<Field<'i>>
         );
         return Vec::new();
     };
-    let fields: Vec<_> = named
-        .named
-        .iter()
-        .filter_map(|field| Some(Field::new(field.ident.as_ref()?, field, mistakes)))
-        .collect();
+    let fields: Vec<_> =
+        named.named.iter().filter_map(|field| Some(Field::new(field.ident.as_ref()?, field, mistakes))).collect();
     for field in &fields {
         field.refuse_recursion(&input.ident, mistakes);
     }
     if !fields.iter().any(Field::is_shared) {
-        mistakes.on(
-            &input.ident,
-            "a clustered struct needs a field that is shared, one without `local`",
-        );
+        mistakes.on(&input.ident, "a clustered struct needs a field that is shared, one without `local`");
     }
     fields
 }

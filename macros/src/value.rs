@@ -25,11 +25,9 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
         }
         Data::Enum(data) => {
             if data.variants.is_empty() {
-                mistakes.on(
-                    &input.ident,
-                    "an enum without variants has no value to share: add a variant",
-                );
+                mistakes.on(&input.ident, "an enum without variants has no value to share: add a variant");
             }
+            let mut seen = Vec::new();
             let variants = data.variants.iter().map(|variant| {
                 if let Some((_, discriminant)) = &variant.discriminant {
                     mistakes.on(
@@ -38,6 +36,13 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                     );
                 }
                 let name = known_name(&variant.ident, &variant.attrs, &mut mistakes);
+                if seen.contains(&name) {
+                    mistakes.on(
+                        variant,
+                        format!("two variants are named \"{name}\" in the cluster: give one another `rename`"),
+                    );
+                }
+                seen.push(name.clone());
                 let fields = fields(&variant.fields, &input.ident, &mut mistakes);
                 quote!(::kiln::__private::Variant { name: #name, fields: &[#(#fields),*] })
             });
@@ -73,10 +78,7 @@ fn fields(fields: &Fields, owner: &Ident, mistakes: &mut Mistakes) -> Vec<TokenS
             None => index.to_string(),
         };
         if seen.contains(&name) {
-            mistakes.on(
-                field,
-                format!("two fields are named \"{name}\" in the cluster: give one another `rename`"),
-            );
+            mistakes.on(field, format!("two fields are named \"{name}\" in the cluster: give one another `rename`"));
         }
         let ty = &field.ty;
         constants.push(quote_spanned! {ty.span()=>

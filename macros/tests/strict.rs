@@ -1,11 +1,5 @@
 //! What the derives write keeps the strictest lints, and leans on nothing that the user has in scope.
-#![deny(
-    missing_docs,
-    missing_debug_implementations,
-    unused,
-    unreachable_pub,
-    unused_qualifications
-)]
+#![deny(missing_docs, missing_debug_implementations, unused, unreachable_pub, unused_qualifications)]
 #![deny(clippy::pedantic, clippy::nursery, clippy::unwrap_used, clippy::allow_attributes)]
 
 /// A model as a library would export it.
@@ -109,17 +103,7 @@ mod bare {
 fn names_are_those_of_the_attributes() {
     use kiln::Clustered as _;
     let names: Vec<_> = model::Person::FIELDS.iter().map(|field| field.name).collect();
-    let expected = [
-        "name",
-        "home.city",
-        "home.street",
-        "home.looks",
-        "age",
-        "basket",
-        "match",
-        "base",
-        "pinned",
-        "slot",
-    ];
+    let expected =
+        ["name", "home.city", "home.street", "home.looks", "age", "basket", "match", "base", "pinned", "slot"];
     assert_eq!((model::Person::NAME, names.as_slice()), ("person", &expected[..]));
 }

@@ -16,4 +16,11 @@ struct Twice {
     b: u32,
 }
 
+#[derive(Value)]
+enum Same {
+    A,
+    #[value(rename = "A")]
+    B,
+}
+
 fn main() {}

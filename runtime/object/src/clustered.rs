@@ -16,6 +16,7 @@ use kiln_heap::{Object, Pinned};
 ///   returns the value in place. It is `!Send`.
 /// - `SessionCounters`, when there are counters: an extension trait of `kiln::Shared<Session>` with a method for each
 ///   counter, to add without a lock.
+///   A counter that is named like a method of `Shared` is reached as `SessionCounters::state(&session)`.
 /// - `SessionLocal`, when there are `local` fields: those fields, as one process keeps them for one object.
 ///
 /// On the struct: `#[clustered(rename = "Name")]` gives the cluster another name than the struct's. On a field:

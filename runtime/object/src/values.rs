@@ -19,7 +19,14 @@ impl Value for String {
 impl<T: Value> Value for Vec<T> {
     type Form = T::ListForm;
     type ListForm = ArchiveForm;
-    const STRUCTURE: Structure<'static> = T::LIST_STRUCTURE;
+    const STRUCTURE: Structure<'static> = {
+        // A peer could claim four billion of them in an archive of a few bytes.
+        assert!(
+            size_of::<T::Archived>() > 0,
+            "a `Vec` of values without content says no more than its length: use a number instead"
+        );
+        T::LIST_STRUCTURE
+    };
 }
 
 /// Types whose one form is an archive.

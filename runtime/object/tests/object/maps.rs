@@ -85,6 +85,26 @@ fn a_key_that_is_none_is_left_out() {
     assert_eq!(Shelf::load(&Shelf::view(object.pin())).items, Map::from(entries));
 }
 
+#[derive(Clustered, Default)]
+struct Members {
+    names: Map<String, ()>,
+}
+
+#[test]
+fn a_map_without_values_is_a_set() {
+    let stage = Stage::new();
+    let object = stage.object(&Members { names: Map::from([("ann".to_owned(), ()), ("bob".to_owned(), ())]) });
+    let mut guard = Members::guard(&object);
+    guard.names.insert("cid".into(), ());
+    assert!(guard.names.remove("ann"));
+    let changes = stage::collect::<Members>(&mut guard);
+    drop(guard);
+    stage.apply(&object, &changes);
+    let view = Members::view(object.pin());
+    assert_eq!(view.names().keys().collect::<Vec<_>>(), ["bob", "cid"]);
+    assert!(view.names().contains_key("bob") && !view.names().contains_key("ann"));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Insert(u8, String),

@@ -1,0 +1,8 @@
+use kiln::Clustered;
+
+#[derive(Clustered)]
+struct Session {
+    ticks: Vec<()>,
+}
+
+fn main() {}
