@@ -1,8 +1,47 @@
 //! Whole clusters: coordinators and nodes over real sockets, in processes of their own where processes matter.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod away;
+mod counters;
+mod dropped;
+mod embedded;
+mod eviction;
+mod everywhere;
+mod guards;
+mod hostile;
+mod named;
+mod objects;
 mod processes;
+mod readers;
+mod together;
+mod versions;
+mod watches;
+
+use kiln::{Root, Runtime, Shared};
+use kiln_tests::Session;
 
 /// The node that is steered by lines.
 const TEST_NODE: &str = env!("CARGO_BIN_EXE_test-node");
 /// The coordinator as a process.
 const TEST_COORDINATOR: &str = env!("CARGO_BIN_EXE_test-coordinator");
+
+type Sessions = Root<String, Session>;
+
+async fn sessions(kiln: &Runtime) -> Sessions {
+    kiln.root("sessions").await.unwrap()
+}
+
+/// The session under this key, made if there is none.
+async fn session(kiln: &Runtime, key: &str) -> Shared<Session> {
+    sessions(kiln).await.get_or_create(key, Session::default).await.unwrap()
+}
+
+/// One session, as two nodes hold it.
+async fn held_by(a: &Runtime, b: &Runtime) -> (Shared<Session>, Shared<Session>) {
+    (session(a, "s").await, session(b, "s").await)
+}
+
+/// The coherent number of visits.
+async fn visits(session: &Shared<Session>) -> u64 {
+    session.read().await.unwrap().view().visits()
+}

@@ -130,6 +130,13 @@ impl Peer {
         drop(soon("sending", self.send.write_all(bytes)).await);
     }
 
+    /// Sends the same bytes over and over, without listening, until the coordinator closes the connection; returns its
+    /// reason.
+    pub async fn say_until_closed(&mut self, bytes: &[u8]) -> String {
+        while self.send.write_all(bytes).await.is_ok() {}
+        self.closed().await
+    }
+
     /// The next message; `None` when the stream or the connection has ended.
     ///
     /// # Panics

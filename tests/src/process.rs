@@ -3,6 +3,7 @@
 //! killed ends by itself, because its standard input does.
 
 use crate::patience::PATIENCE;
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -90,9 +91,20 @@ impl Process {
     /// # Panics
     /// When it has been waited for already.
     pub fn terminate(&self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let id = id.expect("process ids are positive");
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is running");
+        self.signal(Signal::TERM);
+    }
+
+    /// Keeps it from doing anything at all (SIGSTOP), until it is killed.
+    ///
+    /// # Panics
+    /// When it has been waited for already.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("process ids are positive"), signal).expect("it is running");
     }
 
     /// Waits until it ends by itself, and returns what it said until then.

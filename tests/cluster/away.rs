@@ -1,0 +1,124 @@
+//! Leaving, and being left.
+
+use crate::{TEST_COORDINATOR, session, sessions};
+use kiln::{AccessError, Away, CommitError, DetachError, Ended, Level, LockError, RootError, Runtime, UpdateError};
+use kiln_tests::{Coordinator, Process, SessionCounters as _, soon};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_coordinator_stopped_fails_at_once_and_shows_what_it_has() {
+    let coordinator = Coordinator::start().await;
+    let a = coordinator.builder("a").away(Away::Fail).attach().await.unwrap();
+    let (root, handle) = (sessions(&a).await, session(&a, "s").await);
+    handle.update(|session| *session.visits = 3).await.unwrap();
+    let guard = handle.write().await.unwrap();
+    coordinator.stop().await;
+    assert_eq!(soon("it is told", a.closed()).await, Ended::CoordinatorStopped);
+    let started = Instant::now();
+    assert!(matches!(guard.commit().await, Ok(commit) if commit.seq.is_none()));
+    assert!(matches!(root.get("t").await, Err(AccessError::Disconnected)));
+    assert!(matches!(root.remove("s").await, Err(AccessError::Disconnected)));
+    assert!(matches!(root.keys().next_page(1).await, Err(AccessError::Disconnected)));
+    assert!(matches!(root.watch().await, Err(AccessError::Disconnected)));
+    assert!(matches!(handle.read().await, Err(LockError::Disconnected)));
+    assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
+    assert!(handle.try_write().is_none());
+    assert!(matches!(handle.clicks().add(1), Err(CommitError::Disconnected)));
+    let update = handle.update(|session| *session.visits += 1).await;
+    assert!(matches!(update, Err(UpdateError::Lock(LockError::Disconnected))), "{update:?}");
+    let lock = a.lock("l").await;
+    assert!(matches!(lock, Err(RootError::Access(AccessError::Disconnected))), "{lock:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "it waited for nothing: {:?}", started.elapsed());
+    assert_eq!((handle.view().visits(), handle.view().clicks()), (3, 0));
+    a.detach(SHORT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_to_block_waits_before_it_fails() {
+    let coordinator = Coordinator::start().await;
+    let a = coordinator.builder("a").away(Away::Block(SHORT)).attach().await.unwrap();
+    let (root, handle) = (sessions(&a).await, session(&a, "s").await);
+    coordinator.stop().await;
+    soon("it is told", a.closed()).await;
+    let started = Instant::now();
+    assert!(matches!(root.get("t").await, Err(AccessError::Disconnected)));
+    assert!(started.elapsed() >= SHORT, "{:?}", started.elapsed());
+    let started = Instant::now();
+    assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
+    assert!(started.elapsed() >= SHORT, "{:?}", started.elapsed());
+    // No longer than the call's own deadline.
+    let started = Instant::now();
+    assert!(matches!(handle.with_timeout(SHORT / 10).write().await, Err(LockError::Disconnected)));
+    assert!(started.elapsed() < SHORT, "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_answered_is_reported_as_unknown() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path().join("kiln");
+    let mut coordinator = Process::start("the coordinator", TEST_COORDINATOR, &[files.as_os_str()]);
+    let profile = coordinator.hear();
+    let profile = profile.strip_prefix("profile ").unwrap();
+    let a = Runtime::builder().profile(profile).timeout(SHORT).attach().await.unwrap();
+    let b = Runtime::builder().profile(profile).timeout(SHORT).attach().await.unwrap();
+    let (on_a, on_b) = (session(&a, "a").await, session(&b, "b").await);
+    on_a.update(|session| *session.visits = 1).await.unwrap();
+    on_b.update(|session| *session.visits = 1).await.unwrap();
+    coordinator.pause();
+    let timed_out = on_a.update(|session| *session.visits += 1).await;
+    assert!(
+        matches!(timed_out, Err(UpdateError::Commit(CommitError::Timeout { waited })) if waited == SHORT),
+        "{timed_out:?}"
+    );
+    let timed_out = sessions_get(&a).await;
+    assert!(matches!(timed_out, Err(AccessError::Timeout { .. })), "{timed_out:?}");
+    on_b.update_with(Level::Queued, |session| *session.visits += 1).await.unwrap();
+    let left = b.detach(SHORT).await;
+    assert!(matches!(left, Err(DetachError::Timeout { commits: 1, .. })), "{left:?}");
+    // The silence is noticed, and the fate of what was sent stays unknown.
+    let on_a = on_a.with_timeout(kiln_tests::PATIENCE);
+    let unknown = soon("the silence is noticed", on_a.update(|session| *session.visits += 1)).await;
+    assert!(matches!(unknown, Err(UpdateError::Commit(CommitError::Unknown))), "{unknown:?}");
+    let left = a.detach(SHORT).await;
+    assert!(matches!(left, Err(DetachError::Lost { commits: 2, .. })), "{left:?}");
+}
+
+async fn sessions_get(kiln: &Runtime) -> Result<(), AccessError> {
+    match kiln.root::<String, kiln_tests::Session>("sessions").await {
+        Ok(_) => Ok(()),
+        Err(RootError::Access(error)) => Err(error),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn detaching_sends_what_was_queued() {
+    let coordinator = Coordinator::start().await;
+    let (a, b) = coordinator.two_nodes().await;
+    let handle = session(&a, "s").await;
+    for _ in 0..500 {
+        handle.update_with(Level::Queued, |session| *session.visits += 1).await.unwrap();
+    }
+    a.clone().detach(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(a.closed().await, Ended::Detached);
+    assert_eq!(session(&b, "s").await.view().visits(), 500);
+    assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
+    assert_eq!(handle.view().visits(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_ends_with_its_last_handle() {
+    let coordinator = Coordinator::start().await;
+    let (a, b) = coordinator.two_nodes().await;
+    let on_a = session(&a, "s").await;
+    drop(a);
+    // The handle keeps it.
+    on_a.update(|session| *session.visits = 1).await.unwrap();
+    drop(on_a);
+    let on_b = session(&b, "s").await;
+    soon("its locks are free", on_b.update(|session| *session.visits += 1)).await.unwrap();
+    assert_eq!(on_b.view().visits(), 2);
+}
