@@ -45,6 +45,9 @@ pub(crate) async fn run(port: u16) -> Result<ExitCode, Failed> {
     println!("A shop on two nodes with one set of sessions:\n");
     println!("  {}  {}\n  {}  {}\n", first.name, first.address(), second.name, second.address());
     println!("Log in on one, fill the cart on the other, log out on either. Ctrl-C stops both.");
+    if let Some(profile) = cluster.kiln.profile_path() {
+        println!("Look inside: kiln watch sessions --profile {}", profile.display());
+    }
     let broken = tokio::select! {
         () = &mut stop => None,
         why = cluster.broken() => Some(why),

@@ -1,0 +1,168 @@
+//! Every example is run as people run it: it says what it shows, and ends well, also when it is made to end.
+#![expect(clippy::disallowed_methods, reason = "a program that hangs must fail its test")]
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::timeout;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+async fn run(program: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    timeout(TIMEOUT, command.output()).await.expect("it hangs").expect("it does not start")
+}
+
+/// Runs a program that must end well; returns what it printed.
+async fn run_well(program: &str, arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = run(program, arguments).await;
+    let (said, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{program} ended with {status}\n{said}\n{complained}");
+    said.into_owned()
+}
+
+#[tokio::test]
+async fn counter_counts_every_increment() {
+    let said = run_well(env!("CARGO_BIN_EXE_counter"), &[]).await;
+    assert_eq!(said.matches(" reads 12800 hits").count(), 2, "{said}");
+}
+
+#[tokio::test]
+async fn lobby_tells_who_comes_and_goes() {
+    let said = run_well(env!("CARGO_BIN_EXE_lobby"), &[]).await;
+    let told = [
+        "ada came in through guest",
+        "grace came in through guest",
+        "ada changed ready, level through guest",
+        "grace is called admiral now",
+        "ada left",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), told);
+}
+
+#[tokio::test]
+async fn leader_has_one_leader_at_a_time() {
+    let said = run_well(env!("CARGO_BIN_EXE_leader"), &[]).await;
+    assert!(said.ends_with("3 terms, never two leaders at once\n"), "{said}");
+}
+
+#[tokio::test]
+async fn transfer_loses_no_money() {
+    let said = run_well(env!("CARGO_BIN_EXE_transfer"), &[]).await;
+    assert!(said.contains("ada has 9500, grace has 10500, together 20000"), "{said}");
+}
+
+#[tokio::test]
+async fn two_processes_see_one_object() {
+    let said = run_well(env!("CARGO_BIN_EXE_two_processes"), &[]).await;
+    assert_eq!(said.lines().count(), 2, "{said}");
+}
+
+const SHOP: &str = env!("CARGO_BIN_EXE_shop");
+
+#[tokio::test]
+async fn shop_check_is_good() {
+    let said = run_well(SHOP, &["--check", "--clients", "24", "--rounds", "6"]).await;
+    assert!(said.contains("Good: no update was lost, and every logout held everywhere."), "{said}");
+}
+
+#[tokio::test]
+async fn shop_help_and_mistakes() {
+    assert!(run_well(SHOP, &["--help"]).await.contains("--check"));
+    let Output { status, stderr, .. } = run(SHOP, &["--chekc"]).await;
+    assert_eq!(status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&stderr).contains("there is no option `--chekc`"));
+}
+
+/// A shop that runs, in a process group of its own.
+struct Shop {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    /// The nodes' too: it ends when all three processes have ended.
+    stderr: ChildStderr,
+    addresses: [String; 2],
+}
+
+impl Shop {
+    async fn start() -> Self {
+        let mut command = Command::new(SHOP);
+        command.args(["--port", "28081"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.process_group(0).kill_on_drop(true).spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let stderr = process.stderr.take().unwrap();
+        let mut addresses = Vec::new();
+        while addresses.len() < 2 {
+            let mut line = String::new();
+            let read = timeout(TIMEOUT, stdout.read_line(&mut line)).await.expect("it hangs").unwrap();
+            assert_ne!(read, 0, "it ended");
+            addresses.extend(line.trim().strip_prefix("web-").and_then(|line| line.split("http://").nth(1)).map(str::to_owned));
+        }
+        let addresses = addresses.try_into().unwrap();
+        Self { process, stdout, stderr, addresses }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.id().unwrap().cast_signed()).unwrap()
+    }
+
+    /// The front page of each node.
+    async fn fetch(&self) {
+        for address in &self.addresses {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut page = String::new();
+            timeout(TIMEOUT, stream.read_to_string(&mut page)).await.expect("it hangs").unwrap();
+            assert!(page.starts_with("HTTP/1.1 200") && page.contains("Breakfast mug"), "{page}");
+            assert!(page.contains("http://shop:"), "the other node's address under the same host name: {page}");
+        }
+    }
+
+    /// Waits for the end of all three processes. Returns how the first one ended, and what they said.
+    async fn end(mut self) -> (Option<i32>, String, String) {
+        let (mut said, mut complained) = (String::new(), String::new());
+        let all = async {
+            self.stdout.read_to_string(&mut said).await.unwrap();
+            self.stderr.read_to_string(&mut complained).await.unwrap();
+            self.process.wait().await.unwrap()
+        };
+        let status = timeout(TIMEOUT, all).await.expect("a process of it goes on");
+        for address in &self.addresses {
+            assert!(TcpStream::connect(address).await.is_err(), "somebody answers at {address}");
+        }
+        (status.code(), said, complained)
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_the_shop_cleanly() {
+    let shop = Shop::start().await;
+    shop.fetch().await;
+    // A terminal sends it to the whole group.
+    kill_process_group(shop.pid(), Signal::INT).unwrap();
+    let (code, said, complained) = shop.end().await;
+    assert_eq!((code, &*complained), (Some(0), ""), "{said}");
+    assert!(said.ends_with("Stopping.\n"), "{said}");
+}
+
+#[tokio::test]
+async fn a_supervisor_stops_the_shop_cleanly() {
+    let shop = Shop::start().await;
+    // A connection that says nothing does not hold it up for ever.
+    let _idle = TcpStream::connect(&shop.addresses[0]).await.unwrap();
+    kill_process(shop.pid(), Signal::TERM).unwrap();
+    let (code, said, complained) = shop.end().await;
+    assert_eq!((code, &*complained), (Some(0), ""), "{said}");
+}
+
+#[tokio::test]
+async fn the_nodes_end_with_a_shop_that_is_killed() {
+    let shop = Shop::start().await;
+    shop.fetch().await;
+    kill_process(shop.pid(), Signal::KILL).unwrap();
+    let (code, ..) = shop.end().await;
+    assert_eq!(code, None, "killed");
+}
