@@ -90,6 +90,7 @@ impl Engine {
         }
         at_most("the number of parts of a commit", commit.parts.len(), PARTS_MAX)?;
         let bytes: usize = commit.parts.iter().map(|part| part.writes.len()).sum();
+        at_most("the length of a commit in bytes", bytes, RECORD_BYTES_MAX)?;
         self.check_room(bytes)?;
         let mut slots = Slots::new();
         for part in &mut commit.parts {

@@ -125,17 +125,12 @@ impl KeyIndex {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    static KEYS: LazyLock<Vec<[u8; 2]>> =
+        LazyLock::new(|| (0..4).flat_map(|high| (0..=u8::MAX).map(move |low| [high, low])).collect());
 
     fn key(slot: u32) -> &'static [u8] {
-        const KEYS: [[u8; 2]; 1024] = {
-            let mut keys = [[0; 2]; 1024];
-            let mut n = 0;
-            while n < 1024 {
-                keys[n] = [(n >> 8) as u8, (n & 0xff) as u8];
-                n += 1;
-            }
-            keys
-        };
         &KEYS[slot as usize]
     }
 

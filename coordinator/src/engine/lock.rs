@@ -117,15 +117,13 @@ impl Heat {
         if self.is_cold(now) {
             self.level = 0;
         }
-        match self.last {
-            Some((last, last_mode)) if last != node => {
-                if mode == Mode::Write || last_mode == Mode::Write {
-                    self.hand_offs += 1;
-                    self.level = HEAT_MAX.min(self.level + 1);
-                }
+        if let Some((last, last_mode)) = self.last {
+            if last == node {
+                self.level = self.level.saturating_sub(1);
+            } else if mode == Mode::Write || last_mode == Mode::Write {
+                self.hand_offs += 1;
+                self.level = HEAT_MAX.min(self.level + 1);
             }
-            Some(_) => self.level = self.level.saturating_sub(1),
-            None => {}
         }
         self.last = Some((node, mode));
         self.at = now;

@@ -292,6 +292,7 @@ impl Engine {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is matched in `node_message`")]
     fn message(&mut self, session: SessionId, message: ToCoordinator) {
         // A closed session's last messages may still arrive: this is where they end.
         let Some(node) = self.nodes.of(session) else { return };
@@ -307,10 +308,10 @@ impl Engine {
             ToCoordinator::Peek { request, root, key } => self.peek(node, request, root, &key),
             ToCoordinator::Contains { request, root, key } => self.contains(node, request, root, &key),
             ToCoordinator::Keys { request, root, after, limit } => {
-                self.list_keys(node, request, root, after.as_deref(), limit)
+                self.list_keys(node, request, root, after.as_deref(), limit);
             }
             ToCoordinator::Watch { request, watch, target, with_writes } => {
-                self.watch(node, request, watch, target, with_writes)
+                self.watch(node, request, watch, target, with_writes);
             }
             ToCoordinator::Unwatch { watch } => self.unwatch(node, watch),
             message if observer => self.refuse_observer(node, &message),
@@ -319,24 +320,25 @@ impl Engine {
     }
 
     /// What only nodes may send.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is matched in `message`")]
     fn node_message(&mut self, node: NodeSlot, message: ToCoordinator) {
         match message {
             ToCoordinator::Acquire { request, object, group, mode, want_record } => {
-                self.acquire(node, request, object, group, mode, want_record)
+                self.acquire(node, request, object, group, mode, want_record);
             }
             ToCoordinator::Release { object, group, token, keep_read } => {
-                self.release(node, object, group, token, keep_read)
+                self.release(node, object, group, token, keep_read);
             }
             ToCoordinator::Withdraw { request, object, group } => self.withdraw(node, request, object, group),
             ToCoordinator::Forget { object } => self.forget(node, object),
             ToCoordinator::Refetch { request, object } => self.refetch(node, request, object),
             ToCoordinator::Fetch { request, root, key, create } => self.fetch(node, request, root, key, create),
             ToCoordinator::OpenRoot { request, name, key, type_description, options } => {
-                self.open_root(node, request, &name, &key, &type_description, options)
+                self.open_root(node, request, &name, &key, &type_description, options);
             }
             ToCoordinator::Insert { request, root, key, writes } => self.insert(node, request, root, key, writes),
             ToCoordinator::Remove { request, root, key, everywhere } => {
-                self.remove(node, request, root, key, everywhere)
+                self.remove(node, request, root, key, everywhere);
             }
             ToCoordinator::Rename { request, root, from, to } => self.rename(node, request, root, from, to),
             _ => {}

@@ -60,7 +60,7 @@ impl Object {
             locks: Locks::default(),
             interest: Interest::default(),
             root,
-            key_len: u16::try_from(key.len()).map_err(|_| BadDelta::TooLong { bytes: key.len() })?,
+            key_len: u16::try_from(key.len()).ok().ok_or(BadDelta::TooLong { bytes: key.len() })?,
             watched: false,
         };
         object.apply(writes)?;

@@ -29,7 +29,6 @@ fn hash(id: ObjectId) -> u64 {
     folded.wrapping_mul(MULTIPLIER).rotate_left(SHARD_SHIFT) ^ folded
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a byte of the hash")]
 const fn shard(hash: u64) -> usize {
     (hash >> SHARD_SHIFT) as usize % SHARDS
 }

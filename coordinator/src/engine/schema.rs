@@ -175,7 +175,8 @@ impl Schema {
     }
 }
 
-const fn field_bytes(field: &FieldDescription) -> usize {
+/// The length of a field's texts.
+pub(super) const fn field_bytes(field: &FieldDescription) -> usize {
     field.name.len() + field.structure.len() + field.group.len()
 }
 

@@ -148,7 +148,12 @@ fn in_place(slots: &mut [u8], write: &Write<'_>, encoded: &[u8]) -> bool {
             }
             true
         }
-        _ => false,
+        Write::Scalar { .. }
+        | Write::Block { .. }
+        | Write::Unset { .. }
+        | Write::MapPut { .. }
+        | Write::MapRemove { .. }
+        | Write::MapClear { .. } => false,
     }
 }
 

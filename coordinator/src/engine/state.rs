@@ -153,7 +153,7 @@ impl State {
             .ok_or_else(|| BadEntry::Missing { what: "root", number: root.to_bits().into() })?;
         let object = Object::new(id, root, key, writes).map_err(|bad| BadEntry::Writes { object: id, bad })?;
         let bytes = object.bytes();
-        let slot = self.objects.insert(object).ok_or(BadEntry::OutOfOrder {
+        let slot = self.objects.insert(object).ok_or_else(|| BadEntry::OutOfOrder {
             what: "object slot",
             number: u32::MAX.into(),
             last: u32::MAX.into(),

@@ -1,5 +1,7 @@
 //! Scenarios, and random operations against invariants. No I/O, no clock: [`cluster::Cluster`] is the driver.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the messages it is about")]
+
 mod attaching;
 mod cluster;
 mod commits;

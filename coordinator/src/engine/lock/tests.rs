@@ -239,7 +239,8 @@ fn table() {
           a leaves                 [opw|]
           b leaves                 [opw|]
           operation    +opw        [opw|]
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]

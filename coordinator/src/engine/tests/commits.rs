@@ -74,7 +74,7 @@ fn a_commit_needs_the_current_write_grant() {
     cluster.commit_parts("ann", false, vec![stale.clone()]);
     // Nor does another node's, nor that of another group.
     cluster.write_lock("bob", object);
-    let mut theirs = stale.clone();
+    let mut theirs = stale;
     theirs.token = cluster.peer("bob").grants[&(object, MAIN)].1;
     cluster.commit_parts("ann", false, vec![theirs]);
     let mut cart = cluster.part("ann", object, CART_GROUP, visits(1));
@@ -226,8 +226,7 @@ fn an_object_stays_within_its_limit_exactly() {
     cluster.commit("ann", object, CART_GROUP, cart.clone());
     assert!(cluster.sent_to("ann")[0].starts_with("refused 3: the length of an object in bytes is 167"));
     // In one commit the one makes room for the other.
-    let parts =
-        vec![cluster.part("ann", object, MAIN, theme("small")), cluster.part("ann", object, CART_GROUP, cart.clone())];
+    let parts = vec![cluster.part("ann", object, MAIN, theme("small")), cluster.part("ann", object, CART_GROUP, cart)];
     cluster.commit_parts("ann", false, parts);
     assert_eq!(cluster.sent_to("ann"), ["ack 3", "ack 4"][1..]);
     // As it does when the map is cleared first.

@@ -199,7 +199,7 @@ impl Run {
         for object in objects {
             let object = self.object(*object);
             let bodies: [(GroupId, Bytes); 2] = [
-                (MAIN, if value % 2 == 0 { visits(value) } else { theme(&value.to_string()) }),
+                (MAIN, if value.is_multiple_of(2) { visits(value) } else { theme(&value.to_string()) }),
                 (CART_GROUP, put(&(value % 5).to_string(), &value.to_string())),
             ];
             for (group, writes) in bodies {
