@@ -27,7 +27,6 @@ async fn at_every_point<R>(mut start: impl AsyncFnMut(usize) -> R, mut check: im
             polls += 1;
             assert!(polls < POLLS_MAX, "it waits for ever");
         }
-        assert!(polls > 0, "it never waited");
     }
 }
 
@@ -95,7 +94,7 @@ async fn a_place_in_the_queue_that_is_dropped_lets_the_next_one_in() {
                 waiting.spawn(async move { drop(drop_after(polls, on.write()).await) });
             }
             let on = on.clone();
-            waiting.spawn(async move { drop(on.update(|session| *session.visits += 1).await.unwrap()) });
+            waiting.spawn(async move { on.update(|session| *session.visits += 1).await.unwrap(); });
         }
         tokio::task::yield_now().await;
         drop(guard);
@@ -231,7 +230,7 @@ async fn attaching_and_looking_can_be_dropped() {
             }
         }
     }
-    assert!(polls > 1);
+    assert!(polls > 0);
     // The node works, and those that were dropped while they attached are gone.
     session(&a, "s").await.update(|session| *session.visits += 1).await.unwrap();
     let peer = tokio::sync::Mutex::new(Peer::attach(coordinator.profile(), "looks").await);

@@ -138,7 +138,7 @@ async fn a_field_with_another_structure_is_refused() {
         "{refused:?}"
     );
     let message = refused.unwrap_err().to_string();
-    for part in ["`visits`", "`Profile`", "`string`", "`u64`"] {
+    for part in ["`visits`", "`Profile`", "string`", "u64`"] {
         assert!(message.contains(part), "no {part} in: {message}");
     }
     // Under another name of the root it is the same type still.

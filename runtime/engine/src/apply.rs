@@ -1,6 +1,6 @@
 //! What changes the heap: records, deltas, commits, and the way back when one fails.
 
-use crate::binding::{Encoded, GroupIndex, Tail, slot_writes};
+use crate::binding::{Binding, Encoded, GroupIndex, Tail, slot_writes};
 use crate::entry::{Entry, State};
 use crate::node::{Counters, Node};
 use crate::outbox::{OutPart, QueueError, Waiter};
@@ -13,8 +13,10 @@ use kiln_protocol::{CommitSeq, GroupId, Incarnation, ObjectId, RootId, ToCoordin
 use smallvec::SmallVec;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
-/// How many unused objects are evicted at most to make room for one write.
-const EVICTIONS_MAX: usize = 64;
+/// To make room for one write, unused objects of this many bytes are evicted at most, and of so many times what the write
+/// needs: freed room is in pieces. The limit is for heaps whose old versions a reader keeps, which no eviction frees.
+const EVICTED_BYTES_MIN: usize = 64 << 10;
+const EVICTED_TIMES_NEEDED: usize = 8;
 
 /// Why a commit was not made. Nothing of it happened.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -57,6 +59,38 @@ pub enum CommitError {
     },
 }
 
+/// An error that says when it is for want of room in the heap.
+trait WantsRoom {
+    fn needed_bytes(&self) -> Option<usize>;
+}
+
+impl WantsRoom for ApplyError {
+    fn needed_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Full { needed_bytes } => Some(*needed_bytes),
+            Self::Corrupt { .. } | Self::Missing { .. } | Self::BadSlot { .. } | Self::BadGroup { .. } => None,
+        }
+    }
+}
+
+impl WantsRoom for RequestError {
+    fn needed_bytes(&self) -> Option<usize> {
+        match self {
+            Self::ArenaFull { needed_bytes } => Some(*needed_bytes),
+            Self::Refused(_) | Self::BadRecord(_) | Self::Disconnected => None,
+        }
+    }
+}
+
+impl WantsRoom for QueueError<CommitError> {
+    fn needed_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Publish(CommitError::ArenaFull { needed_bytes }) => Some(*needed_bytes),
+            Self::Publish(_) | Self::Full | Self::Closed => None,
+        }
+    }
+}
+
 /// What a commit changes in one object. The caller holds the write locks of the groups of the changed slots.
 #[derive(Clone, Copy, Debug)]
 pub struct Changed<'a> {
@@ -86,9 +120,10 @@ impl Node {
             forget();
             return Err(RequestError::BadRecord("its root is not open here".to_owned()));
         };
-        let mut tail = Tail::default();
-        let made = self.read_record(&root.binding, record, &mut tail, |writes, versions| {
-            Object::new(&self.heap, &root.binding.shape, writes, versions)
+        let made = self.with_room(|| {
+            read_record(&root.binding, record, |writes, versions| {
+                Object::new(&self.heap, &root.binding.shape, writes, versions)
+            })
         });
         let (object, corrupt) = made.inspect_err(|_| forget())?;
         let entry = Arc::new(Entry::new(record.object, root.id, key, object, Arc::clone(&root.binding)));
@@ -105,66 +140,45 @@ impl Node {
         Ok(entry)
     }
 
-    /// Replaces a stale copy by a record, with this node's unacknowledged commits on top.
+    /// Replaces a stale copy by a record, with this node's unacknowledged commits on top. Without room for it, the copy
+    /// stays stale.
     pub(crate) fn install(&self, entry: &Arc<Entry>, record: &Record) {
-        self.outbox.with_unacknowledged(record.applied, |missing| {
-            let mut tail = Tail::default();
-            let replaced = self.read_record(&entry.binding, record, &mut tail, |writes, versions| {
-                entry.object.replace(writes, versions)
-            });
-            let Ok(((), corrupt)) = replaced else { return };
-            entry.heal(0..u16::MAX);
-            for slot in corrupt {
-                entry.mark_corrupt(slot, None);
-            }
-            for (_, commit) in missing {
-                self.replay(entry, commit);
-            }
-            entry.set_state(State::Current);
-        });
+        let replace = || {
+            self.outbox.with_unacknowledged(record.applied, |missing| {
+                let ((), corrupt) = read_record(&entry.binding, record, |writes, versions| {
+                    entry.object.replace(writes, versions)
+                })?;
+                entry.heal(0..u16::MAX);
+                for slot in corrupt {
+                    entry.mark_corrupt(slot, None);
+                }
+                entry.set_state(State::Current);
+                for (_, commit) in missing {
+                    self.replay(entry, commit);
+                }
+                Ok::<_, RequestError>(())
+            })
+        };
+        // What is stale stays so, and whoever needs it asks again.
+        drop(self.with_room(replace));
     }
 
-    /// Decodes a record and gives it to `store`; bad archives are replaced by their field's default.
-    fn read_record<R>(
-        &self,
-        binding: &crate::binding::Binding,
-        record: &Record,
-        tail: &mut Tail,
-        store: impl Fn(&[SlotWrite<'_>], &[u64]) -> Result<R, ApplyError>,
-    ) -> Result<(R, Vec<u16>), RequestError> {
-        let bad = |error: &dyn std::fmt::Display| RequestError::BadRecord(error.to_string());
-        let mut versions = vec![0; binding.groups().len() + 1];
-        for (group, version) in &record.versions {
-            if let Some(index) = binding.group_index(*group) {
-                versions[usize::from(index)] = version.to_bits();
+    /// Tries again after evicting unused objects, while the heap is full. Not under the outbox's lock: evicting sends.
+    fn with_room<R, E: WantsRoom>(&self, attempt: impl Fn() -> Result<R, E>) -> Result<R, E> {
+        let mut evicted_bytes = 0;
+        loop {
+            let error = match attempt() {
+                Err(error) => error,
+                done @ Ok(_) => return done,
+            };
+            let Some(needed_bytes) = error.needed_bytes() else { return Err(error) };
+            if evicted_bytes > EVICTED_BYTES_MIN.saturating_add(needed_bytes.saturating_mul(EVICTED_TIMES_NEEDED)) {
+                return Err(error);
             }
+            let Some(bytes) = self.evict() else { return Err(error) };
+            evicted_bytes += bytes;
+            self.heap.collect();
         }
-        let decoded = binding.decode(&record.writes, tail).map_err(|error| bad(&error))?;
-        let mut corrupt: Vec<u16> = Vec::new();
-        for _ in 0..=usize::from(u16::MAX) {
-            let good = || decoded.writes.iter().filter(|write| !corrupt.contains(&write.slot()));
-            let defaults = binding.defaults_for(good().map(SlotWrite::slot)).map_err(|error| bad(&error))?;
-            let mut writes: SmallVec<[SlotWrite<'_>; 16]> = good().copied().collect();
-            writes.extend(slot_writes(defaults.as_slice()));
-            match self.with_room(|| store(&writes, &versions)) {
-                Ok(made) => return Ok((made, corrupt)),
-                Err(ApplyError::Corrupt { slot, .. }) if !corrupt.contains(&slot) => corrupt.push(slot),
-                Err(ApplyError::Full { needed_bytes }) => return Err(RequestError::ArenaFull { needed_bytes }),
-                Err(error) => return Err(bad(&error)),
-            }
-        }
-        Err(RequestError::BadRecord("every slot is corrupt".to_owned()))
-    }
-
-    /// Tries again after evicting unused objects, while the heap is full.
-    fn with_room<R>(&self, attempt: impl Fn() -> Result<R, ApplyError>) -> Result<R, ApplyError> {
-        for _ in 0..EVICTIONS_MAX {
-            match attempt() {
-                Err(ApplyError::Full { .. }) if self.evict_one() => self.heap.collect(),
-                done => return done,
-            }
-        }
-        attempt()
     }
 
     /// Puts one of this node's own commits on top of a record.
@@ -270,16 +284,16 @@ impl Node {
         merge_objects(&mut prepared);
         // Before the outbox is locked: the gate comes first wherever both are taken.
         let _all = (prepared.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
-        for _ in 0..EVICTIONS_MAX {
-            match self.outbox.commit(&parts, waiter.clone(), || publish(&prepared)) {
-                Ok(seq) => return Ok(seq),
-                Err(QueueError::Publish(CommitError::ArenaFull { .. })) if self.evict_one() => self.heap.collect(),
-                Err(QueueError::Publish(error)) => return Err(error),
-                Err(QueueError::Full) => return Err(CommitError::OutboxFull),
-                Err(QueueError::Closed) => return Err(CommitError::Disconnected),
-            }
+        let queued = self.with_room(|| self.outbox.commit(&parts, waiter.clone(), || publish(&prepared)));
+        let seq = queued.map_err(|error| match error {
+            QueueError::Publish(error) => error,
+            QueueError::Full => CommitError::OutboxFull,
+            QueueError::Closed => CommitError::Disconnected,
+        })?;
+        for one in &prepared {
+            one.entry.heal(one.writes.iter().map(SlotWrite::slot));
         }
-        Err(CommitError::ArenaFull { needed_bytes: parts.iter().map(|part| part.writes.len()).sum() })
+        Ok(seq)
     }
 
     fn out_part(&self, entry: &Entry, index: GroupIndex, writes: Encoded) -> OutPart {
@@ -342,6 +356,37 @@ impl Node {
             entry.locks()[index].leave(entry.lock_context(index, &self.outbox, &self.requests), mode);
         }
     }
+}
+
+/// Decodes a record and gives it to `store`; bad archives are replaced by their field's default.
+fn read_record<R>(
+    binding: &Binding,
+    record: &Record,
+    store: impl Fn(&[SlotWrite<'_>], &[u64]) -> Result<R, ApplyError>,
+) -> Result<(R, Vec<u16>), RequestError> {
+    let bad = |error: &dyn std::fmt::Display| RequestError::BadRecord(error.to_string());
+    let mut versions = vec![0; binding.groups().len() + 1];
+    for (group, version) in &record.versions {
+        if let Some(index) = binding.group_index(*group) {
+            versions[usize::from(index)] = version.to_bits();
+        }
+    }
+    let mut tail = Tail::default();
+    let decoded = binding.decode(&record.writes, &mut tail).map_err(|error| bad(&error))?;
+    let mut corrupt: Vec<u16> = Vec::new();
+    for _ in 0..=usize::from(u16::MAX) {
+        let good = || decoded.writes.iter().filter(|write| !corrupt.contains(&write.slot()));
+        let defaults = binding.defaults_for(good().map(SlotWrite::slot)).map_err(|error| bad(&error))?;
+        let mut writes: SmallVec<[SlotWrite<'_>; 16]> = good().copied().collect();
+        writes.extend(slot_writes(defaults.as_slice()));
+        match store(&writes, &versions) {
+            Ok(made) => return Ok((made, corrupt)),
+            Err(ApplyError::Corrupt { slot, .. }) if !corrupt.contains(&slot) => corrupt.push(slot),
+            Err(ApplyError::Full { needed_bytes }) => return Err(RequestError::ArenaFull { needed_bytes }),
+            Err(error) => return Err(bad(&error)),
+        }
+    }
+    Err(RequestError::BadRecord("every slot is corrupt".to_owned()))
 }
 
 /// Guards of several groups of one object make one table of it. In the order of ids, in which writers of several

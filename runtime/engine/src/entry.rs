@@ -49,6 +49,8 @@ pub struct Entry {
     locks: Box<[GroupLock]>,
     state: AtomicU8,
     touched: AtomicBool,
+    /// Whether `corrupt` was ever more than empty: commits look here first.
+    any_corrupt: AtomicBool,
     corrupt: Mutex<Vec<Corrupt>>,
     /// What this process keeps beside the object, made at first use.
     pub local: OnceLock<Box<dyn Any + Send + Sync>>,
@@ -66,6 +68,7 @@ impl Entry {
             locks,
             state: AtomicU8::new(CURRENT),
             touched: AtomicBool::new(true),
+            any_corrupt: AtomicBool::new(false),
             corrupt: Mutex::default(),
             local: OnceLock::new(),
         }
@@ -145,9 +148,14 @@ impl Entry {
         let mut corrupt = self.corrupt.lock().unwrap_or_else(PoisonError::into_inner);
         corrupt.retain(|known| known.slot != slot);
         corrupt.push(Corrupt { field, writer, slot });
+        // Relaxed: the lock of the group orders whoever marks a field before whoever writes it again.
+        self.any_corrupt.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn heal(&self, slots: impl Iterator<Item = u16>) {
+        if !self.any_corrupt.load(Ordering::Relaxed) {
+            return;
+        }
         let mut corrupt = self.corrupt.lock().unwrap_or_else(PoisonError::into_inner);
         if !corrupt.is_empty() {
             for slot in slots {

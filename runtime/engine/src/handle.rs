@@ -1,7 +1,7 @@
 //! What a node does with each message of the coordinator.
 
 use crate::binding::Tail;
-use crate::entry::State;
+use crate::entry::{Entry, State};
 use crate::lock::{GroupLock, LockContext, LockFailure};
 use crate::node::{Counters, Ended, Node};
 use crate::request::{Found, KeysPage, Pending, RequestError};
@@ -122,9 +122,7 @@ impl Node {
             Pending::Fetch { root, key, ticket, .. } => {
                 let found = self.admit(root, &key, record).map(|entry| {
                     for (group, token) in grants {
-                        if let Some((_, lock)) = entry.lock_of(*group) {
-                            lock.granted_at_creation(*token);
-                        }
+                        self.granted_at_creation(&entry, *group, *token);
                     }
                     Some(Found { entry, created })
                 });
@@ -139,6 +137,14 @@ impl Node {
                 }
             }
             other @ (Pending::OpenRoot(_) | Pending::Done(_) | Pending::Keys(_)) => mismatch(Some(other)),
+        }
+    }
+
+    fn granted_at_creation(&self, entry: &Entry, group: GroupId, token: Token) {
+        match entry.lock_of(group) {
+            Some((_, lock)) => lock.granted_at_creation(token),
+            // A group that only other versions of the program know: nobody here would ever give it back.
+            None => self.outbox.send(&ToCoordinator::Release { object: entry.id, group, token, keep_read: false }),
         }
     }
 

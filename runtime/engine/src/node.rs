@@ -214,7 +214,7 @@ impl Node {
 
     /// Starts a watch. Its events may come before the answer.
     pub fn watch(&self, target: WatchTarget) -> (WatchId, Arc<WatchQueue>, Arc<Ticket<Answer<bool>>>) {
-        let queue = Arc::new(WatchQueue::default());
+        let queue = Arc::new(WatchQueue::new(&target));
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = watches.0.next();
         watches.0 = watch;
@@ -239,17 +239,22 @@ impl Node {
 
     /// Evicts one unused object. `false`: all are in use.
     pub fn evict_one(&self) -> bool {
+        self.evict().is_some()
+    }
+
+    /// Evicts one unused object; says how many bytes of the heap it took.
+    pub(crate) fn evict(&self) -> Option<usize> {
         // Under the lock of the unanswered: a fetch is sent either before this eviction's `Forget`, and then known to
         // cross it, or after.
         let mut unanswered = self.unanswered();
-        let Some(entry) = self.cache.evict() else { return false };
+        let entry = self.cache.evict()?;
         if !unanswered.requests.is_empty() {
             unanswered.forgotten.insert(entry.id, self.requests.take());
         }
         self.outbox.send(&ToCoordinator::Forget { object: entry.id });
         drop(unanswered);
         Counters::count(&self.counters.evictions);
-        true
+        Some(entry.object.bytes())
     }
 
     /// Opens a root that the coordinator answered for.

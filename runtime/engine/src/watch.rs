@@ -1,6 +1,6 @@
 //! Watches: bounded queues of what the coordinator says happened to an object or a root.
 
-use kiln_protocol::message::Change;
+use kiln_protocol::message::{Change, WatchTarget};
 use kiln_protocol::{Incarnation, ObjectId};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,9 +35,15 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct WatchQueue {
     inner: Mutex<Inner>,
+    /// Of one object, with whose removal it ends.
+    of_object: bool,
 }
 
 impl WatchQueue {
+    pub(crate) fn new(target: &WatchTarget) -> Self {
+        Self { inner: Mutex::default(), of_object: matches!(target, WatchTarget::Object(_)) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,6 +54,7 @@ impl WatchQueue {
             inner.events.pop_front();
             inner.gap = true;
         }
+        inner.closed |= self.of_object && matches!(event.change, Change::Removed);
         inner.events.push_back(event);
         wake(inner);
     }

@@ -128,7 +128,7 @@ impl Steered {
             let mut guard = session.write().await?;
             *guard.visits += 1_000_000;
             "half".clone_into(&mut guard.theme);
-            drop(tell.send(()));
+            let _nobody_listens = tell.send(());
             if released.await == Ok(true) {
                 guard.commit().await?;
             }
@@ -143,7 +143,7 @@ impl Steered {
 
     async fn release(&mut self, commit: bool) -> Result<String, Failed> {
         let (release, mut task) = self.held.take().ok_or("nothing is held")?;
-        drop(release.send(commit));
+        let _gone = release.send(commit);
         task.join_next().await.ok_or("the task is gone")???;
         Ok("released".to_owned())
     }
