@@ -45,10 +45,9 @@ impl Shard {
     /// Holds the shard, unless somebody else does.
     pub(crate) fn try_hold(&self) -> Option<Held<'_>> {
         // Acquire: pairs with the release in `Held::drop`.
-        self.busy
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then_some(Held { shard: self })
+        let is_ours = self.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        // Made only when it is ours: dropping one lets go of the shard, whoever holds it.
+        is_ours.then(|| Held { shard: self })
     }
 
     /// Holds the shard, after whoever does.
@@ -168,4 +167,20 @@ fn thread_number() -> usize {
         }
         number.get()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_a_shard_held_leaves_it_held() {
+        let shard = Shard::new();
+        let held = shard.try_hold();
+        assert!(held.is_some());
+        assert!(shard.try_hold().is_none());
+        assert!(shard.try_hold().is_none(), "the attempt before let go of a shard that was not its own");
+        drop(held);
+        assert!(shard.try_hold().is_some());
+    }
 }
