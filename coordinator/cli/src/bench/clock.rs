@@ -12,6 +12,7 @@ const WARM_UP_SHARE: f64 = 0.25;
 const WARM_UP_MAX: Duration = Duration::from_millis(500);
 /// A quarter of an hour; longer laps count as that.
 const PICOS_MAX: u64 = 900 * 1_000_000_000_000;
+const UNTIMED_MAX: Duration = Duration::from_secs(600);
 const PICOS_PER_NANO: f64 = 1_000.0;
 
 /// Repeats one operation for a while and keeps how long it took.
@@ -36,7 +37,6 @@ pub(super) struct Times {
     pub(super) max: Duration64,
     /// Operations in a second of the whole time, what lies between the laps included.
     pub(super) rate: f64,
-    pub(super) operations: u64,
 }
 
 /// Nanoseconds with a fraction.
@@ -69,6 +69,12 @@ impl Laps {
         }
     }
 
+    /// Without a warm-up, for as long as there is work.
+    pub(super) fn untimed() -> Self {
+        let now = now();
+        Self { until: now + UNTIMED_MAX, began: Some(now), ..Self::new(Duration::ZERO) }
+    }
+
     /// The begin of another lap, or `None` when the time is over.
     pub(super) fn next(&mut self) -> Option<Instant> {
         let now = now();
@@ -92,6 +98,11 @@ impl Laps {
         self.histogram.saturating_record(picos_each(now.saturating_duration_since(lap), operations));
     }
 
+    /// How many have been measured.
+    pub(super) const fn operations(&self) -> u64 {
+        self.operations
+    }
+
     pub(super) fn times(&self) -> Times {
         let elapsed = self.began.map_or(Duration::ZERO, |began| self.ended.saturating_duration_since(began));
         let nanos = |picos: u64| Duration64(count(picos) / PICOS_PER_NANO);
@@ -100,7 +111,6 @@ impl Laps {
             p99: nanos(self.histogram.value_at_quantile(0.99)),
             max: nanos(self.histogram.max()),
             rate: count(self.operations) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE),
-            operations: self.operations,
         }
     }
 }
@@ -132,7 +142,7 @@ mod tests {
             laps.end(lap, 100);
         }
         let times = laps.times();
-        assert!(times.operations >= 100 && times.operations.is_multiple_of(100));
+        assert!(laps.operations() >= 100 && laps.operations().is_multiple_of(100));
         assert!(times.p50.nanos() >= 999.0, "{times:?}");
         assert!(times.p50 <= times.p99 && times.p99 <= times.max);
         assert!(times.rate <= 1.01e6, "{times:?}");

@@ -49,6 +49,11 @@ impl Cluster {
         attach(&self.profile, "bench-extra").await.map_err(BenchError::Kiln)
     }
 
+    /// What to attach with.
+    pub(super) fn profile(&self) -> &Path {
+        &self.profile
+    }
+
     /// The process of our own coordinator.
     pub(super) fn coordinator_id(&self) -> Option<u32> {
         self.coordinator.as_ref().map(Peer::id)

@@ -1,6 +1,6 @@
 //! What a node does for a row; the same code here and in the second node's process.
 
-use super::clock::{self, Laps, count};
+use super::clock::{self, Laps};
 use super::floors::Order;
 use kiln::{Clustered, EventKind, Level, Root, Runtime, Shared, Watch};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,6 @@ pub(super) enum Job {
 /// What came of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Done {
-    pub(super) operations: u64,
     /// Of all tasks together.
     pub(super) per_second: f64,
     pub(super) p50_us: f64,
@@ -58,8 +57,6 @@ pub(super) struct Done {
     pub(super) quarter_done_us: f64,
     /// Since the start.
     pub(super) all_done_us: f64,
-    /// The object's value as this node sees it at the end.
-    pub(super) value: u64,
 }
 
 /// A job whose objects are there.
@@ -109,7 +106,6 @@ impl Prepared {
 fn done(laps: &Laps) -> Done {
     let times = laps.times();
     Done {
-        operations: times.operations,
         per_second: times.rate,
         p50_us: times.p50.micros(),
         p99_us: times.p99.micros(),
@@ -160,32 +156,28 @@ async fn update(objects: Vec<Shared<Sample>>, tasks: u32, time: Duration) -> Out
 async fn increment(object: &Shared<Sample>, tasks: u32, times: u32) -> Outcome<Done> {
     let quarter = u64::from(tasks) * u64::from(times) / 4;
     let started = clock::now();
-    let state = Arc::new(Mutex::new((0_u64, Duration::ZERO)));
+    let laps = Arc::new(Mutex::new(Laps::untimed()));
+    let quarter_done = Arc::new(Mutex::new(Duration::ZERO));
     let mut set = JoinSet::new();
     for _ in 0..tasks {
-        let (object, state) = (object.clone(), Arc::clone(&state));
+        let (object, laps, quarter_done) = (object.clone(), Arc::clone(&laps), Arc::clone(&quarter_done));
         set.spawn(async move {
             for _ in 0..times {
+                let lap = locked(&laps).next().ok_or("took too long")?;
                 object.update_with(Level::Applied, |sample| *sample.value += 1).await?;
-                let mut state = locked(&state);
-                state.0 += 1;
-                if state.0 == quarter {
-                    state.1 = since(started);
+                let mut laps = locked(&laps);
+                laps.end(lap, 1);
+                if laps.operations() == quarter {
+                    *locked(&quarter_done) = since(started);
                 }
             }
             Ok(())
         });
     }
     join(set).await?;
-    let elapsed = since(started);
-    let (operations, quarter_done) = *locked(&state);
-    Ok(Done {
-        operations,
-        per_second: count(operations) / elapsed.as_secs_f64(),
-        quarter_done_us: micros(quarter_done),
-        all_done_us: micros(elapsed),
-        ..Done::default()
-    })
+    let quarter_done_us = micros(*locked(&quarter_done));
+    let laps = locked(&laps);
+    Ok(Done { quarter_done_us, all_done_us: micros(since(started)), ..done(&laps) })
 }
 
 fn since(started: Instant) -> Duration {

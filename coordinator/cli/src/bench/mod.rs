@@ -14,6 +14,7 @@ mod peer;
 mod report;
 mod row;
 mod rows;
+mod wire;
 
 use peer::Role;
 

@@ -6,7 +6,7 @@ mod quic;
 mod relay;
 
 pub(super) use memory::{BATCH, FEW_KEYS, Keys, MANY_KEYS, Order};
-pub(super) use quic::serve_echo;
+pub(super) use quic::{serve_echo, transport};
 pub(super) use relay::{serve_relay, serve_relay_client};
 
 use super::row::{Budget, Row, Run, Unit};

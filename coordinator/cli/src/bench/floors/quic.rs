@@ -24,7 +24,7 @@ const SERVER_NAME: &str = "localhost";
 pub(super) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The values of the coordinator's `server::transport`.
-fn transport() -> Arc<TransportConfig> {
+pub(in crate::bench) fn transport() -> Arc<TransportConfig> {
     let mut congestion = CubicConfig::default();
     congestion.initial_window(1 << 20);
     let mut transport = TransportConfig::default();

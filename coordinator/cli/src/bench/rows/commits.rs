@@ -1,17 +1,15 @@
 //! Commits of one scalar.
 
 use super::{BATCH, Bench, Result, Sample, kiln, open};
-use crate::bench::clock::{self, Laps, count};
+use crate::bench::clock::{Laps, count};
 use crate::bench::job::Job;
 use crate::bench::row::Figures;
 use kiln::{Level, Runtime, Shared};
 
 const TASKS_EACH: u32 = 32;
 const OBJECTS: u32 = 500;
-/// Commits under way at which the pipelined row waits for acknowledgements.
-const UNDER_WAY_MAX: u64 = 1 << 16;
 
-async fn one_queued(sample: &Shared<Sample>) -> Result<()> {
+pub(super) async fn one_queued(sample: &Shared<Sample>) -> Result<()> {
     let mut guard = sample.write().await.map_err(kiln)?;
     *guard.value += 1;
     guard.commit_with(Level::Queued).await.map_err(kiln)?;
@@ -19,7 +17,7 @@ async fn one_queued(sample: &Shared<Sample>) -> Result<()> {
 }
 
 /// Lets the driver send and read until at most so many commits are unacknowledged.
-async fn acknowledged(runtime: &Runtime, most: u64) -> Result<()> {
+pub(super) async fn acknowledged(runtime: &Runtime, most: u64) -> Result<()> {
     while runtime.stats().unacknowledged > most {
         if runtime.take_refusals().is_empty() {
             tokio::task::yield_now().await;
@@ -30,7 +28,7 @@ async fn acknowledged(runtime: &Runtime, most: u64) -> Result<()> {
     Ok(())
 }
 
-async fn sample_and_runtime(bench: &mut Bench, key: &str) -> Result<(Shared<Sample>, Runtime)> {
+pub(super) async fn sample_and_runtime(bench: &mut Bench, key: &str) -> Result<(Shared<Sample>, Runtime)> {
     let runtime = bench.cluster().await?.runtime.clone();
     let sample = open(&runtime).await?.get_or_create(key, Sample::default).await.map_err(kiln)?;
     // The first lock is fetched; from then on its grant is cached.
@@ -76,25 +74,6 @@ pub(super) async fn applied(bench: &mut Bench) -> Result<Figures> {
         laps.end(lap, 1);
     }
     Ok(Figures::micros(laps.times()))
-}
-
-pub(super) async fn pipelined(bench: &mut Bench) -> Result<Figures> {
-    let (sample, runtime) = sample_and_runtime(bench, "pipelined").await?;
-    let mut laps = Laps::new(bench.secs());
-    let started = clock::now();
-    let before = runtime.stats().commits;
-    while let Some(lap) = laps.next() {
-        for _ in 0..BATCH {
-            one_queued(&sample).await?;
-        }
-        tokio::task::yield_now().await;
-        acknowledged(&runtime, UNDER_WAY_MAX).await?;
-        laps.end(lap, BATCH);
-    }
-    acknowledged(&runtime, 0).await?;
-    let elapsed = clock::now().saturating_duration_since(started);
-    let commits = runtime.stats().commits - before;
-    Ok(Figures::of(count(commits) / elapsed.as_secs_f64()).noted("by one node"))
 }
 
 pub(super) async fn applied_by_two(bench: &mut Bench, prefixes: [&str; 2]) -> Result<Figures> {

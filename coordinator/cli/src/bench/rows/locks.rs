@@ -1,6 +1,7 @@
 //! Two nodes that want the same lock.
 
 use super::{Bench, Done, Result, Sample, kiln, open};
+use crate::bench::clock;
 use crate::bench::job::Job;
 use crate::bench::row::Figures;
 
@@ -11,28 +12,37 @@ const WAIT_MAX_US: f64 = 5_000.0;
 
 pub(super) async fn increments(bench: &mut Bench) -> Result<Figures> {
     // Whole rounds, as many as the time allows, each on an object of its own; the median round counts.
-    let until = crate::bench::clock::now() + bench.secs();
-    let mut rates = Vec::new();
-    let mut broken = None;
-    let mut unfair = 0;
-    while rates.is_empty() || crate::bench::clock::now() < until {
-        let (rate, wrong, fair) = round(bench, rates.len()).await?;
-        rates.push(rate);
-        broken = broken.or(wrong);
-        unfair += usize::from(!fair);
+    let until = clock::now() + bench.secs();
+    let mut rounds = Vec::new();
+    while rounds.is_empty() || clock::now() < until {
+        rounds.push(round(bench, rounds.len()).await?);
     }
-    rates.sort_by(f64::total_cmp);
-    let rounds = rates.len();
+    rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    let unfair = rounds.iter().filter(|round| !round.fair).count();
+    let broken = rounds.iter_mut().find_map(|round| round.broken.take());
+    let median = &rounds[rounds.len() / 2];
+    let rounds = rounds.len();
     Ok(Figures {
+        p50: Some(median.p50_us),
+        p99: Some(median.p99_us),
         broken,
         breach: (unfair > 0)
             .then(|| format!("in {unfair} of {rounds} rounds one node was done before the other had made a quarter")),
-        ..Figures::of(rates[rounds / 2]).noted(format!("{rounds} rounds"))
+        ..Figures::of(median.rate).noted(format!("{rounds} rounds"))
     })
 }
 
-/// The rate, what is wrong with the sum, and whether both nodes had their share of the lock.
-async fn round(bench: &mut Bench, number: usize) -> Result<(f64, Option<String>, bool)> {
+struct Round {
+    rate: f64,
+    p50_us: f64,
+    p99_us: f64,
+    /// What is wrong with the sum.
+    broken: Option<String>,
+    /// Neither node was done before the other had made a quarter of its own.
+    fair: bool,
+}
+
+async fn round(bench: &mut Bench, number: usize) -> Result<Round> {
     let object = format!("increments-{}-{number}", std::process::id());
     let job = Job::Increment { object: object.clone(), tasks: TASKS_EACH, times: TIMES };
     let cluster = bench.cluster().await?;
@@ -45,7 +55,13 @@ async fn round(bench: &mut Bench, number: usize) -> Result<(f64, Option<String>,
     let broken = (sum != wanted).then(|| format!("the object is at {sum} after {wanted} increments"));
     let fair = here.all_done_us >= there.quarter_done_us && there.all_done_us >= here.quarter_done_us;
     let elapsed_us = here.all_done_us.max(there.all_done_us);
-    Ok((f64::from(2 * TASKS_EACH * TIMES) / elapsed_us * 1e6, broken, fair))
+    Ok(Round {
+        rate: f64::from(2 * TASKS_EACH * TIMES) / elapsed_us * 1e6,
+        p50_us: here.p50_us.max(there.p50_us),
+        p99_us: here.p99_us.max(there.p99_us),
+        broken,
+        fair,
+    })
 }
 
 pub(super) async fn hand_offs(bench: &mut Bench, strict: bool) -> Result<Figures> {
