@@ -145,9 +145,8 @@ impl Node {
     pub(crate) fn install(&self, entry: &Arc<Entry>, record: &Record) {
         let replace = || {
             self.outbox.with_unacknowledged(record.applied, |missing| {
-                let ((), corrupt) = read_record(&entry.binding, record, |writes, versions| {
-                    entry.object.replace(writes, versions)
-                })?;
+                let ((), corrupt) =
+                    read_record(&entry.binding, record, |writes, versions| entry.object.replace(writes, versions))?;
                 entry.heal(0..u16::MAX);
                 for slot in corrupt {
                     entry.mark_corrupt(slot, None);
