@@ -51,7 +51,7 @@ const SCHEMA_BYTES_MAX: usize = 64 << 20;
 /// What the engine is told once.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// This life of the ordering: above every one before it.
+    /// This life of the ordering: above every one before it, and at most [`Epoch::MAX`].
     pub epoch: Epoch,
     /// Where the state is kept, for people.
     pub store: String,

@@ -7,6 +7,7 @@ use super::grants::Locks;
 use super::interest::Interest;
 use super::slots::{Gathered, slot_len};
 use bytes::Bytes;
+use kiln_protocol::limits::KEY_BYTES_MAX;
 use kiln_protocol::{BadDelta, FieldId, GroupId, ObjectId, RootId, Version, Write, Writes};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +61,7 @@ impl Object {
             locks: Locks::default(),
             interest: Interest::default(),
             root,
-            key_len: u16::try_from(key.len()).ok().ok_or(BadDelta::TooLong { bytes: key.len() })?,
+            key_len: key_len(key)?,
             watched: false,
         };
         object.apply(writes)?;
@@ -75,12 +76,15 @@ impl Object {
         &self.flat[usize::from(self.key_len)..]
     }
 
-    /// Gives the object another key, of at most [`kiln_protocol::limits::KEY_BYTES_MAX`].
-    pub(super) fn set_key(&mut self, key: &[u8]) {
-        if let Ok(key_len) = u16::try_from(key.len()) {
-            self.flat = [key, self.slots()].concat().into_boxed_slice();
-            self.key_len = key_len;
-        }
+    /// Gives the object another key.
+    ///
+    /// # Errors
+    /// When the key is longer than any may be.
+    pub(super) fn set_key(&mut self, key: &[u8]) -> Result<(), BadDelta> {
+        let key_len = key_len(key)?;
+        self.flat = [key, self.slots()].concat().into_boxed_slice();
+        self.key_len = key_len;
+        Ok(())
     }
 
     /// The version of a group; the default one for a group that was never committed to.
@@ -203,6 +207,11 @@ impl Object {
         let value = self.entries(field).and_then(|map| map.entries.get(key));
         value.map_or(0, |value| entry_len(field, key, value))
     }
+}
+
+fn key_len(key: &[u8]) -> Result<u16, BadDelta> {
+    let len = u16::try_from(key.len()).ok().filter(|_| key.len() <= KEY_BYTES_MAX);
+    len.ok_or(BadDelta::TooLong { bytes: key.len() })
 }
 
 /// Adds up what a commit replaces and what it puts in its stead.

@@ -197,7 +197,7 @@ impl State {
         root.keys.remove(object.key(), |slot| self.objects.at(slot).key());
         let before = object.bytes();
         let object = self.objects.at_mut(slot);
-        object.set_key(key);
+        object.set_key(key).map_err(|bad| BadEntry::Writes { object: id, bad })?;
         self.object_bytes = self.object_bytes - before as u64 + object.bytes() as u64;
         root.keys.insert(key, slot, |slot| self.objects.at(slot).key());
         Ok(())

@@ -1,6 +1,7 @@
 //! Commits, deltas and acknowledgements.
 
 use super::super::Settings;
+use super::super::grants::Locks;
 use super::cluster::{
     CART, CART_GROUP, CLICKS, Cluster, EPOCH, MAIN, SESSIONS, THEME, VISITS, clicks, put, theme, version, visits,
     writes,
@@ -9,6 +10,7 @@ use super::copy::Slots;
 use bytes::Bytes;
 use kiln_protocol::message::{Commit, Mode, Role};
 use kiln_protocol::{GroupId, ObjectId, ToCoordinator, Token, Write};
+use std::time::Duration;
 
 #[test]
 fn a_commit_reaches_who_holds_the_object_and_is_acknowledged() {
@@ -83,6 +85,36 @@ fn a_commit_needs_the_current_write_grant() {
     let heard = cluster.sent_to("ann");
     assert_eq!(heard.iter().filter(|heard| heard.contains("is not the current one")).count(), 3, "{heard:?}");
     assert_eq!(cluster.slots(object), Some(Slots::of(&visits(0))));
+}
+
+#[test]
+fn a_token_that_was_given_back_commits_no_more() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let stale = cluster.part("ann", object, MAIN, visits(1));
+    cluster.release("ann", object, CART_GROUP, false);
+    cluster.release("ann", object, MAIN, false);
+    cluster.now += Duration::from_secs(1);
+    cluster.write_lock("ann", object);
+    assert!(matches!(cluster.engine.state.objects.get(object).unwrap().locks, Locks::Sole(_)));
+    cluster.commit_parts("ann", false, vec![stale.clone()]);
+    // Nor when somebody waits.
+    cluster.write_lock("bob", object);
+    cluster.commit_parts("ann", false, vec![stale]);
+    cluster.commit("ann", object, MAIN, visits(2));
+    let refused = "group 0 of object 1.1650: the commit's grant 7:1 is not the current one: it was lost, or given back";
+    assert_eq!(
+        cluster.sent_to("ann"),
+        [
+            "grant s/0 write#3",
+            &format!("refused 1: {refused}"),
+            "ack 1",
+            "recall s/0#3 for write",
+            &format!("refused 2: {refused}"),
+            "ack 2",
+            "ack 3"
+        ]
+    );
 }
 
 #[test]

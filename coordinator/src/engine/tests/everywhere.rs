@@ -51,6 +51,22 @@ fn the_commits_of_a_batch_share_a_barrier() {
 }
 
 #[test]
+fn a_barrier_ends_what_was_before_it_and_no_more() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    cluster.fetch("bob", SESSIONS, "s", None);
+    for number in 1..=3 {
+        cluster.commit_everywhere("ann", object, MAIN, visits(number));
+    }
+    cluster.sent_to("ann");
+    passes(&mut cluster, "bob", 1);
+    assert_eq!(cluster.sent_to("ann"), ["everywhere 1"]);
+    // A later answer stands for those before it.
+    passes(&mut cluster, "bob", 3);
+    assert_eq!(cluster.sent_to("ann"), ["everywhere 2", "everywhere 3"]);
+}
+
+#[test]
 fn a_holder_that_leaves_is_waited_for_no_longer() {
     let mut cluster = Cluster::of(&["ann", "bob"]);
     let object = cluster.get_or_create("ann", "s");
