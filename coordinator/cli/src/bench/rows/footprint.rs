@@ -81,7 +81,7 @@ fn odd(path: String) -> BenchError {
 }
 
 /// What all threads of a process have run.
-fn cpu_nanos(process: u32) -> Result<u64> {
+pub(super) fn cpu_nanos(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/task");
     let tasks = fs::read_dir(&path).map_err(|error| BenchError::Process { path: path.clone(), error })?;
     let mut nanos = 0;

@@ -1,6 +1,7 @@
 //! Commits that wait for nothing but room.
 
 use super::commits::{acknowledged, one_queued, sample_and_runtime};
+use super::footprint::cpu_nanos;
 use super::{BATCH, Bench, BenchError, Result};
 use crate::bench::clock::{self, Laps, count};
 use crate::bench::row::Figures;
@@ -17,10 +18,14 @@ fn rate(commits: u64, started: Instant) -> Figures {
 
 pub(super) async fn by_wire(bench: &mut Bench) -> Result<Figures> {
     let secs = bench.secs();
-    let mut wire = Wire::attach(bench.cluster().await?.profile()).await.map_err(BenchError::Kiln)?;
+    let cluster = bench.cluster().await?;
+    let coordinator = cluster.coordinator_id();
+    let cpu = || coordinator.map(cpu_nanos).transpose();
+    let mut wire = Wire::attach(cluster.profile()).await.map_err(BenchError::Kiln)?;
     let key = format!("wire-{}", std::process::id());
     let mut target = wire.create(&key).await.map_err(BenchError::Kiln)?;
     let (mut sent, mut applied) = (0, 0);
+    let cpu_before = cpu()?;
     let started = clock::now();
     while clock::now() < started + secs {
         wire.commit(&mut target, BATCH).await.map_err(BenchError::Kiln)?;
@@ -32,7 +37,15 @@ pub(super) async fn by_wire(bench: &mut Bench) -> Result<Figures> {
     while applied < sent {
         applied = wire.acknowledged().await.map_err(BenchError::Kiln)?;
     }
-    Ok(rate(sent, started))
+    let figures = rate(sent, started);
+    Ok(match (cpu_before, cpu()?) {
+        // Tells on a busy machine, too, what the coordinator could do with a core of its own.
+        (Some(before), Some(after)) => {
+            let nanos = count(after.saturating_sub(before)) / count(sent);
+            figures.noted(format!("{nanos:.0} ns of the coordinator's CPU each"))
+        }
+        _ => figures,
+    })
 }
 
 pub(super) async fn by_runtime(bench: &mut Bench) -> Result<Figures> {
