@@ -35,11 +35,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut told = 0;
     while told < 5 {
         let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await?.ok_or("the watch has ended")?;
-        let writer = event.writer.map_or("the coordinator".to_owned(), |(_, name)| name);
+        let writer = event.writer.map_or_else(|| "the coordinator".to_owned(), |(_, name)| name);
         match event.kind {
             EventKind::Created => println!("{} came in through {writer}", event.key),
             EventKind::Updated { fields, .. } => {
-                println!("{} changed {} through {writer}", event.key, fields.join(", "))
+                println!("{} changed {} through {writer}", event.key, fields.join(", "));
             }
             EventKind::Renamed { to } => println!("{} is called {to} now", event.key),
             EventKind::Removed => println!("{} left", event.key),

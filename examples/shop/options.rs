@@ -14,7 +14,7 @@ Usage: shop [--port PORT]
   --check        start the shop on free ports, drive both nodes with many clients at once,
                  and exit 0 only if no update was lost and every logout held everywhere
   --clients N    clients of --check, 1 to 128 [default: 64]
-  --rounds N     rounds of writes that each client makes, 1 to 10000 [default: 20]
+  --rounds N     rounds of writes that each client makes, 1 to 10000 [default: 50]
   -h, --help     this text
 
 Stop the shop with Ctrl-C.";
@@ -59,7 +59,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, 
     if arguments.next_if(|first| first == "node").is_some() {
         return parse_node(arguments);
     }
-    let (mut port, mut check, mut load) = (None, false, Load { clients: 64, rounds: 20 });
+    let (mut port, mut check, mut load) = (None, false, Load { clients: 64, rounds: 50 });
     let mut only_check = None;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -113,7 +113,7 @@ mod tests {
     fn every_form_of_the_command_line() {
         assert_eq!(parse_line(""), Ok(Command::Run { port: 8081 }));
         assert_eq!(parse_line("--port 9000"), Ok(Command::Run { port: 9000 }));
-        assert_eq!(parse_line("--check"), Ok(Command::Check(Load { clients: 64, rounds: 20 })));
+        assert_eq!(parse_line("--check"), Ok(Command::Check(Load { clients: 64, rounds: 50 })));
         assert_eq!(parse_line("--clients 8 --check --rounds 3"), Ok(Command::Check(Load { clients: 8, rounds: 3 })));
         assert_eq!(parse_line("--check --help"), Ok(Command::Help));
         let node = Node { name: "web-1".into(), profile: "/tmp/kiln.toml".into(), port: 0 };

@@ -36,29 +36,31 @@ impl IntoResponse for Trouble {
 
 impl From<AccessError> for Trouble {
     fn from(error: AccessError) -> Self {
-        match error {
-            AccessError::Refused(Failure::Destroyed { .. }) => Self::LoggedOut,
-            error => Self::Cluster(error.to_string()),
+        if matches!(error, AccessError::Refused(Failure::Destroyed { .. })) {
+            return Self::LoggedOut;
         }
+        Self::Cluster(error.to_string())
     }
 }
 
 impl From<LockError> for Trouble {
     fn from(error: LockError) -> Self {
-        match error {
-            LockError::Destroyed => Self::LoggedOut,
-            LockError::Fetch(error) => error.into(),
-            error => Self::Cluster(error.to_string()),
+        if let LockError::Fetch(error) = error {
+            return error.into();
         }
+        if matches!(error, LockError::Destroyed) {
+            return Self::LoggedOut;
+        }
+        Self::Cluster(error.to_string())
     }
 }
 
 impl From<CommitError> for Trouble {
     fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Destroyed => Self::LoggedOut,
-            error => Self::Cluster(error.to_string()),
+        if matches!(error, CommitError::Destroyed) {
+            return Self::LoggedOut;
         }
+        Self::Cluster(error.to_string())
     }
 }
 

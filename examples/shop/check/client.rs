@@ -5,6 +5,8 @@ use super::tally::{Tally, Written};
 use crate::catalogue::PRODUCTS;
 use crate::site::THEMES;
 use std::io::Result;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::join;
 
 /// How many clients share a session.
@@ -29,6 +31,8 @@ pub(crate) struct Client {
     pub(super) own: String,
     /// The cookie of its group's session.
     pub(crate) shared: String,
+    /// Whether its group's session has been logged out.
+    pub(crate) out: Arc<AtomicBool>,
     pub(super) written: Written,
     pub(crate) shared_written: Written,
     pub(crate) tally: Tally,
@@ -38,7 +42,8 @@ impl Client {
     pub(crate) fn new(number: usize, ports: [u16; 2]) -> Self {
         let (own, shared) = (String::new(), String::new());
         let (written, shared_written) = (Written::default(), Written::default());
-        Self { number, ports, own, shared, written, shared_written, tally: Tally::default() }
+        let out = Arc::default();
+        Self { number, ports, own, shared, out, written, shared_written, tally: Tally::default() }
     }
 
     /// Does its part of a phase. A request that is not answered at all ends its part.

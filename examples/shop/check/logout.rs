@@ -4,12 +4,11 @@ use super::client::{Client, add};
 use super::http::{Answer, Connection};
 use crate::catalogue::PRODUCTS;
 use std::io::Result;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::join;
 
 const SLOW_FORM: &str = "note=a+slow+request";
-/// A client that is never logged out must stop all the same.
-const HAMMER_REQUESTS_MAX: u64 = 100_000;
 
 impl Client {
     /// Logs out on one node while both have requests of the session under way.
@@ -32,9 +31,9 @@ impl Client {
         let mut leaving = self.connect().await?;
         let out = AtomicBool::new(false);
         let leave = async {
-            let answer = leaving[home].post("/logout", &own, "").await?;
-            // Relaxed: read by the same task.
-            out.store(true, Ordering::Relaxed);
+            let answer = leaving[home].post("/logout", &own, "").await;
+            out.store(true, Ordering::Release);
+            let answer = answer?;
             let probed = leaving[away].get("/session.json", &own).await?;
             Result::Ok((answer, probed))
         };
@@ -60,24 +59,32 @@ impl Client {
 
     /// The leader of a group logs all of them out, while the others write.
     pub(super) async fn log_out_shared(&mut self) -> Result<()> {
-        let shared = self.shared.clone();
-        let [mut first, mut second] = self.connect().await?;
         if self.leads() {
-            let (line, other) = if self.home() == 0 { (&mut first, &mut second) } else { (&mut second, &mut first) };
-            let answer = line.post("/logout", &shared, "").await?;
-            if self.updated("a logout", &answer) {
-                self.tally.logouts += 1;
-            }
-            self.probe(other, &shared).await?;
-            return self.probe(line, &shared).await;
+            let done = self.lead_out().await;
+            // Also when it failed, so that the others end.
+            self.out.store(true, Ordering::Release);
+            return done;
         }
-        let never = AtomicBool::new(false);
-        for line in [&mut first, &mut second] {
-            let (requests, last) = hammer(line, &shared, &never).await?;
+        let (shared, out) = (self.shared.clone(), Arc::clone(&self.out));
+        for mut line in self.connect().await? {
+            let (requests, last) = hammer(&mut line, &shared, &out).await?;
             self.tally.requests += requests;
             self.expect_out("for a writer of the group", &last);
         }
         Ok(())
+    }
+
+    async fn lead_out(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        let [mut first, mut second] = self.connect().await?;
+        let (line, other) = if self.home() == 0 { (&mut first, &mut second) } else { (&mut second, &mut first) };
+        let answer = line.post("/logout", &shared, "").await?;
+        self.out.store(true, Ordering::Release);
+        if self.updated("a logout", &answer) {
+            self.tally.logouts += 1;
+        }
+        self.probe(other, &shared).await?;
+        self.probe(line, &shared).await
     }
 
     /// Looks once more, when everything is over.
@@ -126,10 +133,10 @@ impl Client {
 async fn hammer(line: &mut Connection, session: &str, out: &AtomicBool) -> Result<(u64, Answer)> {
     let mut requests = 0;
     loop {
-        // Relaxed: set by the same task.
-        let is_out = out.load(Ordering::Relaxed);
+        // Acquire: pairs with the release after the logout's answer; a request begun from now on must find nothing.
+        let is_out = out.load(Ordering::Acquire);
         let answer = add(line, session, PRODUCTS[1].sku).await?;
-        if is_out || answer.status != 303 || requests == HAMMER_REQUESTS_MAX {
+        if is_out || answer.status != 303 {
             return Ok((requests, answer));
         }
         requests += 1;

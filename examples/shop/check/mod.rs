@@ -13,10 +13,12 @@ mod verify;
 use crate::cluster::Cluster;
 use crate::error::Failed;
 use crate::options::Load;
+use crate::signals;
 use crate::site::SalesFigures;
 use client::{Client, GROUP_CLIENTS, Phase};
 use http::Connection;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tally::Tally;
 use tokio::task::JoinSet;
@@ -27,25 +29,25 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Starts the shop, drives it, and says what it found.
 pub(crate) async fn run(load: Load) -> Result<ExitCode, Failed> {
+    let stop = signals::stop()?;
     let mut cluster = Cluster::start(0).await?;
     let ports = [cluster.first.port, cluster.second.port];
     let Load { clients, rounds } = load;
     let (first, second) = (cluster.first.address(), cluster.second.address());
     println!("{clients} clients, {rounds} rounds of writes each, through {first} and {second}\n");
-    let started = now();
+    let started = Instant::now();
     let driven = tokio::select! {
         driven = tokio::time::timeout(TIMEOUT, drive(load, ports)) => driven,
         why = cluster.broken() => return Err(Failed::to("go on")(why)),
+        () = stop => {
+            cluster.stop().await?;
+            return Err(Failed::to("finish the check")("it was told to stop"));
+        }
     };
     let tally = driven.map_err(Failed::to("finish the check"))?;
     println!("{}", tally.table(started.elapsed().as_secs_f64()));
     cluster.stop().await?;
     Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-#[expect(clippy::disallowed_methods, reason = "a figure for people: how long the clients took")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// All clients through all phases.
@@ -54,8 +56,11 @@ async fn drive(load: Load, ports: [u16; 2]) -> Tally {
     let mut clients = (0..load.clients).map(|number| Client::new(number, ports)).collect();
     clients = all(clients, Phase::LogIn, &mut total).await;
     for group in clients.chunks_mut(GROUP_CLIENTS) {
-        let shared = group[0].shared.clone();
-        group.iter_mut().for_each(|member| member.shared.clone_from(&shared));
+        let (shared, out) = (group[0].shared.clone(), Arc::clone(&group[0].out));
+        for member in group {
+            member.shared.clone_from(&shared);
+            member.out = Arc::clone(&out);
+        }
     }
     clients = all(clients, Phase::Write { rounds: load.rounds }, &mut total).await;
     for group in clients.chunks_mut(GROUP_CLIENTS) {
