@@ -224,3 +224,48 @@ fn reading_bytes_as_text_panics() {
     let heap = heap();
     assert_eq!(object(&heap).pin().text(BLOB), "");
 }
+
+#[test]
+fn memory_that_small_blocks_held_serves_large_ones() {
+    let heap = Heap::new(Options { bytes_max: 1 << 20 }).unwrap();
+    let shape = Shape::new([SlotKind::Bytes], 0).unwrap();
+    let new = |bytes: usize| Object::new(&heap, &shape, &[SlotWrite::Block { slot: 0, bytes: &vec![1; bytes] }], &[]);
+    for bytes in [1, 300, 5_000, 60_000] {
+        let objects: Vec<Object> = std::iter::from_fn(|| new(bytes).ok()).collect();
+        assert!(heap.used_bytes() > heap.bytes_max() / 2, "{} bytes in blocks of {bytes}", heap.used_bytes());
+        drop(objects);
+        assert_eq!(heap.used_bytes(), 0);
+        let large = new(1_000_000).unwrap();
+        assert!(matches!(new(1_000_000), Err(ApplyError::Full { needed_bytes: 1_000_000 })));
+        assert_eq!(large.pin().bytes(0), vec![1; 1_000_000]);
+    }
+}
+
+#[test]
+fn a_map_that_shrank_takes_little() {
+    let heap = heap();
+    let shape = Shape::new([SlotKind::Map(BlockKind::Bytes)], 0).unwrap();
+    let object = Object::new(&heap, &shape, &[], &[]).unwrap();
+    let keys: Vec<Vec<u8>> = (0..10_000).map(|number| format!("{number:05}").into_bytes()).collect();
+    let puts: Vec<_> = keys.iter().map(|key| SlotWrite::MapPut { slot: 0, key, value: b"v" }).collect();
+    object.apply(&puts, &[]).unwrap();
+    let full = object.bytes();
+    let removes: Vec<_> = (keys.iter().enumerate())
+        .filter(|(at, _)| at % 100 != 0)
+        .map(|(_, key)| SlotWrite::MapRemove { slot: 0, key })
+        .collect();
+    removes.chunks(77).for_each(|some| object.apply(some, &[]).unwrap());
+    assert_eq!(object.pin().map(0).len(), 100);
+    assert!(object.pin().map(0).iter().map(|(key, _)| key).eq(keys.iter().step_by(100).map(|key| &key[..])));
+    assert!(object.bytes() < full / 25, "{} bytes of {full} are left", object.bytes());
+    object.apply(&[SlotWrite::MapClear { slot: 0 }], &[]).unwrap();
+    assert_eq!(object.bytes(), 16);
+}
+
+#[test]
+fn a_shape_has_limits() {
+    assert!(Shape::new(vec![SlotKind::Scalar; kiln_heap::limits::SLOTS_MAX], 256).is_ok());
+    assert!(Shape::new(vec![SlotKind::Scalar; kiln_heap::limits::SLOTS_MAX + 1], 0).is_err());
+    assert!(Shape::new([], 257).is_err());
+    assert!(Shape::new(std::iter::repeat(SlotKind::Scalar), 0).is_err());
+}

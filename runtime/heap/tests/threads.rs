@@ -52,7 +52,7 @@ fn two_groups_a_counter_and_a_map_are_written_at_once_and_lose_nothing() {
         }));
         writers.push(scope.spawn(|| {
             for round in 0..ROUNDS {
-                let key = (round % 300).to_be_bytes();
+                let key = (round % 300).to_le_bytes();
                 let value = ArchivedBuf::text(&round.to_string());
                 let put = SlotWrite::MapPutArchived { slot: MAP, key: &key, value: &value };
                 object.apply(&[put, SlotWrite::Add { slot: SUM, amount: 1 }], &[]).unwrap();

@@ -268,21 +268,24 @@ impl<'d, 'h> Editor<'d, 'h> {
         let unit = self.own(unit)?;
         let item = self.item_of(child);
         self.node_mut(unit).items[at] = item;
-        if self.node(child).items.len() < ITEMS_LOW && count > 1 {
-            // With the next, or the last with the one before.
-            self.merge(unit, at.min(count - 2))?;
+        if self.node(child).items.len() < ITEMS_LOW {
+            let is_merged = at + 1 < count && self.merge(unit, at)?;
+            if !is_merged && at > 0 {
+                self.merge(unit, at - 1)?;
+            }
         }
         Ok(Some(unit))
     }
 
-    /// Makes one node of the child at `at` and the next, if they are small together. `unit` is the draft's.
-    fn merge(&mut self, unit: u32, at: usize) -> Result<(), Full> {
+    /// Makes one node of the child at `at` and the next, if they are small together; tells whether they were. `unit`
+    /// is the draft's.
+    fn merge(&mut self, unit: u32, at: usize) -> Result<bool, Full> {
         let children = self.node(unit).items;
         let (left, right) = (children[at].child, children[at + 1].child);
         let (left_count, right_count) = (self.node(left).items.len(), self.node(right).items.len());
         let count = left_count + right_count;
         if count > ITEMS_MERGED_MAX {
-            return Ok(());
+            return Ok(false);
         }
         let level = self.node(left).head.level;
         let mut items = [Item::default(); ITEMS_MAX];
@@ -295,6 +298,6 @@ impl<'d, 'h> Editor<'d, 'h> {
         let mut node = self.node_mut(unit);
         node.items[at] = item;
         node.remove(at + 1);
-        Ok(())
+        Ok(true)
     }
 }
