@@ -57,11 +57,16 @@ impl LockState {
                 Self::Free
             }
             (Self::Free, E::Need) | (Self::UpgradingRecalled, E::Drained) => Self::Requested,
-            (Self::Free | Self::Requested, E::GrantedRead)
-            | (Self::Upgrading, E::Withdrawn)
-            | (Self::WriteLent, E::Drained) => Self::Read,
-            (Self::Read, E::Need) => Self::Upgrading,
-            (Self::Free | Self::Requested | Self::Read | Self::Upgrading, E::GrantedWrite) => Self::Write,
+            (Self::Free, E::GrantedRead) | (Self::Upgrading, E::Withdrawn) | (Self::WriteLent, E::Drained) => {
+                Self::Read
+            }
+            // A request that was taken back was granted nevertheless, and the one that is out is another.
+            (Self::Requested, E::GrantedRead) | (Self::Read, E::Need) => Self::Upgrading,
+            // The write grant takes the place of the read grant, recalled or not.
+            (Self::Free | Self::Requested, E::GrantedWrite)
+            | (Self::Read | Self::Upgrading | Self::ReadRecalled | Self::UpgradingRecalled, E::GrantedWrite) => {
+                Self::Write
+            }
             (Self::Read, E::RecalledForWrite) | (Self::UpgradingRecalled, E::Withdrawn) => Self::ReadRecalled,
             (Self::Upgrading, E::RecalledForWrite) => Self::UpgradingRecalled,
             (Self::Write, E::RecalledForRead) => Self::WriteLent,
@@ -93,10 +98,9 @@ struct LocalWaiter {
 struct Machine {
     state: LockState,
     waiters: VecDeque<LocalWaiter>,
-    /// The request that is out: by [`LockState`] there is one in `Requested`, `Upgrading` and `UpgradingRecalled`.
+    /// The request that is out: there is one in `Requested`, `Upgrading` and `UpgradingRecalled`. In other states one may
+    /// be out that an earlier grant has overtaken; it will be answered.
     request: Option<RequestId>,
-    /// The last request that was taken back; its grant may still come.
-    withdrawn: Option<RequestId>,
     token: Token,
     /// The highest token given back: a grant delivered again after its release is ignored (S22).
     released: Token,
@@ -196,7 +200,10 @@ impl GroupLock {
         self.pump(self.lock(), context);
     }
 
-    /// A grant arrived. Returns `false` when it is a stale one and was ignored.
+    /// A grant arrived. Returns `false` when it changes nothing.
+    ///
+    /// Every grant counts, also one whose request was taken back, unless it was given back already: for the coordinator
+    /// this node has it until it is released.
     pub fn granted(
         &self,
         context: LockContext<'_>,
@@ -206,29 +213,26 @@ impl GroupLock {
         cached: bool,
     ) -> bool {
         let mut machine = self.lock();
-        let expected = machine.request == Some(request);
-        if token <= machine.released || (!expected && machine.withdrawn != Some(request)) {
-            if expected {
-                machine.request = None;
-                machine.ask(context, None);
-            }
+        if machine.dead.is_some() {
             return false;
+        }
+        if machine.request == Some(request) {
+            machine.request = None;
+            machine.step(LockEvent::Withdrawn);
         }
         let event = if mode == Mode::Write { LockEvent::GrantedWrite } else { LockEvent::GrantedRead };
-        if !machine.step(event) {
-            return false;
-        }
-        machine.request = None;
-        machine.withdrawn = None;
-        machine.want_record = false;
-        machine.token = token;
-        self.cell.close();
-        self.cell.set_grant(Some(mode), token);
-        if !cached {
-            machine.recall(Mode::Write);
+        let news = token > machine.released && machine.step(event);
+        if news {
+            machine.want_record = false;
+            machine.token = token;
+            self.cell.close();
+            self.cell.set_grant(Some(mode), token);
+            if !cached {
+                machine.recall(Mode::Write);
+            }
         }
         self.pump(machine, context);
-        true
+        news
     }
 
     /// A grant that came with a new object.
@@ -259,7 +263,7 @@ impl GroupLock {
             return;
         }
         machine.request = None;
-        machine.state = machine.state.next(LockEvent::Withdrawn).unwrap_or(LockState::Free);
+        machine.step(LockEvent::Withdrawn);
         let waiters = std::mem::take(&mut machine.waiters);
         drop(machine);
         for waiter in waiters {
@@ -313,7 +317,6 @@ impl Default for Machine {
             state: LockState::Free,
             waiters: VecDeque::new(),
             request: None,
-            withdrawn: None,
             token: Token::default(),
             released: Token::default(),
             batch_left: 0,
@@ -384,7 +387,6 @@ impl Machine {
         }
         let Some(head) = self.waiters.front() else {
             if let Some(request) = self.request.take() {
-                self.withdrawn = Some(request);
                 self.step(LockEvent::Withdrawn);
                 context.outbox.send(&ToCoordinator::Withdraw { request, object: context.object, group: context.group });
             }
@@ -392,24 +394,16 @@ impl Machine {
         };
         let mode = head.mode;
         if self.request.is_none() && self.state.grant() < Some(mode) && self.step(LockEvent::Need) {
-            self.ask(context, Some(mode));
+            let request = context.requests.take();
+            self.request = Some(request);
+            context.outbox.send(&ToCoordinator::Acquire {
+                request,
+                object: context.object,
+                group: context.group,
+                mode,
+                want_record: self.want_record,
+            });
         }
-    }
-
-    fn ask(&mut self, context: LockContext<'_>, mode: Option<Mode>) {
-        let Some(mode) = mode.or_else(|| self.waiters.front().map(|head| head.mode)) else {
-            self.step(LockEvent::Withdrawn);
-            return;
-        };
-        let request = context.requests.take();
-        self.request = Some(request);
-        context.outbox.send(&ToCoordinator::Acquire {
-            request,
-            object: context.object,
-            group: context.group,
-            mode,
-            want_record: self.want_record,
-        });
     }
 }
 

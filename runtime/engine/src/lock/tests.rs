@@ -20,12 +20,12 @@ fn table() {
     expect_test::expect![[r#"
                           |              Need       GrantedRead      GrantedWrite   RecalledForRead  RecalledForWrite           Drained         Withdrawn              Lost
                      Free |         Requested              Read             Write                 -                 -                 -                 -              Free
-                Requested |                 -              Read             Write                 -                 -                 -              Free              Free
+                Requested |                 -         Upgrading             Write                 -                 -                 -              Free              Free
                      Read |         Upgrading                 -             Write                 -      ReadRecalled                 -                 -              Free
                 Upgrading |                 -                 -             Write                 - UpgradingRecalled                 -              Read              Free
                     Write |                 -                 -                 -         WriteLent     WriteRecalled                 -                 -              Free
-             ReadRecalled |                 -                 -                 -                 -                 -              Free                 -              Free
-        UpgradingRecalled |                 -                 -                 -                 -                 -         Requested      ReadRecalled              Free
+             ReadRecalled |                 -                 -             Write                 -                 -              Free                 -              Free
+        UpgradingRecalled |                 -                 -             Write                 -                 -         Requested      ReadRecalled              Free
                 WriteLent |                 -                 -                 -                 -     WriteRecalled              Read                 -              Free
             WriteRecalled |                 -                 -                 -                 -                 -              Free                 -              Free"#]].assert_eq(&out);
 }
@@ -258,6 +258,38 @@ fn an_upgrade_gives_the_read_grant_back_when_another_writer_is_ahead() {
     lock.leave(Mode::Read);
     assert_eq!(lock.sent(), ["release 5"]);
     lock.grant(2, Mode::Write, 9);
+    assert!(admitted(&writer));
+}
+
+#[test]
+fn an_upgrade_may_be_granted_while_its_read_grant_is_recalled() {
+    let lock = Lock::new();
+    let reader = lock.enter(Mode::Read).unwrap();
+    lock.grant(1, Mode::Read, 5);
+    assert!(admitted(&reader));
+    let writer = lock.enter(Mode::Write).unwrap();
+    lock.recall(5, Mode::Write);
+    // The other writer has gone away.
+    assert!(lock.grant(2, Mode::Write, 6));
+    assert_eq!(lock.sent(), ["acquire 1 read", "acquire 2 write"]);
+    lock.leave(Mode::Read);
+    assert!(admitted(&writer));
+    assert_eq!(lock.lock.token(), token(6));
+    lock.leave(Mode::Write);
+    assert!(lock.sent().is_empty());
+}
+
+#[test]
+fn a_grant_whose_request_was_taken_back_is_kept_and_can_be_recalled() {
+    let lock = Lock::new();
+    let gone = lock.enter(Mode::Read).unwrap();
+    lock.lock.give_up(lock.context(), Mode::Read, &gone);
+    let writer = lock.enter(Mode::Write).unwrap();
+    assert_eq!(lock.sent(), ["acquire 1 read", "withdraw 1", "acquire 2 write"]);
+    assert!(lock.grant(1, Mode::Read, 5));
+    lock.recall(5, Mode::Write);
+    assert_eq!(lock.sent(), ["release 5"]);
+    assert!(lock.grant(2, Mode::Write, 7));
     assert!(admitted(&writer));
 }
 
