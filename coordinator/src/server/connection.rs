@@ -95,7 +95,7 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, permit: Owned
         Close::Refused("the coordinator's system gives no random bytes".into()).apply(&connection);
         return;
     };
-    let session = Session::new(node.clone(), peer, connection.clone(), stream, shared.tuning.output_bytes_max);
+    let session = Session::new(node.clone(), peer, connection.clone(), stream, &shared.tuning);
     let id = shared.core().attach(session, hello, secret);
     drop(permit);
 
@@ -216,7 +216,7 @@ fn batch(shared: &Shared, id: SessionId, decoder: &mut FrameDecoder) -> Result<B
     let outcome = loop {
         match core.session(id) {
             Some(session) if session.is_ending() => break Ok(Batch::Enough),
-            Some(session) if session.pending() > shared.tuning.pending_bytes_max => break Ok(Batch::Full),
+            Some(session) if session.is_full() => break Ok(Batch::Full),
             Some(_) => {}
             None => break Ok(Batch::Enough),
         }
@@ -236,7 +236,7 @@ fn batch(shared: &Shared, id: SessionId, decoder: &mut FrameDecoder) -> Result<B
 
 async fn room(shared: &Shared, id: SessionId) {
     poll_fn(|context| match shared.core().session(id) {
-        Some(session) => session.poll_room(shared.tuning.pending_bytes_max, context),
+        Some(session) => session.poll_room(context),
         None => Poll::Ready(()),
     })
     .await;

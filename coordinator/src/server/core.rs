@@ -4,7 +4,7 @@
 use super::close::Close;
 use super::counters::Counters;
 use super::session::Session;
-use super::{Tuning, clock, counters};
+use super::{clock, counters};
 use crate::engine::{Effect, Engine, Event, SessionId};
 use crate::store::{Log, LogError};
 use kiln_protocol::message::Hello;
@@ -32,11 +32,10 @@ pub(super) struct Core {
     started: Instant,
     /// The batch's time.
     now: Instant,
-    tuning: Tuning,
 }
 
 impl Core {
-    pub(super) fn new(engine: Engine, epoch: Epoch, log: Box<dyn Log>, tuning: Tuning) -> Self {
+    pub(super) fn new(engine: Engine, epoch: Epoch, log: Box<dyn Log>) -> Self {
         let now = clock::now();
         Self {
             engine,
@@ -52,7 +51,6 @@ impl Core {
             epoch,
             started: now,
             now,
-            tuning,
         }
     }
 
@@ -158,7 +156,6 @@ impl Core {
         for id in self.touched.drain(..) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.write(self.now);
-                session.ungate(self.tuning.pending_bytes_max);
             }
         }
     }

@@ -329,7 +329,7 @@ fn start(options: &Options) -> Result<Started, StartError> {
     let epoch = directory.next_epoch()?;
     let log = MemoryLog::new();
     let settings = Settings::new(epoch, log.kind(), env!("CARGO_PKG_VERSION"));
-    let core = Core::new(Engine::new(settings), epoch, Box::new(log), options.tuning.clone());
+    let core = Core::new(Engine::new(settings), epoch, Box::new(log));
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         epoch,

@@ -4,7 +4,7 @@
 //! does not fit stays here until the peer's own task is woken to go on.
 
 use super::close::Close;
-use super::counters;
+use super::{Tuning, counters};
 use kiln_protocol::{Epoch, ToNode, encode_to_node};
 use quinn::{Connection, SendStream};
 use std::net::SocketAddr;
@@ -65,7 +65,10 @@ pub(super) struct Session {
     pub(super) connection: Connection,
     stream: SendStream,
     output: Output,
+    /// With more pending, the peer is cut off.
     output_bytes_max: usize,
+    /// With more pending, what the peer says is left unread.
+    pending_bytes_max: usize,
     /// Since when the peer has given no credit.
     blocked: Option<Instant>,
     /// The peer's task: reader and writer in one.
@@ -86,7 +89,7 @@ impl Session {
         peer: SocketAddr,
         connection: Connection,
         stream: SendStream,
-        output_bytes_max: usize,
+        tuning: &Tuning,
     ) -> Self {
         Self {
             node,
@@ -94,7 +97,8 @@ impl Session {
             connection,
             stream,
             output: Output::default(),
-            output_bytes_max,
+            output_bytes_max: tuning.output_bytes_max,
+            pending_bytes_max: tuning.pending_bytes_max,
             blocked: None,
             task: None,
             gated: false,
@@ -122,8 +126,9 @@ impl Session {
         self.output.bytes.len() - before
     }
 
-    pub(super) const fn pending(&self) -> usize {
-        self.output.pending()
+    /// Whether the peer must first read what it asked for.
+    pub(super) const fn is_full(&self) -> bool {
+        self.output.pending() > self.pending_bytes_max
     }
 
     /// Whether nothing it says matters any more.
@@ -170,6 +175,14 @@ impl Session {
     }
 
     fn try_write(&mut self, now: Instant, context: &mut Context<'_>) {
+        self.hand_over(now, context);
+        if self.gated && !self.is_full() {
+            self.gated = false;
+            self.wake();
+        }
+    }
+
+    fn hand_over(&mut self, now: Instant, context: &mut Context<'_>) {
         while self.output.pending() > 0 {
             let pending = &self.output.bytes[self.output.taken..];
             match Pin::new(&mut self.stream).poll_write(context, pending) {
@@ -226,18 +239,10 @@ impl Session {
     }
 
     /// Ready when so little output is pending that the peer may ask for more.
-    pub(super) fn poll_room(&mut self, pending_bytes_max: usize, context: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Poll<()> {
         self.remember(context);
-        self.gated = self.output.pending() > pending_bytes_max;
+        self.gated = self.is_full();
         if self.gated { Poll::Pending } else { Poll::Ready(()) }
-    }
-
-    /// Lets the reader go on when there is room again.
-    pub(super) fn ungate(&mut self, pending_bytes_max: usize) {
-        if self.gated && self.output.pending() <= pending_bytes_max {
-            self.gated = false;
-            self.wake();
-        }
     }
 
     /// Ends our half of the stream; the result is ready once the peer's QUIC has all of it.
@@ -251,5 +256,36 @@ impl Session {
                 drop(stopped.await);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_comes_out_as_it_went_in() {
+        const ROUND: usize = 300_001;
+        let mut output = Output::default();
+        let (mut put, mut taken) = (0_u32, 0_u32);
+        // More goes in than comes out, then all of it comes out.
+        for round in 0..40 {
+            if round < 20 {
+                while output.pending() < (round + 1) * ROUND {
+                    output.bytes.extend_from_slice(&put.to_le_bytes());
+                    put += 1;
+                }
+            }
+            let take = (output.pending() / 8).max(ROUND).min(output.pending()) / 4 * 4;
+            for word in output.bytes[output.taken..output.taken + take].chunks_exact(4) {
+                assert_eq!(word, taken.to_le_bytes());
+                taken += 1;
+            }
+            output.take(take);
+            assert!(output.taken <= output.pending().max(KEPT_BYTES_MAX) + take, "what was taken is kept");
+        }
+        assert!(taken > 20 * u32::try_from(KEPT_BYTES_MAX).unwrap() / 8);
+        output.take(output.pending());
+        assert_eq!((output.pending(), output.bytes.capacity()), (0, 0));
     }
 }

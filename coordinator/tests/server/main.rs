@@ -280,7 +280,7 @@ async fn output_is_bounded() {
 #[tokio::test]
 async fn answers_arrive_in_order_however_slowly_they_are_read() {
     const REQUESTS: u64 = 5_000;
-    let tuning = Tuning { pending_bytes_max: 10_000, ..Tuning::default() };
+    let tuning = Tuning { pending_bytes_max: 10_000, output_bytes_max: 20_000, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut client = Client::connect_with_window(running.profile(), 5_000).await.unwrap();
     client.hello("a", PROTOCOL_VERSION).await;
@@ -311,7 +311,8 @@ async fn a_stop_tells_every_peer() {
         assert_eq!(client.try_next().await, None);
         assert_eq!(client.closed().await.0, Close::STOPPING);
     }
-    assert_eq!(silent.closed().await.0, Close::STOPPING);
+    // QUIC has no reasons while a handshake is under way, and its side of it may still be.
+    timeout(PATIENCE, silent.connection.closed()).await.expect("it stays connected");
     let stopped = timeout(DEADLINE, stop.join_next()).await.expect("the stop hangs").unwrap().unwrap().unwrap();
     assert_eq!(stopped.cut, 0);
 }
