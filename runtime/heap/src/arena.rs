@@ -289,3 +289,51 @@ impl Drop for Arena {
         poison::open(self.map.as_ptr(), self.bytes_max);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    const ROUNDS: usize = 20_000;
+    const THREADS: u8 = 8;
+
+    /// Fills each piece with the thread's number and looks whether that stayed, so that a piece with two owners shows.
+    #[test]
+    fn no_piece_has_two_owners() {
+        let arena = Arena::new(4 << 20).unwrap();
+        thread::scope(|scope| {
+            for number in 1..=THREADS {
+                let arena = &arena;
+                scope.spawn(move || {
+                    let mut held = Vec::new();
+                    for round in 0..ROUNDS {
+                        let bytes = 1 + (round * 37 + usize::from(number)) % 120;
+                        if let Some(piece) = arena.allocate(bytes) {
+                            // SAFETY: the piece was just taken.
+                            unsafe { arena.at(piece.unit).write_bytes(number, bytes) };
+                            held.push(piece);
+                        }
+                        if held.len() > round % 7 {
+                            let piece = held.swap_remove(round % held.len());
+                            // SAFETY: the piece was filled above, and is this thread's.
+                            let seen = unsafe { crate::block::bytes(arena, piece.unit, 0, piece.bytes) };
+                            assert!(seen.iter().all(|byte| *byte == number), "a piece has two owners");
+                            // SAFETY: it is this thread's, and taken out of `held`.
+                            unsafe { arena.free(piece) };
+                        }
+                        if round % 1_000 == 0 {
+                            arena.sweep();
+                        }
+                    }
+                    for piece in held {
+                        // SAFETY: as above.
+                        unsafe { arena.free(piece) };
+                    }
+                });
+            }
+        });
+        assert_eq!(arena.used_bytes(), 0);
+        assert!(arena.is_idle());
+    }
+}

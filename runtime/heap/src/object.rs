@@ -295,7 +295,7 @@ fn check_whole(shape: &Shape, writes: &[SlotWrite<'_>], versions: &[u64]) -> Res
 #[inline]
 fn with_room<T>(heap: &Heap, attempt: impl Fn() -> Result<T, ApplyError>) -> Result<T, ApplyError> {
     match attempt() {
-        Err(ApplyError::Full { .. }) => after_reclaim(heap, &attempt),
+        Err(ApplyError::Full { needed_bytes }) if needed_bytes < heap.bytes_max() => after_reclaim(heap, &attempt),
         done => done,
     }
 }

@@ -1,5 +1,8 @@
 //! Marks freed parts of the arena, so that a use of them is seen: by the address sanitizer when built with
 //! `--cfg kiln_asan`, by a fill pattern in debug builds. Nothing at all in a release build.
+//!
+//! `RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg kiln_asan" cargo test -p kiln-heap --lib --tests --target
+//! x86_64-unknown-linux-gnu`
 #![expect(unsafe_code, reason = "fills freed blocks, and tells the address sanitizer about them")]
 
 /// What freed bytes hold in builds that fill them.
