@@ -261,6 +261,28 @@ async fn a_slow_reader_is_not_read_from_and_then_cut_off() {
 }
 
 #[tokio::test]
+async fn peers_that_stop_reading_are_cut_off_though_nothing_else_happens() {
+    let tuning = Tuning { stall_timeout: Duration::from_millis(100), ..Tuning::default() };
+    let running = Running::with(|options| options.tuning = tuning).await;
+    // Several, since reader and writer of a peer are looked at in any order.
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        let mut slow = Client::connect_with_window(running.profile(), 1000).await.unwrap();
+        slow.hello("slow", PROTOCOL_VERSION).await;
+        assert!(matches!(slow.next().await, ToNode::Welcome { .. }));
+        let mut bytes = Vec::new();
+        for request in 0..100 {
+            kiln_protocol::encode_to_coordinator(&mut bytes, slow.epoch, &status(request));
+        }
+        slow.raw(&bytes).await;
+        peers.push(slow);
+    }
+    for slow in peers {
+        assert_eq!(slow.closed().await.0, Close::SLOW);
+    }
+}
+
+#[tokio::test]
 async fn output_is_bounded() {
     let tuning = Tuning { output_bytes_max: 20_000, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
