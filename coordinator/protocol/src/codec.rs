@@ -55,14 +55,47 @@ pub enum DecodeError {
     },
 }
 
+/// Where encoded bytes go: the one encoding serves buffers on the heap and on the stack.
+pub trait Sink {
+    /// Appends a byte.
+    fn put(&mut self, byte: u8);
+    /// Appends bytes.
+    fn put_slice(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn put(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl<const N: usize> Sink for SmallVec<[u8; N]> {
+    #[inline]
+    fn put(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// Appends a varint: seven bits a byte, low ones first.
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+#[inline]
+pub fn put_varint(out: &mut impl Sink, mut value: u64) {
     while value >= 0x80 {
-        out.push((value as u8) | 0x80);
+        out.put((value as u8) | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.put(value as u8);
 }
 
 /// Reads from a slice; every length is checked against what is left.

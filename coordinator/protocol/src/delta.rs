@@ -4,7 +4,7 @@
 //! bytes; unset: nothing; add: zigzag varint; map put: length-prefixed key and value; map remove: length-prefixed key;
 //! map clear: nothing.
 
-use crate::codec::{DecodeError, Reader, put_varint};
+use crate::codec::{DecodeError, Reader, Sink, put_varint};
 use crate::ids::FieldId;
 use crate::limits::{ENTRY_KEY_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::schema::FieldKind;
@@ -130,13 +130,13 @@ impl<'a> Write<'a> {
     }
 
     /// Appends the encoded write.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode<S: Sink>(&self, out: &mut S) {
         let head =
-            |out: &mut Vec<u8>, field: FieldId, kind| put_varint(out, (u64::from(field.to_bits()) << KIND_BITS) | kind);
+            |out: &mut S, field: FieldId, kind| put_varint(out, (u64::from(field.to_bits()) << KIND_BITS) | kind);
         match *self {
             Self::Scalar { field, bits } => {
                 head(out, field, SCALAR);
-                out.extend_from_slice(&bits.to_le_bytes());
+                out.put_slice(&bits.to_le_bytes());
             }
             Self::Block { field, bytes } => {
                 head(out, field, BLOCK);
@@ -237,9 +237,9 @@ impl<'a> Iterator for Writes<'a> {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+fn put_bytes(out: &mut impl Sink, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+    out.put_slice(bytes);
 }
 
 const fn zigzag(value: i64) -> u64 {

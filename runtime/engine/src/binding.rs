@@ -162,15 +162,15 @@ impl Binding {
     #[must_use]
     pub(crate) fn encode(&self, changes: &[Change]) -> SmallVec<[(GroupIndex, Encoded); 2]> {
         let mut by_group: SmallVec<[(GroupIndex, Encoded); 2]> = SmallVec::new();
-        let mut scratch = Vec::new();
         for change in changes {
             let group = self.slot_group(change.slot());
             let write = self.write_of(change);
-            scratch.clear();
-            write.encode(&mut scratch);
-            match by_group.iter_mut().find(|(known, _)| *known == group) {
-                Some((_, writes)) => writes.extend_from_slice(&scratch),
-                None => by_group.push((group, Encoded::from_slice(&scratch))),
+            if let Some((_, writes)) = by_group.iter_mut().find(|(known, _)| *known == group) {
+                write.encode(writes);
+            } else {
+                let mut writes = Encoded::new();
+                write.encode(&mut writes);
+                by_group.push((group, writes));
             }
         }
         by_group
