@@ -43,10 +43,7 @@ async fn adds_of_two_nodes_sum_up_exactly() {
     while let Some(done) = soon("the adds", tasks.join_next()).await {
         done.unwrap();
     }
-    until("both show the sum", async || {
-        (on_a.clicks().get(), on_b.view().clicks()) == (expected, expected)
-    })
-    .await;
+    until("both show the sum", async || (on_a.clicks().get(), on_b.view().clicks()) == (expected, expected)).await;
     let c = coordinator.node("c").await;
     assert_eq!(session(&c, "s").await.clicks().get(), expected);
     // Nothing more is on its way.

@@ -94,7 +94,9 @@ async fn a_place_in_the_queue_that_is_dropped_lets_the_next_one_in() {
                 waiting.spawn(async move { drop(drop_after(polls, on.write()).await) });
             }
             let on = on.clone();
-            waiting.spawn(async move { on.update(|session| *session.visits += 1).await.unwrap(); });
+            waiting.spawn(async move {
+                on.update(|session| *session.visits += 1).await.unwrap();
+            });
         }
         tokio::task::yield_now().await;
         drop(guard);

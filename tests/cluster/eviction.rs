@@ -95,10 +95,7 @@ async fn a_heap_full_of_live_objects_says_so_and_recovers() {
     // A commit that needs room fails as a whole and says why.
     let long = "long".repeat(50_000);
     let refused = kept[0].update(|session| session.theme.set(long.clone())).await;
-    assert!(
-        matches!(refused, Err(UpdateError::Commit(CommitError::ArenaFull { .. }))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(UpdateError::Commit(CommitError::ArenaFull { .. }))), "{refused:?}");
     assert_eq!(kept[0].view().theme(), theme(0, 0));
     kept.truncate(1);
     kept[0].update(|session| session.theme.set(long.clone())).await.unwrap();

@@ -104,10 +104,7 @@ async fn groups_are_locked_apart() {
     *money.balance = 50;
     *money.visits = 60;
     let refused = money.commit().await;
-    assert!(
-        matches!(refused, Err(CommitError::NotLocked { field: "visits", group: "" })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(CommitError::NotLocked { field: "visits", group: "" })), "{refused:?}");
     let guard = on_b.read().await.unwrap();
     assert_eq!((guard.view().visits(), guard.view().balance()), (6, 5));
     // Adds need no lock, so a guard of any group takes them.

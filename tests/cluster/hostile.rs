@@ -195,9 +195,9 @@ fn scalar(field: u16, bits: u64) -> Write<'static> {
 
 async fn refusal(peer: &mut Peer) -> Failure {
     peer.hear_of("a refusal", |message| match message {
-        ToNode::CommitRefused { failure, .. }
-        | ToNode::LockFailed { failure, .. }
-        | ToNode::Failed { failure, .. } => Some(failure.clone()),
+        ToNode::CommitRefused { failure, .. } | ToNode::LockFailed { failure, .. } | ToNode::Failed { failure, .. } => {
+            Some(failure.clone())
+        }
         _ => None,
     })
     .await

@@ -79,10 +79,8 @@ async fn nothing_resurrects_a_removed_object() {
     assert!(sessions(&b).await.peek("s").is_none());
     while let Some(error) = soon("a writer ends", writers.join_next()).await {
         let error = error.unwrap();
-        let destroyed = matches!(
-            error,
-            UpdateError::Lock(LockError::Destroyed) | UpdateError::Commit(CommitError::Destroyed)
-        );
+        let destroyed =
+            matches!(error, UpdateError::Lock(LockError::Destroyed) | UpdateError::Commit(CommitError::Destroyed));
         assert!(destroyed, "{error:?}");
     }
     for handle in [&on_a, &on_b] {

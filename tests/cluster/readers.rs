@@ -95,10 +95,7 @@ async fn two_readers_that_both_want_to_write_do_not_wait_for_each_other() {
         // Both have a cached read grant.
         assert_eq!((visits(&on_a).await, visits(&on_b).await), (round * 2, round * 2));
         let both = async {
-            tokio::join!(
-                on_a.update(|session| *session.visits += 1),
-                on_b.update(|session| *session.visits += 1)
-            )
+            tokio::join!(on_a.update(|session| *session.visits += 1), on_b.update(|session| *session.visits += 1))
         };
         let (first, second) = soon("both upgrade", both).await;
         first.unwrap();

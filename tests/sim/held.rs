@@ -46,7 +46,8 @@ impl Held {
             let context = entry.lock_context(index, &node.node.outbox, &node.node.requests);
             let stale = entry.state() == State::Stale;
             if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
-                let mut place = Place { node: Rc::clone(node), entry: Arc::clone(entry), index, mode, ticket: Some(ticket) };
+                let mut place =
+                    Place { node: Rc::clone(node), entry: Arc::clone(entry), index, mode, ticket: Some(ticket) };
                 place.admitted().await.map_err(NotHeld::Lock)?;
             }
             world.model().entered(entry.id, index, mode);

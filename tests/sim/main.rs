@@ -38,11 +38,8 @@ fn run(seed: u64, steps: u64) -> u64 {
 
 #[test]
 fn no_update_is_lost_and_all_copies_converge() {
-    let (first, seeds, steps) = (
-        setting("KILN_SIM_FIRST", 1),
-        setting("KILN_SIM_SEEDS", SEEDS),
-        setting("KILN_SIM_STEPS", STEPS),
-    );
+    let (first, seeds, steps) =
+        (setting("KILN_SIM_FIRST", 1), setting("KILN_SIM_SEEDS", SEEDS), setting("KILN_SIM_STEPS", STEPS));
     for seed in first..first + seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed, steps))) {
             eprintln!("failed with KILN_SIM_FIRST={seed} KILN_SIM_SEEDS=1 KILN_SIM_STEPS={steps}");

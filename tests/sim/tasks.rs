@@ -6,7 +6,9 @@ use crate::node::SimNode;
 use crate::world::{World, value};
 use bytes::Bytes;
 use kiln::{Changes, Clustered as _};
-use kiln_engine::{Changed, CommitError, CommitFailure, Entry, LockFailure, RequestError, RootCache, State, Ticket, Wait, Waiter};
+use kiln_engine::{
+    Changed, CommitError, CommitFailure, Entry, LockFailure, RequestError, RootCache, State, Ticket, Wait, Waiter,
+};
 use kiln_protocol::message::{Mode, RootOptions};
 use kiln_protocol::{Failure, ObjectId, ToCoordinator};
 use kiln_tests::Session;
@@ -39,10 +41,7 @@ type Done = Result<(), Removed>;
 /// Lets others act.
 async fn pause() {
     let mut paused = false;
-    poll_fn(|_| {
-        if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 pub(crate) async fn run(world: Rc<World>, node: Rc<SimNode>, index: usize) {
@@ -75,8 +74,12 @@ impl Actor {
                 self.node.node.evict_one();
                 Ok(())
             }
-            90..93 => self.ask(|request, root, key, _| ToCoordinator::Remove { request, root, key, everywhere: true }).await,
-            93..95 => self.ask(|request, root, key, _| ToCoordinator::Remove { request, root, key, everywhere: false }).await,
+            90..93 => {
+                self.ask(|request, root, key, _| ToCoordinator::Remove { request, root, key, everywhere: true }).await
+            }
+            93..95 => {
+                self.ask(|request, root, key, _| ToCoordinator::Remove { request, root, key, everywhere: false }).await
+            }
             95..98 => self.ask(|request, root, from, to| ToCoordinator::Rename { request, root, from, to }).await,
             _ => self.insert(random.one_of(&PASSING)).await,
         }

@@ -36,10 +36,7 @@ impl Coordinator {
         options.listen.set_port(0);
         change(&mut options);
         let server = soon("a coordinator starts", Server::start(options)).await;
-        Self {
-            server: server.expect("the coordinator starts"),
-            _directory: directory,
-        }
+        Self { server: server.expect("the coordinator starts"), _directory: directory }
     }
 
     /// Where the profile is.

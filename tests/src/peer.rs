@@ -91,9 +91,7 @@ impl Peer {
         let mut peer = Self::connect(profile).await.expect("the coordinator lets it in");
         peer.hello(name, PROTOCOL_VERSION).await;
         let welcome = peer.hear().await;
-        let Some(ToNode::Welcome { epoch, .. }) = welcome else {
-            panic!("{name} is not welcomed but {welcome:?}")
-        };
+        let Some(ToNode::Welcome { epoch, .. }) = welcome else { panic!("{name} is not welcomed but {welcome:?}") };
         peer.epoch = epoch;
         peer
     }

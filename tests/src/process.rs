@@ -35,13 +35,7 @@ impl Process {
         let output = child.stdout.take().expect("its output is a pipe");
         let (sender, lines) = channel();
         forward(output, sender);
-        Self {
-            name: name.to_owned(),
-            child,
-            input,
-            lines,
-            said: String::new(),
-        }
+        Self { name: name.to_owned(), child, input, lines, said: String::new() }
     }
 
     /// Gives a command, without waiting for its answer.
