@@ -155,11 +155,10 @@ impl<'d, 'h> Editor<'d, 'h> {
 
     /// A copy with room for more items, in the node's place.
     fn copy(&mut self, unit: u32, more: usize) -> Result<u32, Full> {
-        let mut items = [Item::default(); ITEMS_MAX];
-        let node = self.node(unit);
-        let (level, count) = (node.head.level, node.items.len());
-        items[..count].copy_from_slice(node.items);
-        let copy = self.create_with(level, &items[..count], capacity_for((count + more).min(ITEMS_MAX)))?;
+        // SAFETY: invariant 1; meanwhile only the copy is written, and the node is not freed before the draft ends.
+        let node = unsafe { Node::at(self.arena, unit) };
+        let capacity = capacity_for((node.items.len() + more).min(ITEMS_MAX));
+        let copy = self.create_with(node.head.level, node.items, capacity)?;
         self.retire(unit);
         Ok(copy)
     }
