@@ -2,18 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that is surprised fails")]
 
-#[path = "../../tests/server/client.rs"]
+#[path = "../../../tests/server/client.rs"]
 #[expect(dead_code, reason = "the coordinator's tests use more of it")]
 mod client;
+mod node;
 
 use bytes::Bytes;
 use client::{Client, PATIENCE};
 use kiln_coordinator::server::{Options, Server};
-use kiln_protocol::message::{Commit, Mode, Part, RootOptions};
-use kiln_protocol::schema::{FieldDescription, FieldKind, TypeBinding, TypeDescription};
-use kiln_protocol::{
-    CommitSeq, GroupId, ObjectId, Profile, RequestId, RootId, ToCoordinator, ToNode, Token, Version, Write,
-};
+use kiln_protocol::message::{Commit, Mode, Part};
+use kiln_protocol::{CommitSeq, GroupId, Profile, RequestId, ToCoordinator, ToNode, Token, Version, Write};
+use node::{CART, CLICKS, Node, THEME, VISITS, create, encode};
 use smallvec::smallvec;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::UdpSocket;
@@ -101,91 +100,6 @@ impl Running {
         let command = kiln(self.directory.path(), arguments);
         tokio::task::spawn_blocking(|| run(command)).await.unwrap()
     }
-}
-
-/// A node with one root and the objects `s-1` and `s-2`.
-struct Node {
-    client: Client,
-    root: RootId,
-    fields: TypeBinding,
-    object: ObjectId,
-    token: Token,
-    version: Version,
-}
-
-const THEME: usize = 0;
-const VISITS: usize = 1;
-const CART: usize = 2;
-const CLICKS: usize = 3;
-
-fn session() -> TypeDescription {
-    let field = |name: &str, kind, structure: &str| FieldDescription {
-        name: name.into(),
-        kind,
-        structure: structure.into(),
-        group: String::new(),
-    };
-    TypeDescription {
-        name: "Session".into(),
-        fields: vec![
-            field("theme", FieldKind::Block, "string"),
-            field("visits", FieldKind::Scalar, "i32"),
-            field("cart", FieldKind::Map, "map<string, string>"),
-            field("clicks", FieldKind::Counter, "counter"),
-        ],
-    }
-}
-
-fn encode(writes: &[Write<'_>]) -> Bytes {
-    let mut bytes = Vec::new();
-    for write in writes {
-        write.encode(&mut bytes);
-    }
-    bytes.into()
-}
-
-impl Node {
-    async fn attach(profile: &Profile) -> Self {
-        let mut client = Client::attach(profile, "web-1").await;
-        let request = RequestId::from_bits(1);
-        let options = RootOptions::default();
-        let (name, key) = ("sessions".into(), "string".into());
-        client.say(&ToCoordinator::OpenRoot { request, name, key, type_description: session(), options }).await;
-        let answer = client.next().await;
-        let ToNode::RootOpened { root, binding, .. } = answer else { panic!("no root but {answer:?}") };
-        let (object, token) = create(&mut client, root, &binding, "s-1").await;
-        create(&mut client, root, &binding, "s-2").await;
-        Self { client, root, fields: binding, object, token, version: Version::default() }
-    }
-
-    async fn commit(&mut self, writes: &[Write<'_>]) {
-        self.version = self.version.next_in(self.client.epoch);
-        let part = Part {
-            object: self.object,
-            group: GroupId::DEFAULT,
-            token: self.token,
-            version: self.version,
-            writes: encode(writes),
-        };
-        let commit = Commit { everywhere: false, parts: smallvec![part] };
-        self.client.say(&ToCoordinator::Commit(commit)).await;
-        assert!(matches!(self.client.next().await, ToNode::Ack { .. }));
-    }
-}
-
-async fn create(client: &mut Client, root: RootId, fields: &TypeBinding, key: &str) -> (ObjectId, Token) {
-    let create = encode(&[
-        Write::Block { field: fields.fields[THEME], bytes: b"dark" },
-        Write::MapPut { field: fields.fields[CART], key: b"sku-1", value: b"a\x1b[2J" },
-        Write::Scalar { field: fields.fields[CLICKS], bits: 7 },
-    ]);
-    let request = RequestId::from_bits(2);
-    let key = Bytes::copy_from_slice(key.as_bytes());
-    client.say(&ToCoordinator::Fetch { request, root, key, create: Some(create) }).await;
-    let answer = client.next().await;
-    let ToNode::Fetched { record, grants, created: true, .. } = answer else { panic!("not created but {answer:?}") };
-    let grant = grants.iter().find(|(group, _)| *group == GroupId::DEFAULT);
-    (record.object, grant.unwrap().1)
 }
 
 fn json(line: &str) -> serde_json::Value {
