@@ -17,10 +17,10 @@ async fn at_every_point<R>(mut start: impl AsyncFnMut(usize) -> R, mut check: im
     for _ in 0..ROUNDS {
         let mut polls = 0;
         loop {
-            let dropped = soon("it goes on", drop_after(polls, start(polls))).await;
+            let dropped = soon("it goes on", drop_after(polls, Box::pin(start(polls)))).await;
             let done = matches!(dropped, Dropped::Done(_));
             drop(dropped);
-            soon("it was dropped cleanly", check(done)).await;
+            soon("it was dropped cleanly", Box::pin(check(done))).await;
             if done {
                 break;
             }

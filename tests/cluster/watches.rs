@@ -10,7 +10,7 @@ async fn told<K: Key + Debug>(watch: &mut Watch<K>, events: usize) -> Vec<String
     let mut told = Vec::new();
     for _ in 0..events {
         let event = soon("an event", watch.next()).await.unwrap();
-        let who = event.writer.map_or("-".to_owned(), |(_, name)| name);
+        let who = event.writer.map_or_else(|| "-".to_owned(), |(_, name)| name);
         let what = match event.kind {
             EventKind::Created => "created".to_owned(),
             EventKind::Updated { fields, group, version } => {

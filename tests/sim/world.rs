@@ -17,6 +17,7 @@ use kiln_protocol::{
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Write as _;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -120,7 +121,8 @@ impl World {
     /// With `KILN_SIM_TRACE` set, tells what passes.
     fn trace(&self, what: impl FnOnce() -> String) {
         if self.tracing {
-            eprintln!("{}", what());
+            // Nobody to tell when the standard error is closed.
+            drop(writeln!(std::io::stderr(), "{}", what()));
         }
     }
 
@@ -297,7 +299,7 @@ impl World {
         for lock in &locks {
             let parties = |parties: &[LockParty]| {
                 let parties = parties.iter().map(|party| {
-                    let node = party.node.as_ref().map_or("itself".to_owned(), |(node, _)| node.to_string());
+                    let node = party.node.as_ref().map_or_else(|| "itself".to_owned(), |(node, _)| node.to_string());
                     format!("{node} ({})", party.mode)
                 });
                 parties.collect::<Vec<_>>().join(", ")

@@ -17,8 +17,14 @@ const DETACH_DEADLINE: Duration = Duration::from_secs(5);
 struct Steered {
     kiln: Runtime,
     sessions: Root<String, Session>,
-    /// Ends the guard that `hold` took: `true` commits.
-    held: Option<(oneshot::Sender<bool>, JoinSet<Result<(), Failed>>)>,
+    held: Option<Holding>,
+}
+
+/// The guard that `hold` took.
+struct Holding {
+    /// Ends it: `true` commits.
+    release: oneshot::Sender<bool>,
+    task: JoinSet<Result<(), Failed>>,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -137,12 +143,12 @@ impl Steered {
         if told.await.is_err() {
             task.join_next().await.ok_or("the task is gone")???;
         }
-        self.held = Some((release, task));
+        self.held = Some(Holding { release, task });
         Ok("held".to_owned())
     }
 
     async fn release(&mut self, commit: bool) -> Result<String, Failed> {
-        let (release, mut task) = self.held.take().ok_or("nothing is held")?;
+        let Holding { release, mut task } = self.held.take().ok_or("nothing is held")?;
         let _gone = release.send(commit);
         task.join_next().await.ok_or("the task is gone")???;
         Ok("released".to_owned())
