@@ -1,7 +1,7 @@
 //! The process that a person starts: it holds the coordinator, and starts the nodes as processes of their own.
 
 use crate::error::Failed;
-use crate::node::READY;
+use crate::node::{PAIRED, READY};
 use crate::signals;
 use kiln::Runtime;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     process: Child,
     stdin: ChildStdin,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// Runs the shop until it is stopped.
@@ -106,19 +106,30 @@ impl Node {
         let mut process = command.spawn().map_err(Failed::to(format!("start {name}")))?;
         let pipes = process.stdin.take().zip(process.stdout.take());
         let (stdin, stdout) = pipes.ok_or("it has no pipes").map_err(Failed::to(format!("talk to {name}")))?;
-        let mut stdout = BufReader::new(stdout);
+        let mut node = Self { name, port, process, stdin, stdout: BufReader::new(stdout) };
+        let line = node.hear().await?;
+        let port = line.strip_prefix(READY).and_then(|port| port.parse().ok());
+        node.port = port.ok_or("it ended before it was ready").map_err(Failed::to(format!("start {name}")))?;
+        Ok(node)
+    }
+
+    /// The next line that the node says; empty when it has ended.
+    async fn hear(&mut self) -> Result<String, Failed> {
         let mut line = String::new();
-        let read = tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await;
-        let read = read.map_err(Failed::to(format!("wait for {name}")))?;
-        read.map_err(Failed::to(format!("hear from {name}")))?;
-        let port = line.trim_end().strip_prefix(READY).and_then(|port| port.parse().ok());
-        let port = port.ok_or("it ended before it was ready").map_err(Failed::to(format!("start {name}")))?;
-        Ok(Self { name, port, process, stdin, _stdout: stdout })
+        let read = tokio::time::timeout(START_TIMEOUT, self.stdout.read_line(&mut line)).await;
+        let read = read.map_err(Failed::to(format!("wait for {}", self.name)))?;
+        read.map_err(Failed::to(format!("hear from {}", self.name)))?;
+        line.truncate(line.trim_end().len());
+        Ok(line)
     }
 
     async fn tell_peer(&mut self, port: u16) -> Result<(), Failed> {
         let told = self.stdin.write_all(format!("{port}\n").as_bytes()).await;
-        told.map_err(Failed::to(format!("tell {} of the other node", self.name)))
+        told.map_err(Failed::to(format!("tell {} of the other node", self.name)))?;
+        if self.hear().await? == PAIRED {
+            return Ok(());
+        }
+        Err(Failed::to(format!("tell {} of the other node", self.name))("it has ended"))
     }
 
     async fn stop(self) -> Result<(), Failed> {

@@ -16,6 +16,8 @@ use tokio::sync::{Notify, oneshot};
 
 /// What a node says on its standard output once it answers; its port follows.
 pub(crate) const READY: &str = "ready ";
+/// What it says once it knows the other node's port.
+pub(crate) const PAIRED: &str = "paired";
 /// How many ports are tried from the wanted one on.
 const PORTS_TRIED: u16 = 100;
 /// What requests under way get when the node stops.
@@ -75,6 +77,7 @@ fn follow_parent(peer: Arc<OnceLock<u16>>) -> impl Future<Output = ()> {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             if let Ok(port) = line.trim().parse() {
                 peer.get_or_init(|| port);
+                println!("{PAIRED}");
             }
         }
         drop(ended);

@@ -88,9 +88,10 @@ struct Shop {
 }
 
 impl Shop {
-    async fn start() -> Self {
+    /// Tests run at once: each has ports of its own to look for free ones in.
+    async fn start(port: &str) -> Self {
         let mut command = Command::new(SHOP);
-        command.args(["--port", "28081"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["--port", port]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.process_group(0).kill_on_drop(true).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let stderr = process.stderr.take().unwrap();
@@ -141,7 +142,7 @@ impl Shop {
 
 #[tokio::test]
 async fn ctrl_c_stops_the_shop_cleanly() {
-    let shop = Shop::start().await;
+    let shop = Shop::start("28000").await;
     shop.fetch().await;
     // A terminal sends it to the whole group.
     kill_process_group(shop.pid(), Signal::INT).unwrap();
@@ -152,7 +153,7 @@ async fn ctrl_c_stops_the_shop_cleanly() {
 
 #[tokio::test]
 async fn a_supervisor_stops_the_shop_cleanly() {
-    let shop = Shop::start().await;
+    let shop = Shop::start("28200").await;
     // A connection that says nothing does not hold it up for ever.
     let _idle = TcpStream::connect(&shop.addresses[0]).await.unwrap();
     kill_process(shop.pid(), Signal::TERM).unwrap();
@@ -162,7 +163,7 @@ async fn a_supervisor_stops_the_shop_cleanly() {
 
 #[tokio::test]
 async fn the_nodes_end_with_a_shop_that_is_killed() {
-    let shop = Shop::start().await;
+    let shop = Shop::start("28400").await;
     shop.fetch().await;
     kill_process(shop.pid(), Signal::KILL).unwrap();
     let (code, ..) = shop.end().await;
