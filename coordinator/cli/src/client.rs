@@ -5,8 +5,8 @@ use kiln_protocol::codec::decode_to_node;
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Record, Role};
 use kiln_protocol::{
-    ALPN, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, RootId, ToCoordinator, ToNode,
-    encode_to_coordinator,
+    ALPN, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, RootId, ToCoordinator,
+    ToNode, encode_to_coordinator,
 };
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, VarInt};
@@ -23,6 +23,8 @@ use tokio::time::timeout;
 
 const IDLE_TIMEOUT_MS: u32 = 3_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long to wait for the last words: the coordinator notices on its own as well.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Events that arrive while an answer is awaited. A watch asks nothing, so only a coordinator gone wrong exceeds it.
 const EVENTS_MAX: usize = 1 << 16;
 /// The TLS alerts that say "your certificate" (RFC 8446, 6.2), as QUIC shows them.
@@ -230,15 +232,17 @@ impl Client {
 
     /// Leaves. There is nothing to lose, so failures are not reported.
     pub(crate) async fn leave(mut self) {
-        let patience = self.patience;
+        if self.connection.close_reason().is_some() {
+            return;
+        }
         let goodbye = async {
             self.say(&ToCoordinator::Bye).await?;
-            self.receive().await
+            while self.receive().await? != ToNode::Goodbye {}
+            Ok::<(), ClientError>(())
         };
-        // The coordinator closes the connection, or notices on its own.
-        drop(timeout(patience, goodbye).await);
+        drop(timeout(GOODBYE, goodbye).await);
         self.connection.close(VarInt::from_u32(0), b"goodbye");
-        drop(timeout(KEEP_ALIVE, self.endpoint.wait_idle()).await);
+        drop(timeout(GOODBYE, self.endpoint.wait_idle()).await);
     }
 
     async fn say(&mut self, message: &ToCoordinator) -> Result<(), ClientError> {

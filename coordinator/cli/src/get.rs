@@ -2,6 +2,7 @@
 
 use crate::Connect;
 use crate::catalog::{self, Catalog};
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, shown};
@@ -38,12 +39,14 @@ struct Object<'a> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let mut client = args.connect.attach().await?;
-    let roots = catalog::roots(&mut client).await?;
+    args.connect.observe(async |client| look(&args, client).await).await
+}
+
+async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
+    let roots = catalog::roots(client).await?;
     let root = catalog::find(&roots, &args.root)?;
     let key = Bytes::from(key::parse(&root.key, &args.key)?);
     let record = client.peek(root.root, key).await?;
-    client.leave().await;
     let Some(record) = record else {
         return Err(Failure::NoObject { root: shown(&args.root), key: shown(&args.key) });
     };

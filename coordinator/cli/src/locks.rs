@@ -2,7 +2,7 @@
 
 use crate::Connect;
 use crate::catalog;
-use crate::client::unexpected;
+use crate::client::{Client, unexpected};
 use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, duration, note, shown};
@@ -40,13 +40,15 @@ struct Party<'a> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let mut client = args.connect.attach().await?;
-    let roots = catalog::roots(&mut client).await?;
+    args.connect.observe(async |client| look(&args, client).await).await
+}
+
+async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
+    let roots = catalog::roots(client).await?;
     let answer = client.ask(|request| ToCoordinator::Locks { request }).await?;
     let ToNode::Locks { locks, left_out, .. } = answer else {
         return Err(unexpected(&answer).into());
     };
-    client.leave().await;
     let mut out = Output::new();
     if args.json {
         for lock in &locks {

@@ -2,7 +2,7 @@
 
 use crate::Connect;
 use crate::catalog;
-use crate::client::unexpected;
+use crate::client::{Client, unexpected};
 use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, note, shown};
@@ -33,11 +33,13 @@ struct Key<'a> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let mut client = args.connect.attach().await?;
-    let roots = catalog::roots(&mut client).await?;
+    args.connect.observe(async |client| look(&args, client).await).await
+}
+
+async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
+    let roots = catalog::roots(client).await?;
     let mut out = Output::new();
     let Some(name) = &args.root else {
-        client.leave().await;
         list(&mut out, &roots, args.json)?;
         out.flush()?;
         return Ok(());
@@ -78,7 +80,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             break;
         }
     }
-    client.leave().await;
     Ok(())
 }
 

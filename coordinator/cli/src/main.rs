@@ -15,7 +15,7 @@ mod status;
 mod watch;
 
 use clap::{Parser, Subcommand};
-use client::{Client, ClientError};
+use client::Client;
 use failure::Failure;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,8 +59,12 @@ struct Connect {
 }
 
 impl Connect {
-    async fn attach(&self) -> Result<Client, ClientError> {
-        Client::attach(&client::load_profile(&self.profile)?, self.timeout).await
+    /// Attaches for as long as `command` takes. Whatever it comes to, the coordinator hears a goodbye.
+    async fn observe(&self, command: impl AsyncFnOnce(&mut Client) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut client = Client::attach(&client::load_profile(&self.profile)?, self.timeout).await?;
+        let done = command(&mut client).await;
+        client.leave().await;
+        done
     }
 }
 
@@ -96,5 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn drive(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+    // The connection has a thread of its own: it stays alive while the output waits for a pager.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(command)
 }

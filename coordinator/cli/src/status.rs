@@ -1,7 +1,7 @@
 //! `kiln status`: the coordinator and who is attached.
 
 use crate::Connect;
-use crate::client::unexpected;
+use crate::client::{Client, unexpected};
 use crate::failure::Failure;
 use crate::output::{Output, duration, shown};
 use kiln_protocol::message::{Role, Status};
@@ -17,12 +17,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let mut client = args.connect.attach().await?;
+    args.connect.observe(async |client| look(&args, client).await).await
+}
+
+async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
     let answer = client.ask(|request| ToCoordinator::Status { request }).await?;
     let ToNode::Status { status, .. } = answer else {
         return Err(unexpected(&answer).into());
     };
-    client.leave().await;
     let mut out = Output::new();
     if args.json {
         out.json(&status)?;

@@ -76,12 +76,15 @@ impl std::fmt::Display for Line {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let mut client = args.connect.attach().await?;
-    let roots = catalog::roots(&mut client).await?;
+    args.connect.observe(async |client| look(&args, client).await).await
+}
+
+async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
+    let roots = catalog::roots(client).await?;
     let root = catalog::find(&roots, &args.root)?;
     let target = match &args.key {
         None => WatchTarget::Root(root.root),
-        Some(key) => WatchTarget::Object(object(&mut client, &root, key).await?),
+        Some(key) => WatchTarget::Object(object(client, &root, key).await?),
     };
     let one_object = matches!(target, WatchTarget::Object(_));
     let answer = client
@@ -103,7 +106,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             && fields.iter().any(|field| !catalog.knows(*field))
         {
             // A newer version of the program has added fields meanwhile.
-            let roots = catalog::roots(&mut client).await?;
+            let roots = catalog::roots(client).await?;
             catalog = Catalog::new(&catalog::find(&roots, &args.root)?);
         }
         let ended = one_object && change == Change::Removed;
@@ -115,7 +118,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         if ended {
             out.flush()?;
-            client.leave().await;
             return Ok(());
         }
         // What came together is written together, and nothing waits for what may never come.

@@ -7,7 +7,7 @@ use crate::output::{Output, note};
 use config::ConfigError;
 use kiln_coordinator::server::{Server, ServerError, StartError};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -116,7 +116,11 @@ async fn serve(args: Args) -> Result<(), Failure> {
 
 fn start_logging() {
     let filter = EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_unset| EnvFilter::new(LOG));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
     // One command, one subscriber: there is none before it.
     drop(subscriber.try_init());
 }

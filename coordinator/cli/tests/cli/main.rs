@@ -407,6 +407,27 @@ async fn a_reader_that_goes_away_is_no_error() {
     running.server.stop(DEADLINE).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_pager_may_take_its_time() {
+    const KEYS: usize = 10_000;
+    /// Longer than a connection lives without a sign of life.
+    const PAUSE: Duration = Duration::from_secs(4);
+    let running = Running::start().await;
+    let mut node = Node::attach(running.server.profile()).await;
+    for key in 0..KEYS {
+        create(&mut node.client, node.root, &node.fields, &format!("a-rather-long-key-{key:05}")).await;
+    }
+    let mut process = Process::start(kiln(running.directory.path(), &["ls", "sessions"]));
+    tokio::time::sleep(PAUSE).await;
+    let (lines, status) = tokio::task::spawn_blocking(move || {
+        let lines = process.lines.by_ref().map(Result::unwrap).count();
+        (lines, process.child.wait().unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!((lines, status.code()), (KEYS + 2, Some(0)));
+}
+
 /// The output of a process that says nothing.
 fn dummy() -> ChildStdout {
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
