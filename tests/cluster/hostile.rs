@@ -10,6 +10,7 @@ use kiln_protocol::message::{Commit, Mode, Part};
 use kiln_protocol::{
     Failure, GroupId, ObjectId, PROTOCOL_VERSION, RequestId, RootId, ToCoordinator, ToNode, Token, Version, Write,
 };
+use kiln_tests::peer::RESET;
 use kiln_tests::{Coordinator, Peer, Session, SessionCounters as _, soon, until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,7 +96,7 @@ async fn frames_that_are_too_long_are_not_read() {
         let mut peer = Peer::attach(coordinator.profile(), "long").await;
         peer.say_bytes(head).await;
         let why = peer.closed().await;
-        assert!(why.contains("frame"), "{why}");
+        assert!(why.contains("frame") || why == RESET, "{why}");
     }
     let mut peer = Peer::connect(coordinator.profile()).await.unwrap();
     // A Hello is short.
@@ -131,11 +132,11 @@ async fn messages_out_of_turn_end_the_connection() {
     let mut early = Peer::connect(coordinator.profile()).await.unwrap();
     early.say(&ToCoordinator::Status { request: RequestId::from_bits(1) }).await;
     let why = early.closed().await;
-    assert!(why.contains("Hello"), "{why}");
+    assert!(why.contains("Hello") || why == RESET, "{why}");
     let mut twice = Peer::attach(coordinator.profile(), "twice").await;
     twice.hello("twice", PROTOCOL_VERSION).await;
     let why = twice.closed().await;
-    assert!(why.contains("Hello"), "{why}");
+    assert!(why.contains("Hello") || why == RESET, "{why}");
     good.check().await;
 }
 
@@ -367,7 +368,7 @@ async fn floods_of_requests_disturb_nobody() {
         kiln_protocol::encode_to_coordinator(&mut questions, deaf.epoch(), &ToCoordinator::Status { request });
     }
     let cut_off = soon("it is cut off", deaf.say_until_closed(&questions)).await;
-    assert!(cut_off.contains("read"), "{cut_off}");
+    assert!(cut_off.contains("read") || cut_off == RESET, "{cut_off}");
     let there = sessions(&good.kiln).await.contains("good").await.unwrap();
     assert!(there && root.to_bits() > 0);
     good.check().await;
