@@ -410,8 +410,8 @@ async fn a_reader_that_goes_away_is_no_error() {
 #[tokio::test]
 async fn a_pager_may_take_its_time() {
     const KEYS: usize = 10_000;
-    /// Longer than a connection lives without a sign of life.
-    const PAUSE: Duration = Duration::from_secs(4);
+    /// Longer than a connection lives without a sign of life: the idle timeout, and a keep-alive before it.
+    const PAUSE: Duration = Duration::from_secs(6);
     let running = Running::start().await;
     let mut node = Node::attach(running.server.profile()).await;
     for key in 0..KEYS {
