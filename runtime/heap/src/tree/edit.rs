@@ -8,7 +8,7 @@ use crate::arena::Arena;
 use crate::draft::{Draft, Full};
 use crate::table::{pair, pair_bits};
 use crate::tree::find;
-use crate::tree::node::{ITEMS_MAX, Item, NewNode, Node, capacity_for, node_bytes};
+use crate::tree::node::{ITEMS_MAX, Item, NewNode, Node, capacity_for, node_bytes, shared_bytes};
 
 /// A node with fewer items looks for a neighbour to merge with.
 const ITEMS_LOW: usize = ITEMS_MAX / 4;
@@ -20,7 +20,7 @@ pub(crate) fn put(draft: &mut Draft<'_>, bits: u64, key: &[u8], entry: Item) -> 
     let (root, count) = pair(bits);
     let mut editor = Editor::new(draft, root, entry.piece().footprint() as i64);
     if root == 0 {
-        let root = editor.create(0, &[entry])?;
+        let root = editor.create(0, &mut [entry])?;
         return Ok(editor.end(root, 1));
     }
     let Put { unit, split, replaced } = editor.put(root, key, entry)?;
@@ -28,8 +28,8 @@ pub(crate) fn put(draft: &mut Draft<'_>, bits: u64, key: &[u8], entry: Item) -> 
         None => unit,
         Some(right) => {
             let level = editor.node(unit).head.level + 1;
-            let items = [editor.item_of(unit), editor.item_of(right)];
-            editor.create(level, &items)?
+            let mut items = [editor.item_of(unit), editor.item_of(right)];
+            editor.create(level, &mut items)?
         }
     };
     Ok(editor.end(root, if replaced { count } else { count + 1 }))
@@ -132,16 +132,61 @@ impl<'d, 'h> Editor<'d, 'h> {
         self.draft.retire(piece);
     }
 
-    /// Makes a node with these items.
-    fn create(&mut self, level: u16, items: &[Item]) -> Result<u32, Full> {
-        self.create_with(level, items, capacity_for(items.len()))
+    /// Makes items fit one node; returns how many bytes of each key it skips.
+    fn fit_all(&self, items: &mut [Item]) -> u16 {
+        let (Some(first), Some(last)) = (items.first(), items.last()) else { return 0 };
+        // Keys ascend, so what the first and the last share is in all of them.
+        // SAFETY: invariant 1.
+        let first = unsafe { first.key(self.arena) };
+        // SAFETY: invariant 1.
+        let skip = shared_bytes(first, unsafe { last.key(self.arena) });
+        for item in items {
+            // SAFETY: invariant 1.
+            *item = unsafe { item.skipping(self.arena, skip) };
+        }
+        skip
     }
 
-    fn create_with(&mut self, level: u16, items: &[Item], capacity: u16) -> Result<u32, Full> {
+    /// Makes an item fit a node of this draft. A node that skips more than the item's key shares skips less from now on.
+    fn fit(&mut self, unit: u32, item: Item) -> Item {
+        let node = self.node(unit);
+        // SAFETY: invariant 1.
+        let shared = unsafe { node.items[0].key(self.arena) };
+        // SAFETY: invariant 1.
+        let skip = shared_bytes(&shared[..usize::from(node.head.skip)], unsafe { item.key(self.arena) });
+        if skip < node.head.skip {
+            let (arena, count) = (self.arena, node.items.len());
+            let node = self.node_mut(unit);
+            node.head.skip = skip;
+            for other in &mut node.items[..count] {
+                // SAFETY: invariant 1.
+                *other = unsafe { other.skipping(arena, skip) };
+            }
+        }
+        // SAFETY: invariant 1.
+        unsafe { item.skipping(self.arena, skip) }
+    }
+
+    /// Sets an item of a node of this draft.
+    fn set(&mut self, unit: u32, at: usize, item: Item) {
+        let item = self.fit(unit, item);
+        self.node_mut(unit).items[at] = item;
+    }
+
+    /// Makes a node with these items.
+    fn create(&mut self, level: u16, items: &mut [Item]) -> Result<u32, Full> {
+        let skip = self.fit_all(items);
+        self.create_with(level, skip, items, capacity_for(items.len()))
+    }
+
+    /// Makes a node with items that fit it.
+    fn create_with(&mut self, level: u16, skip: u16, items: &[Item], capacity: u16) -> Result<u32, Full> {
         let piece = self.draft.allocate(node_bytes(capacity) as usize)?;
         // SAFETY: the piece was just taken, for this capacity.
         unsafe { NewNode::create(self.arena, piece, self.stamp, level, capacity) };
-        self.node_mut(piece.unit).extend(items);
+        let mut node = self.node_mut(piece.unit);
+        node.head.skip = skip;
+        node.extend(items);
         Ok(piece.unit)
     }
 
@@ -158,7 +203,7 @@ impl<'d, 'h> Editor<'d, 'h> {
         // SAFETY: invariant 1; meanwhile only the copy is written, and the node is not freed before the draft ends.
         let node = unsafe { Node::at(self.arena, unit) };
         let capacity = capacity_for((node.items.len() + more).min(ITEMS_MAX));
-        let copy = self.create_with(node.head.level, node.items, capacity)?;
+        let copy = self.create_with(node.head.level, node.head.skip, node.items, capacity)?;
         self.retire(unit);
         Ok(copy)
     }
@@ -172,7 +217,7 @@ impl<'d, 'h> Editor<'d, 'h> {
                     let replaced = node.items[at].piece();
                     let unit = self.own(unit)?;
                     self.draft.retire(replaced);
-                    self.node_mut(unit).items[at] = entry;
+                    self.set(unit, at, entry);
                     Ok(Put { unit, split: None, replaced: true })
                 }
                 Err(at) => {
@@ -186,8 +231,7 @@ impl<'d, 'h> Editor<'d, 'h> {
         let child = node.items[at].child;
         let put = self.put(child, key, entry)?;
         let unit = self.own(unit)?;
-        let item = self.item_of(put.unit);
-        self.node_mut(unit).items[at] = item;
+        self.set(unit, at, self.item_of(put.unit));
         let Some(right) = put.split else {
             return Ok(Put { unit, ..put });
         };
@@ -212,6 +256,7 @@ impl<'d, 'h> Editor<'d, 'h> {
             unit
         };
         debug_assert_eq!(self.node(unit).head.level, level);
+        let item = self.fit(unit, item);
         self.node_mut(unit).insert(at, item);
         Ok((unit, None))
     }
@@ -221,15 +266,17 @@ impl<'d, 'h> Editor<'d, 'h> {
         let level = node.head.level;
         if at == ITEMS_MAX {
             // Keys that come in ascending order leave full nodes behind.
-            return Ok((unit, self.create(level, &[item])?));
+            return Ok((unit, self.create(level, &mut [item])?));
         }
         let mut items = [item; ITEMS_MAX + 1];
         items[..at].copy_from_slice(&node.items[..at]);
         items[at + 1..].copy_from_slice(&node.items[at..]);
-        let (left, right) = items.split_at(items.len() / 2);
+        let (left, right) = items.split_at_mut(ITEMS_MAX.div_ceil(2));
         let right = self.create(level, right)?;
         if self.is_own(unit) {
+            let skip = self.fit_all(left);
             let mut node = self.node_mut(unit);
+            node.head.skip = skip;
             node.head.count = 0;
             node.extend(left);
             return Ok((unit, right));
@@ -265,8 +312,7 @@ impl<'d, 'h> Editor<'d, 'h> {
             return Ok(Some(unit));
         };
         let unit = self.own(unit)?;
-        let item = self.item_of(child);
-        self.node_mut(unit).items[at] = item;
+        self.set(unit, at, self.item_of(child));
         if self.node(child).items.len() < ITEMS_LOW {
             let is_merged = at + 1 < count && self.merge(unit, at)?;
             if !is_merged && at > 0 {
@@ -290,13 +336,11 @@ impl<'d, 'h> Editor<'d, 'h> {
         let mut items = [Item::default(); ITEMS_MAX];
         items[..left_count].copy_from_slice(self.node(left).items);
         items[left_count..count].copy_from_slice(self.node(right).items);
-        let merged = self.create(level, &items[..count])?;
+        let merged = self.create(level, &mut items[..count])?;
         self.retire(left);
         self.retire(right);
-        let item = self.item_of(merged);
-        let mut node = self.node_mut(unit);
-        node.items[at] = item;
-        node.remove(at + 1);
+        self.set(unit, at, self.item_of(merged));
+        self.node_mut(unit).remove(at + 1);
         Ok(true)
     }
 }

@@ -18,6 +18,9 @@ const _: () = assert!(align_of::<Item>() <= UNIT_BYTES && align_of::<Head>() <= 
 const _: () = assert!(HEAD_BYTES.is_multiple_of(align_of::<Item>()));
 
 /// The start of a node. Plain numbers: any bytes make one.
+///
+/// # Invariants
+/// 1. The keys of all items begin with the same `skip` bytes, and the items' prefixes are those after these bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Head {
@@ -29,14 +32,16 @@ pub(crate) struct Head {
     pub(crate) level: u16,
     pub(crate) count: u16,
     pub(crate) capacity: u16,
-    unused: u16,
+    /// How many bytes at their start the keys share. They are compared once for the node, not once for each item: keys
+    /// often begin alike, and the bytes of a key are further away than its prefix.
+    pub(crate) skip: u16,
 }
 
 /// An entry, or a child and its first entry. Plain numbers: any bytes make one.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct Item {
-    /// The first eight bytes of the key, most significant first, zeros after a shorter one.
+    /// Eight bytes of the key, after those that the node skips: most significant first, zeros after a shorter one.
     prefix: u64,
     /// The block of the entry.
     unit: u32,
@@ -47,15 +52,25 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The entry of a block that was filled with the value and then the key.
+    /// The entry of a block that was filled with the value and then the key. Not fit for a node yet.
     pub(crate) fn new(piece: Piece, key: &[u8], value_bytes: u32) -> Self {
         let key_bytes = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        Self { prefix: prefix(key), unit: piece.unit, key_bytes, value_bytes, child: 0 }
+        Self { prefix: 0, unit: piece.unit, key_bytes, value_bytes, child: 0 }
     }
 
     /// The same entry, as the first of this child.
     pub(crate) const fn of_child(self, child: u32) -> Self {
         Self { child, ..self }
+    }
+
+    /// The same item, for a node that skips so many bytes of each key, and this item's key has as many.
+    ///
+    /// # Safety
+    /// The entry's block is alive.
+    pub(crate) unsafe fn skipping(self, arena: &Arena, skip: u16) -> Self {
+        // SAFETY: the caller's promise.
+        let key = unsafe { self.key(arena) };
+        Self { prefix: prefix(key, usize::from(skip)), ..self }
     }
 
     /// The block of the entry.
@@ -83,14 +98,15 @@ impl Item {
         unsafe { block::bytes(arena, self.unit, 0, self.value_bytes) }
     }
 
-    /// How the item's key compares with `key`, which has this prefix.
+    /// How the item's key compares with `key`: both begin with the same `skip` bytes, and `key` has this prefix after
+    /// them.
     ///
     /// # Safety
     /// The entry's block is alive.
     #[inline]
-    unsafe fn compare(&self, arena: &Arena, prefix: u64, key: &[u8]) -> Ordering {
+    unsafe fn compare(&self, arena: &Arena, skip: usize, prefix: u64, key: &[u8]) -> Ordering {
         self.prefix.cmp(&prefix).then_with(|| {
-            if self.key_bytes as usize <= PREFIX_BYTES && key.len() <= PREFIX_BYTES {
+            if self.key_bytes as usize <= skip + PREFIX_BYTES && key.len() <= skip + PREFIX_BYTES {
                 // They differ at most in zeros at the end.
                 return (self.key_bytes as usize).cmp(&key.len());
             }
@@ -105,12 +121,20 @@ pub(crate) fn entry_bytes(key_bytes: u32, value_bytes: u32) -> u32 {
     (key_bytes + value_bytes).max(1)
 }
 
-fn prefix(key: &[u8]) -> u64 {
-    let mut prefix = 0;
-    for at in 0..PREFIX_BYTES {
-        prefix = prefix << u8::BITS | u64::from(key.get(at).copied().unwrap_or(0));
+fn prefix(key: &[u8], skip: usize) -> u64 {
+    let rest = key.get(skip..).unwrap_or(&[]);
+    if let Some(first) = rest.first_chunk() {
+        return u64::from_le_bytes(*first).swap_bytes();
     }
-    prefix
+    let mut first = [0; PREFIX_BYTES];
+    first[..rest.len()].copy_from_slice(rest);
+    u64::from_le_bytes(first).swap_bytes()
+}
+
+/// How many bytes at their start two keys share.
+pub(crate) fn shared_bytes(one: &[u8], other: &[u8]) -> u16 {
+    let count = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    u16::try_from(count).unwrap_or(u16::MAX)
 }
 
 /// A node that may be read.
@@ -152,10 +176,20 @@ impl<'a> Node<'a> {
     /// The blocks of the items' entries are alive.
     #[inline]
     pub(crate) unsafe fn search(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
-        let prefix = prefix(key);
+        let skip = usize::from(self.head.skip);
+        if skip > 0 {
+            // SAFETY: the caller's promise; a node that skips has items.
+            let shared = &unsafe { self.items[0].key(arena) }[..skip];
+            match key.get(..skip).unwrap_or(key).cmp(shared) {
+                Ordering::Less => return Err(0),
+                Ordering::Greater => return Err(self.items.len()),
+                Ordering::Equal => {}
+            }
+        }
+        let prefix = prefix(key, skip);
         self.items.binary_search_by(|item| {
             // SAFETY: the caller's promise.
-            unsafe { item.compare(arena, prefix, key) }
+            unsafe { item.compare(arena, skip, prefix, key) }
         })
     }
 
@@ -199,7 +233,7 @@ impl<'a> NewNode<'a> {
     /// # Safety
     /// The piece takes `capacity` items, and nobody else uses it.
     pub(crate) unsafe fn create(arena: &Arena, piece: Piece, stamp: u64, level: u16, capacity: u16) {
-        let head = Head { stamp, tree_bytes: 0, level, count: 0, capacity, unused: 0 };
+        let head = Head { stamp, tree_bytes: 0, level, count: 0, capacity, skip: 0 };
         // SAFETY: the caller's promise; pieces are aligned to 16.
         unsafe { arena.at(piece.unit).cast::<Head>().write(head) };
     }
