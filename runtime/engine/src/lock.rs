@@ -297,6 +297,8 @@ impl GroupLock {
         let mut admitted = Admitted::new();
         machine.admit(&self.cell, &mut admitted);
         machine.give_back(&self.cell, context);
+        // What became a read grant lets the readers in who came after the recall.
+        machine.admit(&self.cell, &mut admitted);
         machine.request_for_waiters(context);
         if machine.waiters.is_empty() && !machine.state.is_recalled() && machine.state.grant().is_some() {
             self.cell.open();

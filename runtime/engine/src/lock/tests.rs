@@ -163,6 +163,19 @@ fn a_write_grant_recalled_for_a_reader_becomes_a_read_grant() {
 }
 
 #[test]
+fn a_reader_that_came_after_the_recall_is_let_in_by_the_downgrade() {
+    let lock = Lock::new();
+    let writer = lock.enter(Mode::Write).unwrap();
+    lock.grant(1, Mode::Write, 5);
+    assert!(admitted(&writer));
+    lock.recall(5, Mode::Read);
+    let reader = lock.enter(Mode::Read).unwrap();
+    lock.leave(Mode::Write);
+    assert_eq!(lock.sent(), ["acquire 1 write", "downgrade 5"]);
+    assert!(admitted(&reader));
+}
+
+#[test]
 fn local_readers_do_not_delay_a_downgrade() {
     let lock = Lock::new();
     let ticket = lock.enter(Mode::Write).unwrap();
