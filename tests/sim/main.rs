@@ -11,6 +11,7 @@ mod model;
 mod node;
 mod random;
 mod tasks;
+mod watching;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

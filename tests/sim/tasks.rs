@@ -3,6 +3,7 @@
 use crate::held::{Held, NotHeld};
 use crate::model::{Field, Made};
 use crate::node::SimNode;
+use crate::watching::Watching;
 use crate::world::{World, value};
 use bytes::Bytes;
 use kiln::{Changes, Clustered as _};
@@ -69,7 +70,8 @@ impl Actor {
             40..50 => self.read(random.one_of(&KEYS)).await,
             50..64 => self.transfer().await,
             64..76 => self.add(kept).await,
-            76..80 => self.roll_back(kept).await,
+            76..79 => self.roll_back(kept).await,
+            79..80 => self.watch().await,
             80..90 => {
                 self.node.node.evict_one();
                 Ok(())
@@ -266,6 +268,17 @@ impl Actor {
             Ok(_) | Err(RequestError::Refused(Failure::KeyTaken)) => Ok(()),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    async fn watch(&self) -> Done {
+        let (mut watching, ticket) = Watching::start(&self.node, self.root.id);
+        self.doing("watch");
+        gone(Wait::new(ticket).await)?;
+        for _ in 0..20 + self.world.random.below(100) {
+            watching.look();
+            pause().await;
+        }
+        Ok(())
     }
 
     async fn insert(&self, key: &'static str) -> Done {
