@@ -94,13 +94,20 @@ impl World {
         self.nodes.borrow().clone()
     }
 
-    /// One event happens to the coordinator, and its effects are carried out.
+    /// Something happens to the coordinator, and the effects are carried out.
     fn event(&self, event: Event) {
-        self.trace(|| format!("coordinator <- {event:?}"));
+        self.batch([event]);
+    }
+
+    /// What arrived at once is one batch, as in the driver: acknowledgements wait for its end.
+    fn batch(&self, events: impl IntoIterator<Item = Event>) {
         let (mut effects, mut coordinator) = (Vec::new(), self.coordinator.borrow_mut());
         let mut barriers = Vec::new();
         let Coordinator { engine, now, .. } = &mut *coordinator;
-        engine.handle(*now, event, &mut effects);
+        for event in events {
+            self.trace(|| format!("coordinator <- {event:?}"));
+            engine.handle(*now, event, &mut effects);
+        }
         engine.flush(&mut effects);
         for effect in effects {
             self.trace(|| format!("coordinator -> {effect:?}"));
@@ -214,10 +221,12 @@ impl World {
             return;
         }
         node.up.arrive(1 + self.random.below(node.up.len()));
+        let mut batch = Vec::new();
         while let Some(frame) = self.next_frame(&node.up) {
             let message = decode_to_coordinator(EPOCH, &frame).unwrap();
-            self.event(Event::Message { session: node.session, message });
+            batch.push(Event::Message { session: node.session, message });
         }
+        self.batch(batch);
     }
 
     fn down(&self, node: &SimNode) {
