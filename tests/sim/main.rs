@@ -17,7 +17,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use world::World;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 const STEPS: u64 = 4000;
 
 fn setting(name: &str, otherwise: u64) -> u64 {

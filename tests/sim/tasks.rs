@@ -24,6 +24,9 @@ pub(crate) const KEYS: [&str; 6] = ["a", "b", "x", "y", "r", "s"];
 const KEPT: [&str; 2] = ["a", "b"];
 const PASSING: [&str; 2] = ["r", "s"];
 
+/// A few of these fill the heap.
+const THEME_BYTES: usize = 24 << 10;
+
 const BOTH: Range<usize> = 0..2;
 const MONEY: Range<usize> = 1..2;
 
@@ -34,10 +37,10 @@ struct Actor {
     index: usize,
 }
 
-/// Why an operation was not carried out: because the object was removed meanwhile.
-struct Removed;
+/// An operation was not carried out: the object was removed meanwhile, or the heap is full.
+struct Failed;
 
-type Done = Result<(), Removed>;
+type Done = Result<(), Failed>;
 
 /// Lets others act.
 async fn pause() {
@@ -53,8 +56,7 @@ pub(crate) async fn run(world: Rc<World>, node: Rc<SimNode>, index: usize) {
     *world.binding.borrow_mut() = Some(binding);
     let actor = Actor { world, node, root, index };
     while !actor.world.stopping.get() {
-        let removed = actor.act().await;
-        drop(removed);
+        let _carried_out_or_not = actor.act().await;
         pause().await;
     }
 }
@@ -72,10 +74,11 @@ impl Actor {
             64..76 => self.add(kept).await,
             76..79 => self.roll_back(kept).await,
             79..80 => self.watch().await,
-            80..90 => {
+            80..86 => {
                 self.node.node.evict_one();
                 Ok(())
             }
+            86..90 => self.grow(random.one_of(&KEYS)).await,
             90..93 => {
                 self.ask(|request, root, key, _| ToCoordinator::Remove { request, root, key, everywhere: true }).await
             }
@@ -98,7 +101,7 @@ impl Actor {
     }
 
     /// The object under a key, made if there is none.
-    async fn object(&self, key: &'static str) -> Result<Arc<Entry>, Removed> {
+    async fn object(&self, key: &'static str) -> Result<Arc<Entry>, Failed> {
         if let Some(entry) = self.root.get(key.as_bytes()) {
             match entry.state() {
                 State::Current => return Ok(entry),
@@ -115,11 +118,11 @@ impl Actor {
         Ok(found.expect("it is made when there is none").entry)
     }
 
-    async fn enter(&self, entry: &Arc<Entry>, groups: Range<usize>, mode: Mode) -> Result<Held, Removed> {
+    async fn enter(&self, entry: &Arc<Entry>, groups: Range<usize>, mode: Mode) -> Result<Held, Failed> {
         self.doing("lock");
         match Held::enter(&self.world, &self.node, entry, groups, mode).await {
             Ok(held) => Ok(held),
-            Err(NotHeld::Lock(LockFailure::Refused(Failure::Destroyed { .. }))) => Err(Removed),
+            Err(NotHeld::Lock(LockFailure::Refused(Failure::Destroyed { .. }))) => Err(Failed),
             Err(NotHeld::Fetch(error)) => gone(Err(error)),
             Err(other @ NotHeld::Lock(_)) => panic!("{other:?}"),
         }
@@ -161,7 +164,7 @@ impl Actor {
         changes: &[(&Arc<Entry>, &Changes)],
         added: Vec<(ObjectId, Field, i64)>,
         everywhere: bool,
-    ) -> Result<Option<Arc<Ticket<kiln_engine::Outcome>>>, Removed> {
+    ) -> Result<Option<Arc<Ticket<kiln_engine::Outcome>>>, Failed> {
         let changed: Vec<_> =
             changes.iter().map(|(entry, changes)| Changed { entry, changes: changes.as_slice() }).collect();
         let ticket = Ticket::new();
@@ -180,7 +183,7 @@ impl Actor {
                     return Ok(waiting);
                 }
                 Err(CommitError::OutboxFull) => pause().await,
-                Err(CommitError::Destroyed { .. }) => return Err(Removed),
+                Err(CommitError::Destroyed { .. } | CommitError::ArenaFull { .. }) => return Err(Failed),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -245,6 +248,23 @@ impl Actor {
         }
     }
 
+    /// Long strings in a small heap: deltas find no room and make copies stale, commits and faults fail.
+    async fn grow(&self, key: &'static str) -> Done {
+        let entry = self.object(key).await?;
+        let held = self.enter(&entry, 0..1, Mode::Write).await?;
+        let mut guard = Session::guard(&entry.object);
+        guard.theme.set("x".repeat(self.world.random.below(THEME_BYTES)));
+        let mut changes = Changes::new();
+        Session::collect(&mut guard, &mut changes).expect("it can be stored");
+        drop(guard);
+        let waiting = self.commit(&[(&entry, &changes)], Vec::new(), false).await?;
+        drop(held);
+        match waiting {
+            Some(ticket) => settled(Wait::new(ticket).await),
+            None => Ok(()),
+        }
+    }
+
     async fn roll_back(&self, key: &'static str) -> Done {
         let entry = self.object(key).await?;
         let held = self.enter(&entry, BOTH, Mode::Write).await?;
@@ -289,11 +309,11 @@ impl Actor {
     }
 }
 
-/// An object may be removed at any time; nothing else may go wrong.
-fn gone<T>(answer: Result<T, RequestError>) -> Result<T, Removed> {
+/// An object may be removed at any time, and the heap be full; nothing else may go wrong.
+fn gone<T>(answer: Result<T, RequestError>) -> Result<T, Failed> {
     match answer {
         Ok(answer) => Ok(answer),
-        Err(RequestError::Refused(Failure::Destroyed { .. })) => Err(Removed),
+        Err(RequestError::Refused(Failure::Destroyed { .. }) | RequestError::ArenaFull { .. }) => Err(Failed),
         Err(error) => panic!("{error}"),
     }
 }
@@ -301,7 +321,7 @@ fn gone<T>(answer: Result<T, RequestError>) -> Result<T, Removed> {
 fn settled(outcome: kiln_engine::Outcome) -> Done {
     match outcome {
         Ok(()) => Ok(()),
-        Err(CommitFailure::Refused(Failure::Destroyed { .. })) => Err(Removed),
+        Err(CommitFailure::Refused(Failure::Destroyed { .. })) => Err(Failed),
         Err(error) => panic!("{error}"),
     }
 }

@@ -26,7 +26,8 @@ use std::time::Duration;
 const EPOCH: Epoch = Epoch::from_bits(3);
 const NODES: usize = 2;
 const TASKS: usize = 4;
-const HEAP_BYTES: usize = 1 << 20;
+/// As small as can be, so that it is full now and then.
+const HEAP_BYTES: usize = 64 << 10;
 const OUTBOX_BYTES: usize = 1 << 16;
 /// Turns in which everything that was begun must come to its end.
 const SETTLE_TURNS: usize = 20_000;
@@ -197,7 +198,14 @@ impl World {
                 drop(gone);
                 node.tasks.borrow_mut()[index] = Some(self.task(node, index));
             }
-            960..998 => self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64),
+            960..970 => {
+                for entry in node.node.cache.all() {
+                    if entry.state() == State::Stale {
+                        node.node.refetch_quietly(&entry);
+                    }
+                }
+            }
+            970..998 => self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64),
             _ => self.crash(node),
         }
         // Every few steps: it looks at every lock of every node.

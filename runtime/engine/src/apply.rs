@@ -109,7 +109,7 @@ struct Prepared<'a> {
 impl Node {
     /// Makes a record's object resident. The one that is resident already wins, unless it is stale.
     pub(crate) fn admit(&self, root: RootId, key: &[u8], record: &Record) -> Result<Arc<Entry>, RequestError> {
-        let forget = || self.outbox.send(&ToCoordinator::Forget { object: record.object });
+        let forget = || self.forget(self.unanswered(), record.object);
         if let Some(entry) = self.cache.get(record.object) {
             if entry.state() == State::Stale {
                 self.install(&entry, record);

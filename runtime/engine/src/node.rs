@@ -242,17 +242,20 @@ impl Node {
         self.evict().is_some()
     }
 
+    /// Tells the coordinator that this node does not hold an object. Under the lock of the unanswered: a fetch is sent
+    /// either before this, and then known to cross it, or after.
+    pub(crate) fn forget(&self, mut unanswered: MutexGuard<'_, Unanswered>, object: ObjectId) {
+        if !unanswered.requests.is_empty() {
+            unanswered.forgotten.insert(object, self.requests.take());
+        }
+        self.outbox.send(&ToCoordinator::Forget { object });
+    }
+
     /// Evicts one unused object; says how many bytes of the heap it took.
     pub(crate) fn evict(&self) -> Option<usize> {
-        // Under the lock of the unanswered: a fetch is sent either before this eviction's `Forget`, and then known to
-        // cross it, or after.
-        let mut unanswered = self.unanswered();
+        let unanswered = self.unanswered();
         let entry = self.cache.evict()?;
-        if !unanswered.requests.is_empty() {
-            unanswered.forgotten.insert(entry.id, self.requests.take());
-        }
-        self.outbox.send(&ToCoordinator::Forget { object: entry.id });
-        drop(unanswered);
+        self.forget(unanswered, entry.id);
         Counters::count(&self.counters.evictions);
         Some(entry.object.bytes())
     }
