@@ -2,6 +2,7 @@
 
 use crate::error::Failed;
 use crate::node::{PAIRED, READY};
+use crate::output::say;
 use crate::signals;
 use kiln::Runtime;
 use std::path::Path;
@@ -40,19 +41,19 @@ pub(crate) async fn run(port: u16) -> Result<ExitCode, Failed> {
     let mut cluster = started?;
     let (first, second) = (&cluster.first, &cluster.second);
     if first.port != port || second.port != port.saturating_add(1) {
-        println!("Ports {port} and {} are not both free: these are the next ones.", port.saturating_add(1));
+        say(format_args!("Ports {port} and {} are not both free: these are the next ones.", port.saturating_add(1)));
     }
-    println!("A shop on two nodes with one set of sessions:\n");
-    println!("  {}  {}\n  {}  {}\n", first.name, first.address(), second.name, second.address());
-    println!("Log in on one, fill the cart on the other, log out on either. Ctrl-C stops both.");
+    say("A shop on two nodes with one set of sessions:\n");
+    say(format_args!("  {}  {}\n  {}  {}\n", first.name, first.address(), second.name, second.address()));
+    say("Log in on one, fill the cart on the other, log out on either. Ctrl-C stops both.");
     if let Some(profile) = cluster.kiln.profile_path() {
-        println!("Look inside: kiln watch sessions --profile {}", profile.display());
+        say(format_args!("Look inside: kiln watch sessions --profile {}", profile.display()));
     }
     let broken = tokio::select! {
         () = &mut stop => None,
         why = cluster.broken() => Some(why),
     };
-    println!("Stopping.");
+    say("Stopping.");
     let stopped = cluster.stop().await;
     match broken {
         Some(why) => Err(Failed::to("go on")(why)),

@@ -9,7 +9,6 @@
 //! - `check`: the clients.
 //!
 //! Absent: passwords, payment, and a catalogue that changes.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to look at")]
 
 mod catalogue;
 mod check;
@@ -17,6 +16,7 @@ mod cluster;
 mod error;
 mod node;
 mod options;
+mod output;
 mod pages;
 mod request;
 mod session;
@@ -26,6 +26,7 @@ mod trouble;
 mod visitor;
 
 use options::Command;
+use output::{complain, say};
 use std::process::ExitCode;
 
 #[tokio::main]
@@ -33,13 +34,13 @@ async fn main() -> ExitCode {
     let command = match options::parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(mistake) => {
-            eprintln!("shop: {mistake}\nTry `shop --help`.");
+            complain(format_args!("{mistake}\nTry `shop --help`."));
             return ExitCode::from(2);
         }
     };
     let done = match command {
         Command::Help => {
-            println!("{}", options::HELP);
+            say(options::HELP);
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { port } => cluster::run(port).await,
@@ -47,7 +48,7 @@ async fn main() -> ExitCode {
         Command::Node(node) => node::run(node).await,
     };
     done.unwrap_or_else(|error| {
-        eprintln!("shop: {error}");
+        complain(error);
         ExitCode::FAILURE
     })
 }

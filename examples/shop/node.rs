@@ -2,6 +2,7 @@
 
 use crate::error::Failed;
 use crate::options;
+use crate::output::say;
 use crate::signals;
 use crate::site::Site;
 use axum::serve::ListenerExt as _;
@@ -40,7 +41,7 @@ pub(crate) async fn run(options: options::Node) -> Result<ExitCode, Failed> {
     let stop = Arc::clone(&stopping);
     let server = axum::serve(listener, site.router()).with_graceful_shutdown(async move { stop.notified().await });
     let mut server = Box::pin(server.into_future());
-    println!("{READY}{port}");
+    say(format_args!("{READY}{port}"));
     let lost = tokio::select! {
         served = &mut server => Some(format!("{served:?}")),
         () = told => None,
@@ -77,7 +78,7 @@ fn follow_parent(peer: Arc<OnceLock<u16>>) -> impl Future<Output = ()> {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             if let Ok(port) = line.trim().parse() {
                 peer.get_or_init(|| port);
-                println!("{PAIRED}");
+                say(PAIRED);
             }
         }
         drop(ended);

@@ -73,6 +73,10 @@ async fn shop_check_is_good() {
 #[tokio::test]
 async fn shop_help_and_mistakes() {
     assert!(run_well(SHOP, &["--help"]).await.contains("--check"));
+    let mut unread = Command::new(SHOP).arg("--help").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(unread.stdout.take());
+    let unread = unread.wait_with_output().await.unwrap();
+    assert!(unread.status.success() && unread.stderr.is_empty(), "a reader that has gone is no error: {unread:?}");
     let Output { status, stderr, .. } = run(SHOP, &["--chekc"]).await;
     assert_eq!(status.code(), Some(2));
     assert!(String::from_utf8_lossy(&stderr).contains("there is no option `--chekc`"));

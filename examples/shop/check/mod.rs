@@ -13,6 +13,7 @@ mod verify;
 use crate::cluster::Cluster;
 use crate::error::Failed;
 use crate::options::Load;
+use crate::output::say;
 use crate::signals;
 use crate::site::SalesFigures;
 use client::{Client, GROUP_CLIENTS, Phase};
@@ -34,7 +35,7 @@ pub(crate) async fn run(load: Load) -> Result<ExitCode, Failed> {
     let ports = [cluster.first.port, cluster.second.port];
     let Load { clients, rounds } = load;
     let (first, second) = (cluster.first.address(), cluster.second.address());
-    println!("{clients} clients, {rounds} rounds of writes each, through {first} and {second}\n");
+    say(format_args!("{clients} clients, {rounds} rounds of writes each, through {first} and {second}\n"));
     let started = Instant::now();
     let driven = tokio::select! {
         driven = tokio::time::timeout(TIMEOUT, drive(load, ports)) => driven,
@@ -45,7 +46,7 @@ pub(crate) async fn run(load: Load) -> Result<ExitCode, Failed> {
         }
     };
     let tally = driven.map_err(Failed::to("finish the check"))?;
-    println!("{}", tally.table(started.elapsed().as_secs_f64()));
+    say(tally.table(started.elapsed().as_secs_f64()));
     cluster.stop().await?;
     Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
