@@ -6,10 +6,11 @@ use crate::node::SimNode;
 use crate::watching::Watching;
 use crate::world::{World, value};
 use bytes::Bytes;
-use kiln::{Changes, Clustered as _};
+use kiln::{Change, Changes, Clustered as _};
 use kiln_engine::{
     Changed, CommitError, CommitFailure, Entry, LockFailure, RequestError, RootCache, State, Ticket, Wait, Waiter,
 };
+use kiln_heap::Object;
 use kiln_protocol::message::{Mode, RootOptions};
 use kiln_protocol::{Failure, ObjectId, ToCoordinator};
 use kiln_tests::Session;
@@ -78,7 +79,8 @@ impl Actor {
                 self.node.node.evict_one();
                 Ok(())
             }
-            86..90 => self.grow(random.one_of(&KEYS)).await,
+            86..88 => self.grow(random.one_of(&KEYS)).await,
+            88..90 => self.fill().await,
             90..93 => {
                 self.ask(|request, root, key, _| ToCoordinator::Remove { request, root, key, everywhere: true }).await
             }
@@ -263,6 +265,26 @@ impl Actor {
             Some(ticket) => settled(Wait::new(ticket).await),
             None => Ok(()),
         }
+    }
+
+    /// Fills the heap with what nobody can evict, down to the last bytes, for a while.
+    async fn fill(&self) -> Done {
+        let versions = vec![0; self.root.binding.groups().len() + 1];
+        let mut ballast = Vec::new();
+        for bytes in [8 << 10, 1 << 10, 64, 1] {
+            let mut changes = Changes::new();
+            let session = Session { theme: "x".repeat(bytes), ..Session::default() };
+            session.store(&mut changes).expect("it can be stored");
+            let writes: Vec<_> = changes.iter().map(Change::as_write).collect();
+            while let Ok(object) = Object::new(&self.node.node.heap, &self.root.binding.shape, &writes, &versions) {
+                ballast.push(object);
+            }
+        }
+        self.doing("fill");
+        for _ in 0..self.world.random.below(60) {
+            pause().await;
+        }
+        Ok(())
     }
 
     async fn roll_back(&self, key: &'static str) -> Done {
