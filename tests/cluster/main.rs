@@ -10,6 +10,7 @@ mod everywhere;
 mod eviction;
 mod guards;
 mod hostile;
+mod maps;
 mod named;
 mod objects;
 mod processes;
