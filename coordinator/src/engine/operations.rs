@@ -11,7 +11,7 @@ use super::schema::at_most;
 use super::{Engine, Entry};
 use bytes::Bytes;
 use kiln_protocol::limits::KEY_BYTES_MAX;
-use kiln_protocol::message::{Change, Mode};
+use kiln_protocol::message::{Change, Mode, Role};
 use kiln_protocol::{Failure, GroupId, ObjectId, RequestId, RootId, ToNode};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -187,8 +187,9 @@ impl Engine {
             Act::Rename { .. } => self.answer(node, ToNode::Done { request, yes: false }),
             Act::Remove { everywhere: false } => self.answer(node, ToNode::Done { request, yes: false }),
             Act::Remove { everywhere: true } => {
-                // Another node may have removed it just now, and a third may show it still.
-                let others: Vec<_> = self.nodes.iter().map(|(other, _)| other).filter(|other| *other != node).collect();
+                // Another node may have removed it just now, and a third may show it still. Observers show nothing.
+                let others = self.nodes.iter().filter(|(other, of)| *other != node && of.role == Role::Node);
+                let others: Vec<_> = others.map(|(other, _)| other).collect();
                 self.wait_for(node, &others, Awaited::Removal(request, false));
             }
         }

@@ -129,3 +129,11 @@ fn a_removal_everywhere_of_what_another_just_removed_waits_as_well() {
     passes(&mut cluster, "cy", 2);
     assert_eq!(cluster.sent_to("bob"), ["no"]);
 }
+
+#[test]
+fn a_removal_of_nothing_waits_for_no_observer() {
+    let mut cluster = Cluster::of(&["ann"]);
+    cluster.attach("tool", kiln_protocol::message::Role::Observer);
+    cluster.remove("ann", "s", true);
+    assert_eq!(cluster.sent_to("ann"), ["no"]);
+}
