@@ -338,17 +338,6 @@ impl Node {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes every lock group of an object if that needs nobody else.
-    pub fn try_enter_all(&self, entry: &Entry, mode: Mode) -> bool {
-        for (index, lock) in entry.locks().iter().enumerate() {
-            if !lock.try_enter(mode) {
-                self.leave_groups(entry, 0..index, mode);
-                return false;
-            }
-        }
-        true
-    }
-
     /// Leaves some lock groups of an object.
     pub fn leave_groups(&self, entry: &Entry, groups: std::ops::Range<usize>, mode: Mode) {
         for index in groups {

@@ -3,7 +3,7 @@
 //! Slots are in the order of the local struct; one hidden map slot behind them, the tail, keeps the slots that only
 //! other versions of the program know.
 
-use kiln_heap::{BlockKind, Pinned, Shape, SlotKind, SlotWrite};
+use kiln_heap::{BlockKind, Shape, SlotKind, SlotWrite};
 use kiln_object::{Change, Changes, Clustered, ValueError};
 use kiln_protocol::schema::{FieldDescription, TypeBinding, TypeDescription};
 use kiln_protocol::{BadDelta, FieldId, GroupId, TypeId, Write, Writes};
@@ -255,12 +255,6 @@ impl Binding {
         let mut defaults = Changes::default();
         (self.default_slot)(slot, &mut defaults)?;
         Ok(defaults)
-    }
-
-    /// How many slots of unknown fields an object keeps.
-    #[must_use]
-    pub fn unknown_slots(&self, pinned: &Pinned<'_>) -> usize {
-        pinned.map(self.tail).len()
     }
 }
 

@@ -287,11 +287,6 @@ impl GroupLock {
         }
     }
 
-    /// Tasks of this node that wait for the lock.
-    pub fn waiting(&self) -> usize {
-        self.lock().waiters.len()
-    }
-
     /// Brings lock, waiters and coordinator together. May be called at any time.
     fn pump(&self, mut machine: MutexGuard<'_, Machine>, context: LockContext<'_>) {
         let mut admitted = Admitted::new();

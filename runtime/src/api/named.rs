@@ -1,6 +1,6 @@
 //! Locks without an object.
 
-use super::error::{AccessError, LockError, RootError};
+use super::error::{LockError, RootError};
 use super::guard::{ReadGuard, WriteGuard};
 use super::runtime::Runtime;
 use super::shared::Shared;
@@ -104,11 +104,5 @@ impl NamedLock {
     #[must_use]
     pub fn with_timeout(&self, timeout: std::time::Duration) -> Self {
         Self { object: self.object.with_timeout(timeout) }
-    }
-}
-
-impl From<AccessError> for LockError {
-    fn from(error: AccessError) -> Self {
-        Self::Fetch(error)
     }
 }
