@@ -326,11 +326,20 @@ impl Node {
     }
 
     /// Fetches a stale object anew, without anybody waiting for it.
-    pub fn refetch_quietly(&self, entry: &Arc<Entry>) {
+    fn refetch_quietly(&self, entry: &Arc<Entry>) {
         self.ask(|request| {
             let pending = Pending::Refetch { entry: Arc::clone(entry), ticket: None };
             (ToCoordinator::Refetch { request, object: entry.id }, pending)
         });
+    }
+
+    /// Fetches every stale object anew, without anybody waiting for it.
+    pub fn refetch_stale(&self) {
+        for id in self.cache.stale() {
+            if let Some(entry) = self.cache.get(id) {
+                self.refetch_quietly(&entry);
+            }
+        }
     }
 
     /// Holds commits over several objects back, so that their objects can be looked at together.

@@ -1,7 +1,7 @@
 //! The near cache: which objects are resident, by id and by key, and which of them go when room is needed.
 
 use crate::binding::Binding;
-use crate::entry::Entry;
+use crate::entry::{Entry, State};
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use kiln_protocol::{ObjectId, RootId};
@@ -137,7 +137,13 @@ impl Cache {
         None
     }
 
-    /// Every resident object.
+    /// The objects whose copy is stale. Their ids only: a reference would keep them from being evicted.
+    pub(crate) fn stale(&self) -> Vec<ObjectId> {
+        let by_id = self.lock();
+        by_id.entries.values().filter(|entry| entry.state() == State::Stale).map(|entry| entry.id).collect()
+    }
+
+    /// Every resident object. While the references live, nothing can be evicted.
     pub fn all(&self) -> Vec<Arc<Entry>> {
         let by_id = self.lock();
         by_id.clock.iter().filter_map(|id| by_id.entries.get(id).cloned()).collect()

@@ -112,7 +112,7 @@ impl Arena {
     }
 
     /// Bytes ever freed.
-    fn freed_bytes(&self) -> u64 {
+    pub(crate) fn freed_bytes(&self) -> u64 {
         let small: u64 = self.shards.iter().map(crate::shard::Shard::freed_bytes).sum();
         small.wrapping_add(self.large_freed_bytes.load(Ordering::Relaxed))
     }

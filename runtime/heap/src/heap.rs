@@ -79,6 +79,12 @@ impl Heap {
         self.arena().used_bytes()
     }
 
+    /// Bytes ever freed: whether room was made between two looks.
+    #[must_use]
+    pub fn freed_bytes(&self) -> u64 {
+        self.arena().freed_bytes()
+    }
+
     /// The size of the arena.
     #[must_use]
     pub fn bytes_max(&self) -> usize {

@@ -1,6 +1,7 @@
 //! How safe a commit is when it returns.
 
 use super::error::CommitError;
+use super::room::Room;
 use super::runtime::Attached;
 use kiln_engine::{Changed, CommitError as EngineError, Outcome, Ticket, Wait, Waiter};
 use kiln_protocol::{CommitSeq, Incarnation};
@@ -28,7 +29,7 @@ pub struct Commit {
     pub seq: Option<CommitSeq>,
 }
 
-/// Publishes and queues changes; waits for room in the outbox up to the deadline. Dropped before it returns, nothing
+/// Publishes and queues changes; waits for room in the outbox up to the deadline, and for what is coming free in the heap. Dropped before it returns, nothing
 /// happened; afterwards the commit stays queued.
 pub(super) async fn queue(
     runtime: &Attached,
@@ -36,20 +37,26 @@ pub(super) async fn queue(
     waiter: &Waiter,
     timeout: Duration,
 ) -> Result<CommitSeq, CommitError> {
-    match runtime.node.commit(changed, waiter.clone()) {
-        Err(EngineError::OutboxFull) => {}
-        done => return done.map_err(|error| commit_error(runtime, error)),
-    }
+    let mut error = match runtime.node.commit(changed, waiter.clone()) {
+        Err(error @ (EngineError::OutboxFull | EngineError::ArenaFull { .. })) => error,
+        done => return done.map_err(|error| commit_error(runtime, error, timeout)),
+    };
     let wait = async {
+        let mut room = Room::new(runtime);
         loop {
             let space = Wait::new(runtime.node.outbox.wait_for_space());
-            match runtime.node.commit(changed, waiter.clone()) {
-                Err(EngineError::OutboxFull) => space.await,
-                done => return done.map_err(|error| commit_error(runtime, error)),
+            let done = runtime.node.commit(changed, waiter.clone());
+            let Err(failed) = done else { return done };
+            error = failed;
+            match &error {
+                EngineError::OutboxFull => space.await,
+                EngineError::ArenaFull { .. } if room.wait().await => {}
+                _ => return Err(error.clone()),
             }
         }
     };
-    tokio::time::timeout(timeout, wait).await.unwrap_or(Err(CommitError::OutboxFull { waited: timeout }))
+    let done = tokio::time::timeout(timeout, wait).await;
+    done.unwrap_or(Err(error)).map_err(|error| commit_error(runtime, error, timeout))
 }
 
 /// What to wait for after a commit of this level.
@@ -76,9 +83,9 @@ pub(super) async fn settle(ticket: Option<Arc<Ticket<Outcome>>>, timeout: Durati
     }
 }
 
-pub(super) fn commit_error(runtime: &Attached, error: EngineError) -> CommitError {
+pub(super) fn commit_error(runtime: &Attached, error: EngineError, waited: Duration) -> CommitError {
     match error {
-        EngineError::OutboxFull => CommitError::OutboxFull { waited: Duration::ZERO },
+        EngineError::OutboxFull => CommitError::OutboxFull { waited },
         EngineError::Disconnected => CommitError::Disconnected,
         EngineError::Destroyed { .. } => CommitError::Destroyed,
         EngineError::ArenaFull { needed_bytes } => {

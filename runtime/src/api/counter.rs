@@ -6,6 +6,7 @@ use super::runtime::Attached;
 use kiln_engine::{Changed, Entry, Waiter};
 use kiln_object::Change;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A counter of one object. Adding needs no lock, waits for nobody, and is never lost to another add.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ impl<'a> Counter<'a> {
         let changes = [Change::Add { slot: self.slot, amount }];
         let changed = [Changed { entry: self.entry, changes: &changes }];
         let queued = self.runtime.node.commit(&changed, Waiter::None);
-        queued.map(drop).map_err(|error| commit_error(self.runtime, error))
+        queued.map(drop).map_err(|error| commit_error(self.runtime, error, Duration::ZERO))
     }
 
     /// The ordered sum as known here, plus this node's own adds.

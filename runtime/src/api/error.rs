@@ -99,6 +99,9 @@ pub enum AccessError {
         /// For how long the oldest reader has kept old versions alive.
         oldest_pin_ms: u64,
     },
+    /// The object was made, and removed by somebody before there was room for it in the heap.
+    #[error("the object was made in the cluster, and removed again before this node had room for it")]
+    Removed,
     /// The record does not fit this program.
     #[error("the object's record cannot be read: {what}")]
     BadRecord {

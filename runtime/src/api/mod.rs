@@ -6,6 +6,7 @@ mod counter;
 mod error;
 mod guard;
 mod named;
+mod room;
 mod root;
 mod runtime;
 mod shared;

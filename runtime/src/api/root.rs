@@ -5,15 +5,16 @@ use super::runtime::{Attached, Runtime};
 use super::shared::Shared;
 use super::watch::Watch;
 use bytes::Bytes;
-use kiln_engine::{Answer, Found, KeysPage, RootCache, State, Ticket};
+use kiln_engine::{Answer, Found, KeysPage, Node, RootCache, State, Ticket};
 use kiln_object::{Changes, Clustered, Key, KeyBytes};
 use kiln_protocol::limits::{KEY_BYTES_MAX, KEYS_PAGE_MAX, RECORD_BYTES_MAX};
-use kiln_protocol::message::{Failure, RootOptions, WatchTarget};
+use kiln_protocol::message::{RootOptions, WatchTarget};
 use kiln_protocol::{RequestId, ToCoordinator};
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A named collection of objects of one type, by key. Cheap to clone.
 pub struct Root<K, T> {
@@ -88,10 +89,13 @@ impl<K: Key, T: Clustered> Root<K, T> {
         }
         let key = key_bytes(key)?;
         if let Some(entry) = self.cache.get(&key) {
-            self.runtime.wait(|node| node.refetch(&entry)).await?;
+            let refetch = |node: &Node| node.refetch(&entry);
+            self.runtime.wait_resident(refetch, refetch).await?;
             return Ok(Some(Shared::new(Arc::clone(&self.runtime), entry)));
         }
-        self.fetch(|node| node.fetch(self.cache.id, key, None)).await
+        let fetch = |node: &Node| node.fetch(self.cache.id, key.clone(), None);
+        let found = self.runtime.wait_resident(fetch, fetch).await?;
+        Ok(found.map(|found| Shared::new(Arc::clone(&self.runtime), found.entry)))
     }
 
     /// The object under a key; created from `make` when the cluster has none. Atomic: of all who try, one creates.
@@ -111,7 +115,8 @@ impl<K: Key, T: Clustered> Root<K, T> {
         }
         let (bytes, value) = (key_bytes(key)?, make());
         let writes = self.encode(&value)?;
-        self.create(value, |node| node.fetch(self.cache.id, bytes, Some(writes))).await
+        let fetch = |node: &Node| node.fetch(self.cache.id, bytes.clone(), Some(writes.clone()));
+        self.create(value, fetch, fetch).await
     }
 
     /// Puts a new object under a key. One that was there is removed first; its handles see `Destroyed`.
@@ -120,7 +125,9 @@ impl<K: Key, T: Clustered> Root<K, T> {
     /// [`AccessError`].
     pub async fn insert(&self, key: K, value: T) -> Result<Shared<T>, AccessError> {
         let (key, writes) = (key_bytes(&key)?, self.encode(&value)?);
-        self.create(value, |node| node.insert(self.cache.id, key, writes)).await
+        let insert = |node: &Node| node.insert(self.cache.id, key.clone(), writes);
+        // In the cluster it is made after the first attempt; what was missing is room for it here.
+        self.create(value, insert, |node| node.fetch(self.cache.id, key.clone(), None)).await
     }
 
     /// Removes the object under a key; `false` when there is none. Waits for those who hold its locks.
@@ -186,22 +193,22 @@ impl<K: Key, T: Clustered> Root<K, T> {
         Watch::start(&self.runtime, target, Arc::clone(&self.cache.binding)).await
     }
 
-    async fn fetch(
-        &self,
-        start: impl FnOnce(&kiln_engine::Node) -> Arc<Ticket<Answer<Option<Found>>>>,
-    ) -> Result<Option<Shared<T>>, AccessError> {
-        let found = self.runtime.wait(start).await?;
-        Ok(found.map(|found| Shared::new(Arc::clone(&self.runtime), found.entry)))
-    }
-
     /// Asks for an object made of `value`, or that was there before.
     async fn create(
         &self,
         value: T,
-        start: impl FnOnce(&kiln_engine::Node) -> Arc<Ticket<Answer<Option<Found>>>>,
+        start: impl FnOnce(&Node) -> Arc<Ticket<Answer<Option<Found>>>>,
+        again: impl Fn(&Node) -> Arc<Ticket<Answer<Option<Found>>>>,
     ) -> Result<Shared<T>, AccessError> {
-        let Found { entry, created } = self.runtime.wait(start).await?.ok_or_else(no_object)?;
-        if created {
+        let is_again = AtomicBool::new(false);
+        let again = |node: &Node| {
+            // Relaxed: one task only; an atomic because the future may move between threads.
+            is_again.store(true, Ordering::Relaxed);
+            again(node)
+        };
+        let found = self.runtime.wait_resident(start, again).await?;
+        let Found { entry, created } = found.ok_or(AccessError::Removed)?;
+        if created || is_again.load(Ordering::Relaxed) {
             // Whoever found it first here keeps the local fields that it has made.
             entry.local.get_or_init(|| Box::new(value.into_local()));
         }
@@ -225,10 +232,6 @@ impl<K: Key, T: Clustered> Root<K, T> {
         }
         Ok(writes.into())
     }
-}
-
-fn no_object() -> AccessError {
-    AccessError::Refused(Failure::Violation { what: "the coordinator made no object".to_owned() })
 }
 
 fn key_bytes<Q: KeyBytes + ?Sized>(key: &Q) -> Result<Bytes, AccessError> {

@@ -2,6 +2,7 @@
 
 use super::builder::{Away, Builder, Options};
 use super::error::{AccessError, AttachError, DetachError, RootError};
+use super::room::Room;
 use crate::driver::Connection;
 use kiln_engine::{Answer, Ended, Node, RequestError, Ticket, Wait};
 use kiln_object::Clustered;
@@ -185,12 +186,33 @@ impl Attached {
 
     /// Starts a request and waits for its answer, up to the runtime's deadline.
     pub(super) async fn wait<T>(&self, start: impl FnOnce(&Node) -> Arc<Ticket<Answer<T>>>) -> Result<T, AccessError> {
+        self.within_deadline(async { Wait::new(start(&self.node)).await }).await
+    }
+
+    /// As [`wait`](Self::wait), for a request that makes an object resident: asks again with `again` when there was no
+    /// room for it, as long as there may be some.
+    pub(super) async fn wait_resident<T>(
+        &self,
+        start: impl FnOnce(&Node) -> Arc<Ticket<Answer<T>>>,
+        again: impl Fn(&Node) -> Arc<Ticket<Answer<T>>>,
+    ) -> Result<T, AccessError> {
+        let attempts = async {
+            let mut room = Room::new(self);
+            let mut answer = Wait::new(start(&self.node)).await;
+            while matches!(answer, Err(RequestError::ArenaFull { .. })) && room.wait().await {
+                answer = Wait::new(again(&self.node)).await;
+            }
+            answer
+        };
+        self.within_deadline(attempts).await
+    }
+
+    async fn within_deadline<T>(&self, answer: impl Future<Output = Answer<T>>) -> Result<T, AccessError> {
         let waited = self.options.timeout;
         if self.node.ended().is_some() {
             self.away(waited).await;
             return Err(AccessError::Disconnected);
         }
-        let answer = Wait::new(start(&self.node));
         match tokio::time::timeout(waited, answer).await {
             Ok(answer) => answer.map_err(|error| self.access_error(error)),
             Err(_elapsed) => Err(AccessError::Timeout { waited }),
@@ -224,6 +246,12 @@ impl Attached {
             return Ok(());
         }
         Err(RootError::OtherType { root: name.to_owned(), open, wanted: std::any::type_name::<T>() })
+    }
+
+    /// A reader has been pinned for this long at least.
+    pub(super) fn note_pin(&self, age: Duration) {
+        // Relaxed: a figure for people.
+        self.oldest_pin_ms.fetch_max(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(crate) fn oldest_pin_ms(&self) -> u64 {

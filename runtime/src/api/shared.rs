@@ -4,9 +4,10 @@ use super::commit::Level;
 use super::counter::Counter;
 use super::error::{AccessError, LockError, TryUpdateError, UpdateError};
 use super::guard::{Held, ReadGuard, WriteGuard};
+use super::room::Room;
 use super::runtime::Attached;
 use super::watch::Watch;
-use kiln_engine::{Entry, State, Wait};
+use kiln_engine::{Entry, RequestError, State, Wait};
 use kiln_object::{Clustered, CounterSource, Key};
 use kiln_protocol::message::{Mode, WatchTarget};
 use kiln_protocol::{ObjectId, Version};
@@ -219,11 +220,17 @@ impl<T: Clustered> Shared<T> {
         match self.state() {
             State::Current => Ok(()),
             State::Destroyed => Err(LockError::Destroyed),
-            State::Stale => match Wait::new(self.runtime.node.refetch(&self.entry)).await {
-                Ok(()) => Ok(()),
-                Err(kiln_engine::RequestError::Disconnected) => Err(LockError::Disconnected),
-                Err(error) => Err(LockError::Fetch(self.runtime.access_error(error))),
-            },
+            State::Stale => {
+                let mut room = Room::new(&self.runtime);
+                loop {
+                    match Wait::new(self.runtime.node.refetch(&self.entry)).await {
+                        Ok(()) => return Ok(()),
+                        Err(RequestError::Disconnected) => return Err(LockError::Disconnected),
+                        Err(RequestError::ArenaFull { .. }) if room.wait().await => {}
+                        Err(error) => return Err(LockError::Fetch(self.runtime.access_error(error))),
+                    }
+                }
+            }
         }
     }
 }

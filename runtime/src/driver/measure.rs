@@ -1,6 +1,6 @@
 //! Once a second: how old the oldest reader is, what metrics say, and stale copies that are looked at again.
 
-use kiln_engine::{Node, State};
+use kiln_engine::Node;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,11 +31,7 @@ pub(super) async fn measure(node: Arc<Node>, oldest_pin_ms: Arc<AtomicU64>) {
                 tracing::warn!(?age, "a view has been held for long: the heap cannot free old versions meanwhile");
             }
         }
-        for entry in node.cache.all() {
-            if entry.state() == State::Stale {
-                node.refetch_quietly(&entry);
-            }
-        }
+        node.refetch_stale();
         record(&node, oldest_pin_ms.load(Ordering::Relaxed));
     }
 }
