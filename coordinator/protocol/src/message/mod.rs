@@ -1,0 +1,162 @@
+//! The messages. Every node has one ordered stream in each direction; each message's answer, and who sends it, is in
+//! `docs/PROTOCOL.md`.
+
+use crate::ids::{CommitSeq, FieldId, GroupId, Incarnation, ObjectId, RootId, Token, TypeId, Version};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::fmt;
+
+mod failure;
+mod status;
+mod to_coordinator;
+mod to_node;
+
+pub use failure::Failure;
+pub use status::{LockInfo, LockParty, NodeInfo, RootInfo, Status};
+pub use to_coordinator::ToCoordinator;
+pub use to_node::ToNode;
+
+/// What a peer attaches as.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Role {
+    /// A process with a runtime: holds objects and locks.
+    Node,
+    /// A tool that only looks: no interest, no locks, no commits.
+    Observer,
+}
+
+/// A lock's mode.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Shared.
+    Read,
+    /// Exclusive.
+    Write,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
+/// Opens a connection. The first message of a node, and only the first.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The sender's [`crate::PROTOCOL_VERSION`].
+    pub protocol: u16,
+    /// The node's name, for people; need not be unique.
+    pub name: String,
+    /// What the peer attaches as.
+    pub role: Role,
+}
+
+/// How a root treats its objects.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct RootOptions {
+    /// An object that no node holds, locks or waits for is removed: named locks.
+    pub ephemeral: bool,
+}
+
+/// The slots of a whole object.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The object.
+    pub object: ObjectId,
+    /// The object's type.
+    pub type_id: TypeId,
+    /// The version of each group that was ever committed to.
+    pub versions: Vec<(GroupId, Version)>,
+    /// Every slot, as writes (see [`crate::delta`]).
+    pub writes: Bytes,
+    /// The receiving node's last commit that is part of this record.
+    pub applied: CommitSeq,
+}
+
+/// What a commit did to one (object, group).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// The object.
+    pub object: ObjectId,
+    /// The lock group. [`GroupId::COMMUTATIVE`] for adds, which have neither token nor version.
+    pub group: GroupId,
+    /// The token of the write grant it was made under.
+    pub token: Token,
+    /// The version that this commit makes.
+    pub version: Version,
+    /// The slot writes (see [`crate::delta`]).
+    pub writes: Bytes,
+}
+
+/// Slot writes to one or more objects: all or nothing. Its sequence number is not sent: the stream is ordered, and
+/// both sides count.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Commit {
+    /// Answer with [`ToNode::EverywhereReached`] as well.
+    pub everywhere: bool,
+    /// What it changed.
+    pub parts: SmallVec<[Part; 1]>,
+}
+
+/// What one commit changed in one (object, group), on the way to a node that holds the object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeltaPart {
+    /// The object.
+    pub object: ObjectId,
+    /// The lock group.
+    pub group: GroupId,
+    /// The version that the commit made.
+    pub version: Version,
+    /// The slot writes, byte for byte as committed.
+    pub writes: Bytes,
+}
+
+/// The part of a commit that concerns a node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Delta {
+    /// Who committed.
+    pub writer: Incarnation,
+    /// What changed; to be shown all at once.
+    pub parts: SmallVec<[DeltaPart; 1]>,
+}
+
+/// What a watch is on.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum WatchTarget {
+    /// Every object of a root.
+    Root(RootId),
+    /// One object.
+    Object(ObjectId),
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// The object was created.
+    Created,
+    /// A commit changed the object.
+    Updated {
+        /// The lock group.
+        group: GroupId,
+        /// The version that the commit made.
+        version: Version,
+        /// The fields it wrote.
+        fields: Vec<FieldId>,
+        /// The writes themselves, for watches that asked for them.
+        writes: Option<Bytes>,
+    },
+    /// The object was removed.
+    Removed,
+    /// The object has another key now.
+    Renamed {
+        /// The new key.
+        to: Bytes,
+    },
+    /// Changes before this one may be missing.
+    Gap,
+}

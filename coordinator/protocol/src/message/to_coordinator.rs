@@ -1,0 +1,191 @@
+//! What nodes say.
+
+use super::{Commit, Hello, Mode, RootOptions, WatchTarget};
+use crate::ids::{BarrierId, GroupId, ObjectId, RequestId, RootId, Token, WatchId};
+use crate::schema::TypeDescription;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// From a node to the coordinator.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ToCoordinator {
+    /// See [`Hello`]. Answer: [`ToNode::Welcome`] or [`ToNode::Refused`].
+    Hello(Hello),
+    /// Creates or opens a root and registers its type. Answer: [`ToNode::RootOpened`] or [`ToNode::Failed`].
+    OpenRoot {
+        /// Names the answer.
+        request: RequestId,
+        /// The root's name.
+        name: String,
+        /// The canonical text of the structure of its keys.
+        key: String,
+        /// The type of its objects.
+        type_description: TypeDescription,
+        /// How it treats its objects.
+        options: RootOptions,
+    },
+    /// Faults an object in by key and records interest; creates it from `create` when absent.
+    /// Answer: [`ToNode::Fetched`], [`ToNode::Absent`] or [`ToNode::Failed`].
+    Fetch {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The key's canonical bytes.
+        key: Bytes,
+        /// The slots of a new object (as writes), should it be absent.
+        create: Option<Bytes>,
+    },
+    /// Asks for the whole record of an object that the node holds but whose copy is stale. Records interest.
+    /// Answer: [`ToNode::Fetched`] or [`ToNode::Failed`].
+    Refetch {
+        /// Names the answer.
+        request: RequestId,
+        /// The object.
+        object: ObjectId,
+    },
+    /// Puts a new object under a key; one that was there is destroyed first, after all its locks were taken.
+    /// Answer: [`ToNode::Fetched`] or [`ToNode::Failed`].
+    Insert {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The key's canonical bytes.
+        key: Bytes,
+        /// The slots of the new object, as writes.
+        writes: Bytes,
+    },
+    /// Destroys the object under a key after all its locks were taken. Answer: [`ToNode::Done`].
+    Remove {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The key's canonical bytes.
+        key: Bytes,
+        /// Answer only when no node shows the object any more.
+        everywhere: bool,
+    },
+    /// Moves an object to another key after all its locks were taken. Answer: [`ToNode::Done`] (`false`: no such
+    /// object) or [`ToNode::Failed`] with [`Failure::KeyTaken`].
+    Rename {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The present key.
+        from: Bytes,
+        /// The new key.
+        to: Bytes,
+    },
+    /// Asks whether a key has an object. Answer: [`ToNode::Done`].
+    Contains {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The key's canonical bytes.
+        key: Bytes,
+    },
+    /// Asks for keys in ascending byte order. Answer: [`ToNode::Keys`].
+    Keys {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// Only keys after this one.
+        after: Option<Bytes>,
+        /// How many at most; the coordinator may send fewer.
+        limit: u32,
+    },
+    /// Asks for a lock. Answer, some time: [`ToNode::Grant`], or [`ToNode::LockFailed`].
+    Acquire {
+        /// Names the answer.
+        request: RequestId,
+        /// The object.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The mode.
+        mode: Mode,
+        /// The node's copy is stale or absent: send the record with the grant.
+        want_record: bool,
+    },
+    /// Takes a lock request back. No answer: a grant that is already on its way is cached or released.
+    Withdraw {
+        /// The request.
+        request: RequestId,
+        /// The object.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+    },
+    /// Gives a grant back, or turns a write grant into a read grant. No answer.
+    Release {
+        /// The object.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The grant's token.
+        token: Token,
+        /// Keep a read grant.
+        keep_read: bool,
+    },
+    /// The node dropped the object: its interest and its grants end. No answer.
+    Forget {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Starts a watch. Answer: [`ToNode::Done`], then [`ToNode::Event`]s.
+    Watch {
+        /// Names the answer.
+        request: RequestId,
+        /// The node's name for the watch.
+        watch: WatchId,
+        /// What to watch.
+        target: WatchTarget,
+        /// Send the writes along.
+        with_writes: bool,
+    },
+    /// Ends a watch. No answer.
+    Unwatch {
+        /// The watch.
+        watch: WatchId,
+    },
+    /// Everything in the stream before the barrier has been applied.
+    Barrier {
+        /// The barrier.
+        barrier: BarrierId,
+    },
+    /// The node leaves: everything it holds is released. Answer: [`ToNode::Goodbye`].
+    Bye,
+    /// Asks about the cluster. Answer: [`ToNode::Status`].
+    Status {
+        /// Names the answer.
+        request: RequestId,
+    },
+    /// Asks for the roots. Answer: [`ToNode::Roots`].
+    Roots {
+        /// Names the answer.
+        request: RequestId,
+    },
+    /// Looks at an object without interest. Answer: [`ToNode::Fetched`], [`ToNode::Absent`] or [`ToNode::Failed`].
+    Peek {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The key's canonical bytes.
+        key: Bytes,
+    },
+    /// Asks for the locks in use. Answer: [`ToNode::Locks`].
+    Locks {
+        /// Names the answer.
+        request: RequestId,
+    },
+    // Last: a skipped variant shifts the numbers that serde gives to those behind it.
+    /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].
+    #[serde(skip)]
+    Commit(Commit),
+}
