@@ -198,13 +198,7 @@ impl World {
                 drop(gone);
                 node.tasks.borrow_mut()[index] = Some(self.task(node, index));
             }
-            960..970 => {
-                for entry in node.node.cache.all() {
-                    if entry.state() == State::Stale {
-                        node.node.refetch_quietly(&entry);
-                    }
-                }
-            }
+            960..970 => node.node.refetch_stale(),
             970..998 => self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64),
             _ => self.crash(node),
         }
