@@ -9,8 +9,8 @@ use kiln_protocol::codec::{FrameDecoder, decode_to_coordinator};
 use kiln_protocol::message::{Commit, Hello, Mode, Part, Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
 use kiln_protocol::{
-    Epoch, FieldId, GroupId, ObjectId, PROTOCOL_VERSION, RequestId, RootId, Secret, ToCoordinator, ToNode, Token,
-    Version, Write, encode_to_coordinator, encode_to_node,
+    Epoch, FieldId, GroupId, ObjectId, RequestId, RootId, Secret, ToCoordinator, ToNode, Token, Version, Write,
+    encode_to_coordinator, encode_to_node,
 };
 use std::cell::{LazyCell, RefCell};
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     fn attach(&mut self, session: SessionId) {
-        let hello = Hello { protocol: PROTOCOL_VERSION, name: "bench".to_owned(), role: Role::Node };
+        let hello = Hello::new("bench".to_owned(), Role::Node);
         let secret = Secret::from_bytes([0; 16]);
         let event = Event::Attached { session, hello, secret };
         self.engine.handle(Duration::ZERO, event, &mut self.effects);

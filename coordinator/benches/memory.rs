@@ -6,7 +6,7 @@
 use kiln_coordinator::engine::{Effect, Engine, Event, SessionId, Settings};
 use kiln_protocol::message::{Hello, Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
-use kiln_protocol::{Epoch, FieldId, PROTOCOL_VERSION, RequestId, RootId, Secret, ToCoordinator, Write};
+use kiln_protocol::{Epoch, FieldId, RequestId, RootId, Secret, ToCoordinator, Write};
 use std::time::Duration;
 
 const PAGE_BYTES: u64 = 4096;
@@ -30,7 +30,7 @@ fn main() {
     let mut engine = Engine::new(Settings::new(Epoch::from_bits(1), "memory", "bench"));
     let mut effects = Vec::new();
     let session = SessionId::from_bits(1);
-    let hello = Hello { protocol: PROTOCOL_VERSION, name: "bench".to_owned(), role: Role::Node };
+    let hello = Hello::new("bench".to_owned(), Role::Node);
     let secret = Secret::from_bytes([0; 16]);
     handle(&mut engine, &mut effects, Event::Attached { session, hello, secret });
     let field = FieldDescription {

@@ -72,7 +72,7 @@ pub(super) fn to_coordinator() -> impl Strategy<Value = ToCoordinator> {
         4 => (any::<bool>(), vec(part(), 0..4))
             .prop_map(|(everywhere, parts)| ToCoordinator::Commit(Commit { everywhere, parts: parts.into() })),
         1 => (any::<u16>(), ".{0,20}")
-            .prop_map(|(protocol, name)| ToCoordinator::Hello(Hello { protocol, name, role: Role::Node })),
+            .prop_map(|(protocol, name)| ToCoordinator::Hello(Hello { protocol, name, role: Role::Node, resume: None })),
         1 => (request(), any::<u32>(), bytes(), proptest::option::of(writes())).prop_map(|(request, root, key, create)| {
             ToCoordinator::Fetch { request, root: RootId::from_bits(root), key, create }
         }),

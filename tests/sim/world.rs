@@ -421,7 +421,7 @@ pub(crate) fn value(entry: &Entry, field: Field) -> i64 {
 }
 
 fn hello(role: Role) -> Hello {
-    Hello { protocol: PROTOCOL_VERSION, name: "simulated".to_owned(), role }
+    Hello::new("simulated".to_owned(), role)
 }
 
 const fn secret() -> Secret {

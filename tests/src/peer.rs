@@ -108,7 +108,7 @@ impl Peer {
     pub async fn hello(&mut self, name: &str, protocol: u16) {
         let name = name.to_owned();
         let role = Role::Node;
-        self.say(&ToCoordinator::Hello(Hello { protocol, name, role })).await;
+        self.say(&ToCoordinator::Hello(Hello { protocol, name, role, resume: None })).await;
     }
 
     /// A request id that was not used yet.

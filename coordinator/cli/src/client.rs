@@ -140,7 +140,7 @@ impl Client {
         let user = std::env::var("USER").unwrap_or_default();
         let mut name = format!("kiln-cli {user}").trim_end().to_owned();
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        let hello = ToCoordinator::Hello(Hello { protocol: PROTOCOL_VERSION, name, role: Role::Observer });
+        let hello = ToCoordinator::Hello(Hello::new(name, Role::Observer));
         let welcome = match self.say(&hello).await {
             Ok(()) => self.receive().await,
             Err(error) => Err(error),

@@ -72,6 +72,7 @@ impl Engine {
             interest: node.interest,
             grants: node.grants,
             applied: self.state.applied(node.incarnation),
+            away_ms: node.away.map(|since| ms(self.now.saturating_sub(since))),
         });
         let status = Status {
             version: self.settings.version.clone(),

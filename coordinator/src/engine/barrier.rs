@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::nodes::NodeSlot;
+use kiln_protocol::message::Role;
 use kiln_protocol::{BarrierId, CommitSeq, Incarnation, RequestId, ToNode};
 use std::collections::BTreeMap;
 
@@ -63,6 +64,21 @@ impl Engine {
         self.waits.last_wait = id;
         let wait = Wait { node, incarnation, remaining, awaited };
         self.waits.waits.insert(id, wait);
+    }
+
+    /// A node that is back asks again for what it may not have been told.
+    pub(super) fn await_everywhere(&mut self, node: NodeSlot, seq: CommitSeq) {
+        if seq > self.applied(node) {
+            return;
+        }
+        let others = self.nodes.iter().filter(|(other, of)| *other != node && of.role == Role::Node);
+        let others: Vec<_> = others.map(|(other, _)| other).collect();
+        self.wait_for(node, &others, Awaited::Commit(seq));
+    }
+
+    /// The waits of a node whose connection is lost: it asks again when it is back.
+    pub(super) fn drop_waits(&mut self, incarnation: Incarnation) {
+        self.waits.waits.retain(|_, wait| wait.incarnation != incarnation);
     }
 
     /// Puts a barrier into the stream of each node that somebody waits for.

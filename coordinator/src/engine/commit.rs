@@ -32,6 +32,7 @@ impl Engine {
                 self.acknowledge(node);
                 self.totals.commits_refused += 1;
                 self.append(Entry::Refused { writer, seq });
+                self.keep_refusal(node, seq, &failure);
                 self.send(node, ToNode::CommitRefused { seq, failure });
                 return self.ack_due(node);
             }
@@ -122,7 +123,7 @@ impl Engine {
         if part.group == GroupId::COMMUTATIVE {
             part.token = Token::default();
             part.version = next;
-        } else if !object.locks.guards(part.group, node, part.token) {
+        } else if !self.guards(object, part.group, node, part.token) {
             return Err(Failure::Fenced { object: part.object, group: part.group, token: part.token });
         } else if part.version != next {
             return Err(Failure::VersionGap {
@@ -142,6 +143,12 @@ impl Engine {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether the node has this write grant, here or on a connection that it lost (S2).
+    fn guards(&self, object: &Object, group: GroupId, node: NodeSlot, token: Token) -> bool {
+        let guards = |slot| object.locks.guards(group, slot, token);
+        guards(node) || self.nodes.get(node).is_some_and(|node| node.previous.iter().any(|slot| guards(*slot)))
     }
 
     /// What only several parts together can break.

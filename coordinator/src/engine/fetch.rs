@@ -110,12 +110,17 @@ impl Engine {
 
     /// Records interest, and makes the record in the same step: no delta can fall between.
     pub(super) fn hold(&mut self, node: NodeSlot, slot: u32) -> Record {
+        self.hold_copy(node, slot);
+        self.record(node, slot)
+    }
+
+    /// Records interest.
+    pub(super) fn hold_copy(&mut self, node: NodeSlot, slot: u32) {
         self.note_ephemeral(node, slot);
         let first = self.state.objects.at_mut(slot).interest.insert(node);
         if let Some(node) = self.nodes.get_mut(node) {
             node.interest += u64::from(first);
         }
-        self.record(node, slot)
     }
 
     fn record(&self, node: NodeSlot, slot: u32) -> Record {

@@ -99,6 +99,8 @@ pub(super) enum Released {
     Downgraded,
     /// The grant is free.
     Freed,
+    /// The grant is free; it was one of a connection that the node lost.
+    FreedBefore,
 }
 
 /// How often a lock goes from node to node.
@@ -223,6 +225,32 @@ impl Lock {
         }
         self.holders.remove(at);
         Released::Freed
+    }
+
+    /// A grant of a node is that of another slot of it, as far as the node says.
+    pub(super) fn reassert(
+        &mut self,
+        mut was: impl FnMut(Party) -> bool,
+        node: NodeSlot,
+        token: Token,
+        mode: Mode,
+    ) -> bool {
+        let party = Party::Node(node);
+        let holder = self.holders.iter_mut().find(|holder| holder.token == token && mode <= holder.mode);
+        let Some(holder) = holder.filter(|holder| holder.party == party || was(holder.party)) else { return false };
+        let is_news = holder.party != party;
+        holder.party = party;
+        holder.mode = mode;
+        // What it was told to make room for was lost.
+        holder.recalled = None;
+        is_news
+    }
+
+    /// Takes a node's requests out of the queue. Returns whether there were any.
+    pub(super) fn drop_waiting(&mut self, node: NodeSlot) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|waiter| waiter.party != Party::Node(node));
+        self.queue.len() < before
     }
 
     /// Takes a party's grants and requests away. Returns how many grants, and how many requests.

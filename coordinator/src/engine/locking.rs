@@ -69,8 +69,23 @@ impl Engine {
         if !locks.groups().contains(&group) {
             return;
         }
-        match locks.lock(group).release(node, token, keep_read) {
+        let previous = self.nodes.get(node).map(|node| &node.previous[..]).unwrap_or_default();
+        let mut released = locks.lock(group).release(node, token, keep_read);
+        for slot in previous {
+            if released == Released::Stale {
+                released = locks.lock(group).release(*slot, token, keep_read);
+                if released == Released::Freed {
+                    // Counted for a slot that it has no more.
+                    released = Released::FreedBefore;
+                }
+            }
+        }
+        match released {
             Released::Stale => {}
+            Released::FreedBefore => {
+                self.settle(slot, group);
+                self.remove_if_unused(slot);
+            }
             Released::Downgraded => self.settle(slot, group),
             Released::Freed => {
                 self.count_grants(node, 1);
@@ -180,6 +195,19 @@ impl Engine {
             };
             let lock = self.state.objects.at_mut(slot).locks.lock(group);
             if lock.drop_party(Party::Node(node)) != (0, 0) {
+                self.settle(slot, group);
+            }
+        }
+    }
+
+    /// A node's connection is lost: it waits for nothing any more.
+    pub(super) fn leave_waiting(&mut self, node: NodeSlot) {
+        let contended: Vec<_> = self.contended.iter().copied().collect();
+        for (object, group) in contended {
+            let Some(slot) = self.state.objects.find(object) else {
+                continue;
+            };
+            if self.state.objects.at_mut(slot).locks.lock(group).drop_waiting(node) {
                 self.settle(slot, group);
             }
         }

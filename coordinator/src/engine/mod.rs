@@ -21,6 +21,7 @@ mod nodes;
 mod object;
 mod objects;
 mod operations;
+mod resume;
 mod roots;
 mod schema;
 mod slots;
@@ -33,7 +34,7 @@ mod watch;
 pub use entry::{BadEntry, Entry, LogSeq};
 
 use barrier::Waits;
-use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
+use kiln_protocol::limits::{LEASE, NODES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
 use kiln_protocol::{Epoch, Failure, GroupId, ObjectId, Secret, ToCoordinator, ToNode};
 use lock::{Step, Tokens};
@@ -65,6 +66,10 @@ pub struct Settings {
     pub schema_bytes_max: usize,
     /// All keys and slots, in bytes; above it, what would grow is refused.
     pub object_bytes_max: u64,
+    /// How long a node keeps its grants without being heard of.
+    pub lease: Duration,
+    /// The first epoch of this state: nodes of earlier ones hold objects that do not exist any more.
+    pub history: Epoch,
 }
 
 impl Settings {
@@ -79,6 +84,8 @@ impl Settings {
             requests_max: REQUESTS_MAX,
             schema_bytes_max: SCHEMA_BYTES_MAX,
             object_bytes_max: u64::MAX,
+            lease: LEASE,
+            history: epoch,
         }
     }
 }
@@ -139,6 +146,8 @@ pub enum Event {
         /// The entry.
         seq: LogSeq,
     },
+    /// Time has passed: leases may have lapsed. To be told a few times in each lease.
+    Tick,
     /// The coordinator is to stop: nodes are told, and nothing new is begun.
     Stop,
 }
@@ -258,9 +267,10 @@ impl Engine {
             Event::Attached { session, hello, secret } => self.attach(session, hello, secret),
             Event::Detached { session } => {
                 if let Some(node) = self.nodes.of(session) {
-                    self.leave(node);
+                    self.detached(node);
                 }
             }
+            Event::Tick => self.lapse(),
             Event::Logged { seq } => self.logged = self.logged.max(seq),
             Event::Stop => self.stop(),
         }
@@ -314,6 +324,7 @@ impl Engine {
                 self.watch(node, request, watch, target, with_writes);
             }
             ToCoordinator::Unwatch { watch } => self.unwatch(node, watch),
+            ToCoordinator::Fate { request, incarnation, seq } => self.tell_fate(node, request, incarnation, seq),
             message if observer => self.refuse_observer(node, &message),
             message => self.node_message(node, message),
         }
@@ -341,6 +352,11 @@ impl Engine {
                 self.remove(node, request, root, key, everywhere);
             }
             ToCoordinator::Rename { request, root, from, to } => self.rename(node, request, root, from, to),
+            ToCoordinator::Heartbeat { number } => self.heartbeat(node, number),
+            ToCoordinator::Reassert { object, group, token, mode } => self.reassert(node, object, group, token, mode),
+            ToCoordinator::Revalidate { object, key, versions } => self.revalidate(node, object, &key, &versions),
+            ToCoordinator::Resynced => self.resynced(node),
+            ToCoordinator::AwaitEverywhere { seq } => self.await_everywhere(node, seq),
             _ => {}
         }
     }

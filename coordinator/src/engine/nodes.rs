@@ -1,11 +1,14 @@
-//! Who is attached: sessions (connections) and nodes (what lives longer than a connection, once nodes can come back).
+//! Who is attached: sessions (connections), and nodes, which outlive a connection for as long as their lease.
+//!
+//! A node that loses its connection keeps its grants and nothing else. Back within its lease, it gets another slot: its
+//! interest and its grants stay with the slot it had until it has named what it still holds (`resume.rs`).
 
 use super::barrier::WaitId;
 use super::operations::OperationId;
 use super::schema::at_most;
 use super::{Effect, Engine, Entry, SessionId};
 use kiln_protocol::limits::NAME_BYTES_MAX;
-use kiln_protocol::message::{Hello, Role, WatchTarget};
+use kiln_protocol::message::{Hello, Past, Role, WatchTarget};
 use kiln_protocol::{BarrierId, CommitSeq, Failure, Incarnation, ObjectId, PROTOCOL_VERSION, Secret, ToNode, WatchId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -38,8 +41,17 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) attached: Duration,
-    /// Where it is reached now.
-    session: SessionId,
+    pub(super) secret: Secret,
+    /// Where it is reached now; `None` while its connection is lost.
+    session: Option<SessionId>,
+    /// Since when its connection has been lost.
+    pub(super) away: Option<Duration>,
+    /// When its lease was renewed last.
+    pub(super) heard: Duration,
+    /// Slots that it had on connections that were lost: some of its grants are there until it has named them.
+    pub(super) previous: Vec<NodeSlot>,
+    /// Commits that were refused, newest last: the answer may not have reached it.
+    pub(super) refused: VecDeque<(CommitSeq, Failure)>,
     /// Objects it holds.
     pub(super) interest: u64,
     /// Grants it holds.
@@ -72,6 +84,8 @@ pub(super) struct Nodes {
     free: Vec<NodeSlot>,
     /// Slots of nodes that left, to which objects may still refer.
     pub(super) left: Vec<NodeSlot>,
+    /// Slots that nodes had before they came back, until those have named what they hold.
+    previous: BTreeSet<NodeSlot>,
     sessions: BTreeMap<SessionId, Session>,
     /// The session that spoke last: messages come in batches.
     recent: Option<Session>,
@@ -87,13 +101,51 @@ impl Nodes {
         self.slots.get_mut(usize::from(node.0))?.as_deref_mut()
     }
 
+    /// Whether what a slot holds is some node's.
     pub(super) fn is_attached(&self, node: NodeSlot) -> bool {
-        self.get(node).is_some()
+        self.get(node).is_some() || self.previous.contains(&node)
     }
 
     /// The session of an attached node.
     pub(super) fn session(&self, node: NodeSlot) -> Option<SessionId> {
-        self.get(node).map(|node| node.session)
+        self.get(node).and_then(|node| node.session)
+    }
+
+    /// The slot of an incarnation.
+    pub(super) fn find(&self, incarnation: Incarnation) -> Option<NodeSlot> {
+        self.iter().find(|(_, node)| node.incarnation == incarnation).map(|(slot, _)| slot)
+    }
+
+    /// The node's connection is lost, since `now`.
+    pub(super) fn disconnect(&mut self, slot: NodeSlot, now: Duration) {
+        self.recent = None;
+        if let Some(node) = self.get_mut(slot) {
+            node.away = Some(now);
+            if let Some(session) = node.session.take() {
+                self.sessions.remove(&session);
+            }
+        }
+    }
+
+    /// The node is back on another connection: it gets a new slot.
+    pub(super) fn reconnect(&mut self, slot: NodeSlot, session: SessionId) -> Option<NodeSlot> {
+        let mut node = *self.slots.get_mut(usize::from(slot.0))?.take()?;
+        self.attached -= 1;
+        self.previous.insert(slot);
+        node.previous.push(slot);
+        node.session = Some(session);
+        node.away = None;
+        Some(self.insert(node))
+    }
+
+    /// The node has named what it holds: the rest ends.
+    pub(super) fn resynced(&mut self, slot: NodeSlot) -> Vec<NodeSlot> {
+        let previous = self.get_mut(slot).map(|node| std::mem::take(&mut node.previous)).unwrap_or_default();
+        for slot in &previous {
+            self.previous.remove(slot);
+            self.left.push(*slot);
+        }
+        previous
     }
 
     /// The node behind a session; `None` for one that is closed.
@@ -123,8 +175,9 @@ impl Nodes {
             self.slots.push(None);
             NodeSlot(slot)
         });
-        let id = node.session;
-        self.sessions.insert(id, Session { id, node: slot });
+        if let Some(id) = node.session {
+            self.sessions.insert(id, Session { id, node: slot });
+        }
         self.slots[usize::from(slot.0)] = Some(Box::new(node));
         self.attached += 1;
         slot
@@ -132,7 +185,13 @@ impl Nodes {
 
     fn remove(&mut self, slot: NodeSlot) -> Option<Box<Node>> {
         let node = self.slots.get_mut(usize::from(slot.0))?.take()?;
-        self.sessions.remove(&node.session);
+        if let Some(session) = node.session {
+            self.sessions.remove(&session);
+        }
+        for previous in &node.previous {
+            self.previous.remove(previous);
+            self.left.push(*previous);
+        }
         self.recent = None;
         self.attached -= 1;
         if node.role == Role::Observer {
@@ -156,12 +215,24 @@ impl Engine {
         if self.nodes.of(session).is_some() {
             return self.violation(session, "a second Hello");
         }
-        if let Err(failure) = self.check_hello(&hello) {
-            let refused = ToNode::Refused { failure: failure.clone() };
-            self.out.push(Effect::Send { session, message: refused });
-            self.out.push(Effect::Close { session, failure: Some(failure) });
-            return;
-        }
+        let past = self.check_hello(&hello).and_then(|()| match hello.resume {
+            Some(resume) => self.resume(session, &resume),
+            None => Ok(Past::None),
+        });
+        let past = match past {
+            Ok(Past::Resumed { .. }) => return,
+            Ok(past) => self.check_attached().map(|()| past),
+            Err(failure) => Err(failure),
+        };
+        let past = match past {
+            Ok(past) => past,
+            Err(failure) => {
+                let refused = ToNode::Refused { failure: failure.clone() };
+                self.out.push(Effect::Send { session, message: refused });
+                self.out.push(Effect::Close { session, failure: Some(failure) });
+                return;
+            }
+        };
         if self.nodes.left.len() >= LEFT_MAX {
             self.sweep_all();
         }
@@ -172,7 +243,12 @@ impl Engine {
             name: hello.name,
             role: hello.role,
             attached: self.now,
-            session,
+            secret,
+            session: Some(session),
+            away: None,
+            heard: self.now,
+            previous: Vec::new(),
+            refused: VecDeque::new(),
             interest: 0,
             grants: 0,
             requests: 0,
@@ -183,8 +259,36 @@ impl Engine {
             operations: BTreeSet::new(),
             ephemeral: BTreeSet::new(),
         });
-        let welcome = ToNode::Welcome { protocol: PROTOCOL_VERSION, epoch: self.settings.epoch, incarnation, secret };
+        self.welcome(slot, past);
+        self.tell_members(slot);
+    }
+
+    pub(super) fn welcome(&mut self, slot: NodeSlot, past: Past) {
+        let Some(node) = self.nodes.get(slot) else { return };
+        let welcome = ToNode::Welcome {
+            protocol: PROTOCOL_VERSION,
+            epoch: self.settings.epoch,
+            incarnation: node.incarnation,
+            secret: node.secret,
+            lease_ms: u32::try_from(self.settings.lease.as_millis()).unwrap_or(u32::MAX),
+            past,
+        };
         self.send(slot, welcome);
+    }
+
+    /// A new node hears who is there, and they of it.
+    fn tell_members(&mut self, slot: NodeSlot) {
+        let Some(node) = self.nodes.get(slot) else { return };
+        if node.role == Role::Observer {
+            return;
+        }
+        let (incarnation, name) = (node.incarnation, node.name.clone());
+        let others = self.nodes.iter().filter(|(other, of)| *other != slot && of.role == Role::Node);
+        let others: Vec<_> = others.map(|(other, of)| (other, of.incarnation, of.name.clone())).collect();
+        for (other, its_incarnation, its_name) in others {
+            self.send(other, ToNode::Member { incarnation, name: name.clone(), joined: true });
+            self.send(slot, ToNode::Member { incarnation: its_incarnation, name: its_name, joined: true });
+        }
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<(), Failure> {
@@ -194,7 +298,10 @@ impl Engine {
         if self.stopping {
             return Err(Failure::Stopping);
         }
-        at_most("the length of a node's name in bytes", hello.name.len(), NAME_BYTES_MAX)?;
+        at_most("the length of a node's name in bytes", hello.name.len(), NAME_BYTES_MAX)
+    }
+
+    fn check_attached(&self) -> Result<(), Failure> {
         let limit = self.settings.nodes_max.min(ATTACHED_MAX);
         at_most("the number of attached nodes", self.nodes.len() + 1, limit)
     }
@@ -215,8 +322,20 @@ impl Engine {
             self.cancel(operation);
         }
         self.leave_queues(slot);
+        for previous in &node.previous {
+            self.leave_queues(*previous);
+        }
         for object in node.ephemeral {
-            self.leave_object(slot, object);
+            for of in std::iter::once(slot).chain(node.previous.iter().copied()) {
+                self.leave_object(of, object);
+            }
+        }
+        if node.role == Role::Node {
+            let others: Vec<_> = self.nodes.iter().filter(|(_, of)| of.role == Role::Node).map(|(of, _)| of).collect();
+            for other in others {
+                let name = node.name.clone();
+                self.send(other, ToNode::Member { incarnation: node.incarnation, name, joined: false });
+            }
         }
     }
 

@@ -12,10 +12,37 @@ use super::schema::{Schema, Type};
 use bytes::Bytes;
 use kiln_protocol::message::Part;
 use kiln_protocol::{CommitSeq, Incarnation, ObjectId, Partition, RootId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Ended incarnations whose last commit is remembered, for nodes that come back and ask.
 const ENDED_KEPT_MAX: usize = 1 << 16;
+/// Refused commits of one incarnation that are remembered.
+const REFUSED_KEPT_MAX: usize = 256;
+
+/// How far an incarnation's commits were decided.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The last one.
+    applied: CommitSeq,
+    /// Those that were refused; of many only the last ones.
+    refused: VecDeque<CommitSeq>,
+    /// What became of commits up to this one is forgotten.
+    forgotten: CommitSeq,
+}
+
+impl Progress {
+    fn refuse(&mut self, seq: CommitSeq) {
+        if self.refused.len() == REFUSED_KEPT_MAX {
+            self.forgotten = self.refused.pop_front().unwrap_or_default();
+        }
+        self.refused.push_back(seq);
+    }
+
+    /// Whether a commit was applied; `None` when that is not known, or not decided.
+    fn fate(&self, seq: CommitSeq) -> Option<bool> {
+        (seq > self.forgotten && seq <= self.applied).then(|| self.refused.binary_search(&seq).is_err())
+    }
+}
 
 /// Everything that a replay of the log restores.
 #[derive(Debug)]
@@ -25,10 +52,10 @@ pub(super) struct State {
     pub(super) objects: Objects,
     /// The length of all keys and slots.
     pub(super) object_bytes: u64,
-    /// Incarnations that may commit, and their last commit that was decided.
-    living: BTreeMap<Incarnation, CommitSeq>,
-    /// Incarnations that ended, likewise.
-    ended: BTreeMap<Incarnation, CommitSeq>,
+    /// Incarnations that may commit.
+    living: BTreeMap<Incarnation, Progress>,
+    /// Incarnations that ended.
+    ended: BTreeMap<Incarnation, Progress>,
     last_incarnation: Incarnation,
     last_object: u64,
 }
@@ -62,8 +89,17 @@ impl State {
 
     /// An incarnation's last commit that was decided.
     pub(super) fn applied(&self, incarnation: Incarnation) -> CommitSeq {
-        let applied = self.living.get(&incarnation).or_else(|| self.ended.get(&incarnation));
-        applied.copied().unwrap_or_default()
+        let progress = self.living.get(&incarnation).or_else(|| self.ended.get(&incarnation));
+        progress.map(|progress| progress.applied).unwrap_or_default()
+    }
+
+    /// Whether a commit was applied; `None` when that is not known, or may still change.
+    pub(super) fn fate(&self, incarnation: Incarnation, seq: CommitSeq) -> Option<bool> {
+        if let Some(living) = self.living.get(&incarnation) {
+            return living.fate(seq);
+        }
+        let ended = self.ended.get(&incarnation)?;
+        if seq > ended.applied { Some(false) } else { ended.fate(seq) }
     }
 
     /// The slot of the object under a key.
@@ -104,7 +140,13 @@ impl State {
                 self.count(*writer, *seq)?;
                 parts.iter().try_for_each(|part| self.commit(part))
             }
-            Entry::Refused { writer, seq } => self.count(*writer, *seq),
+            Entry::Refused { writer, seq } => {
+                self.count(*writer, *seq)?;
+                if let Some(progress) = self.living.get_mut(writer) {
+                    progress.refuse(*seq);
+                }
+                Ok(())
+            }
             Entry::Removed { object } => self.remove(*object),
             Entry::Renamed { object, key } => self.rename(*object, key),
         }
@@ -119,23 +161,24 @@ impl State {
             });
         }
         self.last_incarnation = incarnation;
-        self.living.insert(incarnation, CommitSeq::default());
+        self.living.insert(incarnation, Progress::default());
         Ok(())
     }
 
     fn end(&mut self, incarnation: Incarnation, applied: CommitSeq) {
-        self.living.remove(&incarnation);
-        self.ended.insert(incarnation, applied);
+        let progress = self.living.remove(&incarnation).unwrap_or_default();
+        self.ended.insert(incarnation, Progress { applied, ..progress });
         if self.ended.len() > ENDED_KEPT_MAX {
             self.ended.pop_first();
         }
     }
 
     fn count(&mut self, writer: Incarnation, seq: CommitSeq) -> Result<(), BadEntry> {
-        let applied = self
+        let progress = self
             .living
             .get_mut(&writer)
             .ok_or_else(|| BadEntry::Missing { what: "incarnation", number: writer.to_bits() })?;
+        let applied = &mut progress.applied;
         if seq != applied.next() {
             return Err(BadEntry::OutOfOrder { what: "commit", number: seq.to_bits(), last: applied.to_bits() });
         }

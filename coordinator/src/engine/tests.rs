@@ -10,6 +10,7 @@ mod everywhere;
 mod faults;
 mod hostile;
 mod invariants;
+mod leases;
 mod locks;
 mod operations;
 mod random;

@@ -105,6 +105,9 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, permit: Owned
     };
     // Before the last words: others must not wait for this peer's locks meanwhile.
     let last_words = shared.core().session(id).map(Session::finish);
+    if is_goodbye(&connection) {
+        shared.core().leave(id);
+    }
     shared.core().detach(id);
     match ending {
         Ending::Lost(reason) => tracing::info!(?node, %peer, reason, "detached"),
@@ -122,6 +125,15 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, permit: Owned
             close.apply(&connection);
         }
     }
+}
+
+/// Whether the peer itself has closed the connection in good order: it holds nothing any more. Any other end may be that
+/// of the connection alone.
+fn is_goodbye(connection: &Connection) -> bool {
+    matches!(
+        connection.close_reason(),
+        Some(ConnectionError::ApplicationClosed(close)) if close.error_code == Close::Goodbye.code()
+    )
 }
 
 type Attached = (Connection, SendStream, Reader, Hello);

@@ -79,6 +79,20 @@ impl Core {
         }
     }
 
+    /// The peer has closed the connection because it is done.
+    pub(super) fn leave(&mut self, id: SessionId) {
+        self.begin();
+        self.message(id, ToCoordinator::Bye);
+        self.finish();
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self) {
+        self.begin();
+        self.event(Event::Tick);
+        self.finish();
+    }
+
     /// Tells every peer that this is the end. What they are told before that still goes out.
     pub(super) fn stop(&mut self) {
         self.begin();

@@ -18,7 +18,7 @@ use crate::directory::{Directory, DirectoryError};
 use crate::engine::{Engine, Settings};
 use crate::store::memory::MemoryLog;
 use crate::store::{Log, LogError};
-use kiln_protocol::limits::OUTPUT_BYTES_MAX;
+use kiln_protocol::limits::{LEASE, OUTPUT_BYTES_MAX};
 use kiln_protocol::profile::split_address;
 use kiln_protocol::{Epoch, Profile};
 use quinn::Endpoint;
@@ -30,12 +30,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 /// Where `kiln serve` listens when nobody says otherwise.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4747);
 /// How long a server that is dropped, not stopped, tries to tell its nodes.
 const DROPPED_DEADLINE: Duration = Duration::from_millis(500);
+/// How often a lease is looked at: one that lapses is noticed by a tenth of it later.
+const TICKS_PER_LEASE: u32 = 10;
+const TICK_MIN: Duration = Duration::from_millis(10);
 /// How long the last packets of a stopping coordinator may take.
 const CLOSING_MAX: Duration = Duration::from_millis(500);
 
@@ -90,6 +93,8 @@ pub struct Tuning {
     pub hello_timeout: Duration,
     /// How long a peer may leave unread what it is sent.
     pub stall_timeout: Duration,
+    /// How long a node keeps its grants without being heard of.
+    pub lease: Duration,
 }
 
 impl Default for Tuning {
@@ -100,6 +105,7 @@ impl Default for Tuning {
             handshakes_max: 256,
             hello_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
+            lease: LEASE,
         }
     }
 }
@@ -328,7 +334,8 @@ fn start(options: &Options) -> Result<Started, StartError> {
     let profile = directory.write_profile(&profile_path, &identity, &advertised, &host, now)?;
     let epoch = directory.next_epoch()?;
     let log = MemoryLog::new();
-    let settings = Settings::new(epoch, log.kind(), env!("CARGO_PKG_VERSION"));
+    let settings =
+        Settings { lease: options.tuning.lease, ..Settings::new(epoch, log.kind(), env!("CARGO_PKG_VERSION")) };
     let core = Core::new(Engine::new(settings), epoch, Box::new(log));
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
@@ -374,6 +381,8 @@ async fn run(
     mut stop: oneshot::Receiver<Duration>,
 ) -> Result<Stopped, ServerError> {
     let mut peers = JoinSet::new();
+    let mut ticks = tokio::time::interval((shared.tuning.lease / TICKS_PER_LEASE).max(TICK_MIN));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let handshakes = Arc::new(Semaphore::new(shared.tuning.handshakes_max));
     let deadline = loop {
         tokio::select! {
@@ -382,6 +391,7 @@ async fn run(
                 tracing::error!(%error, "coordinator ends");
                 return Err(error.into());
             }
+            _ = ticks.tick() => shared.core().tick(),
             Some(ended) = peers.join_next() => ended.map_err(|_panicked| ServerError::Panicked)?,
             Some(incoming) = endpoint.accept() => match Arc::clone(&handshakes).try_acquire_owned() {
                 Ok(permit) => drop(peers.spawn(connection::serve(incoming, Arc::clone(&shared), permit))),

@@ -84,7 +84,7 @@ impl Client {
     pub(crate) async fn hello(&mut self, name: &str, protocol: u16) {
         let name = name.to_owned();
         let role = Role::Node;
-        self.say(&ToCoordinator::Hello(Hello { protocol, name, role })).await;
+        self.say(&ToCoordinator::Hello(Hello { protocol, name, role, resume: None })).await;
     }
 
     pub(crate) async fn say(&mut self, message: &ToCoordinator) {

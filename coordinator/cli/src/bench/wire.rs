@@ -56,7 +56,7 @@ impl Wire {
             request: RequestId::default(),
             buffer: Vec::new(),
         };
-        let hello = Hello { protocol: PROTOCOL_VERSION, name: "bench-wire".into(), role: Role::Node };
+        let hello = Hello::new("bench-wire".into(), Role::Node);
         wire.say(&ToCoordinator::Hello(hello)).await?;
         let answer = wire.hear().await?;
         let ToNode::Welcome { epoch, .. } = answer else {

@@ -1,6 +1,6 @@
 //! What a peer is told when something was not done.
 
-use crate::ids::{FieldId, GroupId, ObjectId, RootId, Token, Version};
+use crate::ids::{FieldId, GroupId, Incarnation, ObjectId, RootId, Token, Version};
 use serde::{Deserialize, Serialize};
 
 /// Why something was not done. Each says what, where, and what to do.
@@ -114,6 +114,18 @@ pub enum Failure {
         field: FieldId,
         /// What is wrong.
         what: String,
+    },
+    /// A resume with another secret than the incarnation's.
+    #[error("this is not the secret of incarnation {incarnation}: only the process that was it can resume it")]
+    BadSecret {
+        /// The incarnation.
+        incarnation: Incarnation,
+    },
+    /// The node was not heard of for longer than its lease.
+    #[error("the lease of incarnation {incarnation} has lapsed: its grants went to others")]
+    Lapsed {
+        /// The incarnation.
+        incarnation: Incarnation,
     },
     /// An observer asked for what only a node may do.
     #[error("an observer may not do this: attach as a node")]

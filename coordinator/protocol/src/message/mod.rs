@@ -1,7 +1,7 @@
 //! The messages. Every node has one ordered stream in each direction; each message's answer, and who sends it, is in
 //! `docs/PROTOCOL.md`.
 
-use crate::ids::{CommitSeq, FieldId, GroupId, Incarnation, ObjectId, RootId, Token, TypeId, Version};
+use crate::ids::{CommitSeq, Epoch, FieldId, GroupId, Incarnation, ObjectId, RootId, Secret, Token, TypeId, Version};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -54,6 +54,57 @@ pub struct Hello {
     pub name: String,
     /// What the peer attaches as.
     pub role: Role,
+    /// The incarnation that the node was, and wants to go on as.
+    pub resume: Option<Resume>,
+}
+
+impl Hello {
+    /// The Hello of a peer without a past.
+    #[must_use]
+    pub fn new(name: impl Into<String>, role: Role) -> Self {
+        Self { protocol: crate::PROTOCOL_VERSION, name: name.into(), role, resume: None }
+    }
+}
+
+/// Who a node was before its connection was lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The epoch of the connection that was lost.
+    pub epoch: Epoch,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The incarnation's secret.
+    pub secret: Secret,
+    /// Its last commit whose answer it has received.
+    pub acked: CommitSeq,
+}
+
+/// What became of the incarnation that a Hello wanted to go on as.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Past {
+    /// The Hello named none.
+    #[default]
+    None,
+    /// The node goes on as that incarnation, whose commits up to this one were decided.
+    Resumed {
+        /// The last one that was decided.
+        applied: CommitSeq,
+    },
+    /// Its lease lapsed: its grants went to others. The node is a new incarnation.
+    Lapsed,
+    /// The coordinator's state began anew since: none of the node's objects exists any more.
+    Reset,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Fate {
+    /// It was applied.
+    Applied,
+    /// It was refused, or never arrived and never will.
+    NotApplied,
+    /// The coordinator does not remember its incarnation, or the incarnation may still send it.
+    Unknown,
 }
 
 /// How a root treats its objects.

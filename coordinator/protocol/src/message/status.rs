@@ -52,6 +52,8 @@ pub struct NodeInfo {
     pub grants: u64,
     /// Its last applied commit.
     pub applied: CommitSeq,
+    /// For how long its connection has been lost, if it is.
+    pub away_ms: Option<u64>,
 }
 
 /// One root.

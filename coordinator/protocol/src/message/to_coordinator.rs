@@ -1,7 +1,7 @@
 //! What nodes say.
 
 use super::{Commit, Hello, Mode, RootOptions, WatchTarget};
-use crate::ids::{BarrierId, GroupId, ObjectId, RequestId, RootId, Token, WatchId};
+use crate::ids::{BarrierId, CommitSeq, GroupId, Incarnation, ObjectId, RequestId, RootId, Token, Version, WatchId};
 use crate::schema::TypeDescription;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,52 @@ pub enum ToCoordinator {
     Locks {
         /// Names the answer.
         request: RequestId,
+    },
+    /// Renews the node's lease. Answer: [`ToNode::Heartbeat`](super::ToNode::Heartbeat).
+    Heartbeat {
+        /// Names the answer.
+        number: u64,
+    },
+    /// After a resume and its resends: the node still has this grant. Answer:
+    /// [`ToNode::GrantLost`](super::ToNode::GrantLost) if it is not so.
+    Reassert {
+        /// The object.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The grant's token.
+        token: Token,
+        /// Its mode.
+        mode: Mode,
+    },
+    /// After a resume: the node holds the object at these versions. Records interest. Answer:
+    /// [`ToNode::Outdated`](super::ToNode::Outdated) or [`ToNode::Destroyed`](super::ToNode::Destroyed) if it is not
+    /// current.
+    Revalidate {
+        /// The object.
+        object: ObjectId,
+        /// The key that the node knows it by.
+        key: Bytes,
+        /// The version of each group that the node's program knows.
+        versions: Vec<(GroupId, Version)>,
+    },
+    /// After a resume: grants that were not re-asserted are given back. Answer:
+    /// [`ToNode::Resynced`](super::ToNode::Resynced).
+    Resynced,
+    /// Answer with [`ToNode::EverywhereReached`](super::ToNode::EverywhereReached) once no node shows what was before
+    /// this commit of the sender, which has been applied.
+    AwaitEverywhere {
+        /// The commit.
+        seq: CommitSeq,
+    },
+    /// What became of a commit, of whomever? Answer: [`ToNode::Fate`](super::ToNode::Fate).
+    Fate {
+        /// Names the answer.
+        request: RequestId,
+        /// Who made it.
+        incarnation: Incarnation,
+        /// The commit.
+        seq: CommitSeq,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].

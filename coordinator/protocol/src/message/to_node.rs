@@ -1,6 +1,6 @@
 //! What the coordinator says.
 
-use super::{Change, Delta, Failure, LockInfo, Mode, Record, RootInfo, Status};
+use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, Status};
 use crate::ids::{
     BarrierId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
 };
@@ -21,6 +21,11 @@ pub enum ToNode {
         incarnation: Incarnation,
         /// The incarnation's secret.
         secret: Secret,
+        /// How long the node may trust its grants after the sending of its last answered heartbeat, less a margin of
+        /// its own.
+        lease_ms: u32,
+        /// What became of the incarnation that the node wanted to resume.
+        past: Past,
     },
     /// The node is not attached; the connection ends.
     Refused {
@@ -188,6 +193,43 @@ pub enum ToNode {
         locks: Vec<LockInfo>,
         /// Locks that did not fit into the answer.
         left_out: u64,
+    },
+    /// The node's lease is renewed.
+    Heartbeat {
+        /// The heartbeat that this answers.
+        number: u64,
+    },
+    /// A grant that was re-asserted is not the node's any more.
+    GrantLost {
+        /// The object.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The token of the grant.
+        token: Token,
+    },
+    /// A copy that was revalidated is not current.
+    Outdated {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The node's copies and grants are as the coordinator knows them.
+    Resynced,
+    /// What became of a commit.
+    Fate {
+        /// The request.
+        request: RequestId,
+        /// What.
+        fate: Fate,
+    },
+    /// A node joined the cluster, or left it.
+    Member {
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// Its name.
+        name: String,
+        /// It joined.
+        joined: bool,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Delta`].

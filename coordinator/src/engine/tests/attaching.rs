@@ -19,7 +19,7 @@ fn each_attach_is_a_new_incarnation() {
 #[test]
 fn another_protocol_is_refused() {
     let mut cluster = Cluster::new();
-    let hello = Hello { protocol: PROTOCOL_VERSION + 1, name: "ann".to_owned(), role: Role::Node };
+    let hello = Hello { protocol: PROTOCOL_VERSION + 1, name: "ann".to_owned(), role: Role::Node, resume: None };
     cluster.hello("ann", hello);
     let refused = "refused: this coordinator speaks protocol 1, the peer speaks 2: run the same major version of Kiln \
                    on both";
@@ -32,7 +32,7 @@ fn names_and_numbers_have_limits() {
     let mut settings = Settings::new(EPOCH, "memory", "test");
     settings.nodes_max = 1;
     let mut cluster = Cluster::with(settings);
-    let hello = Hello { protocol: PROTOCOL_VERSION, name: "n".repeat(256), role: Role::Node };
+    let hello = Hello::new("n".repeat(256), Role::Node);
     cluster.hello("long", hello);
     assert_eq!(cluster.sent_to("long"), ["refused: the length of a node's name in bytes is 256, the limit is 255"]);
     cluster.attach("ann", Role::Node);
@@ -48,7 +48,7 @@ fn a_second_hello_ends_the_connection_and_nothing_else() {
     let mut cluster = Cluster::of(&["ann", "bob"]);
     let object = cluster.get_or_create("ann", "s");
     cluster.write_lock("bob", object);
-    let hello = Hello { protocol: PROTOCOL_VERSION, name: "ann".to_owned(), role: Role::Node };
+    let hello = Hello::new("ann".to_owned(), Role::Node);
     cluster.send("ann", ToCoordinator::Hello(hello));
     assert!(matches!(cluster.peer("ann").closed, Some(Some(Failure::Violation { .. }))));
     assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#3"]);

@@ -4,11 +4,11 @@ use super::super::{Effect, Engine, Entry, Event, LogSeq, SessionId, Settings};
 use super::copy::{Copy, Slots};
 use super::speech::say;
 use bytes::Bytes;
-use kiln_protocol::message::{Commit, Hello, Mode, Part, Role, RootOptions};
+use kiln_protocol::message::{Commit, Hello, Mode, Part, Resume, Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
 use kiln_protocol::{
-    CommitSeq, Epoch, Failure, FieldId, GroupId, Incarnation, ObjectId, PROTOCOL_VERSION, RequestId, RootId, Secret,
-    ToCoordinator, ToNode, Token, Version, Write,
+    CommitSeq, Epoch, Failure, FieldId, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, ToCoordinator,
+    ToNode, Token, Version, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(super) const SESSIONS: RootId = RootId::from_bits(1);
 pub(super) const NAMED_LOCKS: RootId = RootId::from_bits(2);
 pub(super) const EPOCH: Epoch = Epoch::from_bits(7);
 
+pub(super) const SECRET: Secret = Secret::from_bytes([1; 16]);
+
 /// A node, as the tests see it.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -36,8 +38,8 @@ pub(super) struct Peer {
     pub(super) grants: BTreeMap<(ObjectId, GroupId), (Mode, Token)>,
     destroyed: BTreeSet<ObjectId>,
     commits: VecDeque<(CommitSeq, Commit)>,
-    sent: CommitSeq,
-    acked: CommitSeq,
+    pub(super) sent: CommitSeq,
+    pub(super) acked: CommitSeq,
     top_token: Token,
 }
 
@@ -48,6 +50,8 @@ pub(super) struct Cluster {
     pub(super) now: Duration,
     pub(super) peers: BTreeMap<String, Peer>,
     pub(super) log: Vec<Entry>,
+    /// Who was said to have joined or left, to whomever.
+    pub(super) members: Vec<(String, bool)>,
     names: BTreeMap<ObjectId, String>,
     last_session: SessionId,
     last_request: RequestId,
@@ -114,6 +118,7 @@ impl Cluster {
             names: BTreeMap::new(),
             last_session: SessionId::from_bits(0),
             last_request: RequestId::from_bits(0),
+            members: Vec::new(),
         }
     }
 
@@ -129,7 +134,7 @@ impl Cluster {
     }
 
     pub(super) fn attach(&mut self, name: &str, role: Role) {
-        let hello = Hello { protocol: PROTOCOL_VERSION, name: name.to_owned(), role };
+        let hello = Hello::new(name.to_owned(), role);
         self.hello(name, hello);
     }
 
@@ -151,7 +156,7 @@ impl Cluster {
             top_token: Token::default(),
         };
         self.peers.insert(name.to_owned(), peer);
-        let secret = Secret::from_bytes([1; 16]);
+        let secret = SECRET;
         self.event(Event::Attached { session, hello, secret });
     }
 
@@ -175,7 +180,46 @@ impl Cluster {
     pub(super) fn detach(&mut self, name: &str) {
         let session = self.peer(name).session;
         self.peers.remove(name);
+        self.event(Event::Message { session, message: ToCoordinator::Bye });
         self.event(Event::Detached { session });
+    }
+
+    /// The connection of a node is lost, not the node.
+    pub(super) fn lose(&mut self, name: &str) -> Peer {
+        let peer = self.peers.remove(name).unwrap();
+        self.event(Event::Detached { session: peer.session });
+        peer
+    }
+
+    /// The node is back, as what it was if the coordinator agrees.
+    pub(super) fn come_back(&mut self, name: &str, peer: Peer, secret: Secret) {
+        self.last_session = self.last_session.next();
+        let session = self.last_session;
+        let resume = Resume { epoch: EPOCH, incarnation: peer.incarnation, secret, acked: peer.acked };
+        let (inbox, copies, grants) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
+        self.peers.insert(name.to_owned(), Peer { session, inbox, copies, grants, closed: None, ..peer });
+        let hello = Hello { resume: Some(resume), ..Hello::new(name, Role::Node) };
+        self.event(Event::Attached { session, hello, secret: Secret::from_bytes([2; 16]) });
+    }
+
+    /// A node that is back names a grant.
+    pub(super) fn reassert(&mut self, name: &str, object: ObjectId, grant: (Mode, Token)) {
+        let (mode, token) = grant;
+        self.send(name, ToCoordinator::Reassert { object, group: MAIN, token, mode });
+        if !matches!(self.peer(name).inbox.back(), Some(ToNode::GrantLost { .. })) {
+            self.peer(name).grants.insert((object, MAIN), grant);
+        }
+    }
+
+    /// Time passes, and these nodes send heartbeats.
+    pub(super) fn pass(&mut self, time: Duration, alive: &[&str]) {
+        self.now += time;
+        for name in alive {
+            self.send(name, ToCoordinator::Heartbeat { number: 1 });
+            let heard = self.peer(name).inbox.pop_back();
+            assert_eq!(heard, Some(ToNode::Heartbeat { number: 1 }));
+        }
+        self.event(Event::Tick);
     }
 
     pub(super) fn request(&mut self) -> RequestId {
@@ -220,6 +264,10 @@ impl Cluster {
                 Effect::Append { seq, entry } => {
                     self.log.push(entry);
                     assert_eq!(seq, LogSeq::from_bits(self.log.len() as u64));
+                }
+                // Told apart from the rest, so that scenarios need not repeat who is there.
+                Effect::Send { message: ToNode::Member { name, joined, .. }, .. } => {
+                    self.members.push((name, joined));
                 }
                 Effect::Send { session, message } => {
                     if let Some(peer) = self.peers.values_mut().find(|peer| peer.session == session) {
@@ -432,6 +480,9 @@ impl Peer {
             ToNode::CommitRefused { seq, .. } => {
                 assert!(*seq > self.acked, "refused after it was acknowledged");
                 self.commits.retain(|(commit, _)| commit != seq);
+            }
+            ToNode::GrantLost { object, group, .. } => {
+                self.grants.remove(&(*object, *group));
             }
             ToNode::Ack { applied } => {
                 assert!(*applied > self.acked && *applied <= self.sent, "an acknowledgement of nothing");

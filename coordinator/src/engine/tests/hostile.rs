@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kiln_protocol::codec::decode_to_coordinator;
 use kiln_protocol::limits::WATCHES_MAX;
 use kiln_protocol::message::{Hello, Mode, Role, WatchTarget};
-use kiln_protocol::{GroupId, PROTOCOL_VERSION, Secret, ToCoordinator, WatchId, Write, encode_to_coordinator};
+use kiln_protocol::{GroupId, Secret, ToCoordinator, WatchId, Write, encode_to_coordinator};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -150,7 +150,7 @@ proptest! {
         let mut engine = Engine::new(Settings::new(EPOCH, "memory", "test"));
         let mut effects: Vec<Effect> = Vec::new();
         for session in 1..3 {
-            let hello = Hello { protocol: PROTOCOL_VERSION, name: String::new(), role: Role::Node };
+            let hello = Hello::new(String::new(), Role::Node);
             let secret = Secret::from_bytes([0; 16]);
             let session = SessionId::from_bits(session);
             engine.handle(Duration::ZERO, Event::Attached { session, hello, secret }, &mut effects);

@@ -49,6 +49,14 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
         ToNode::Status { .. } => "status".to_owned(),
         ToNode::Roots { roots, .. } => format!("{} roots", roots.len()),
         ToNode::Locks { locks, left_out, .. } => format!("{} locks and {left_out}", locks.len()),
+        ToNode::Heartbeat { number } => format!("heartbeat {number}"),
+        ToNode::GrantLost { object: id, group, token } => {
+            format!("lost {}/{group}#{}", object(*id), token.number())
+        }
+        ToNode::Outdated { object: id } => format!("outdated {}", object(*id)),
+        ToNode::Resynced => "resynced".to_owned(),
+        ToNode::Fate { fate, .. } => format!("fate {fate:?}"),
+        ToNode::Member { name, joined, .. } => format!("{} {name}", if *joined { "joined" } else { "left" }),
         ToNode::Delta(delta) => {
             let parts: Vec<_> = delta.parts.iter().map(|part| say_part(part, object)).collect();
             format!("delta {}", parts.join(", "))

@@ -1,0 +1,195 @@
+//! Leases: nodes that go silent, nodes that come back, and what either means for their grants.
+//!
+//! A lost connection does not end a lease. Within it the node may come back under the same incarnation, shown by its
+//! secret: it sends again the commits that were not decided, then names the grants and the copies that it still has, one by
+//! one. What it does not name, it has given back in words that were lost. When the lease lapses first, the incarnation is
+//! logged as dead before anybody else gets its locks, and nothing is accepted from it any more (S2, S14).
+
+use super::lock::Party;
+use super::nodes::NodeSlot;
+use super::{Effect, Engine, SessionId};
+use bytes::Bytes;
+use kiln_protocol::message::{Fate, Mode, Past, Resume, Role};
+use kiln_protocol::{CommitSeq, Failure, GroupId, Incarnation, ObjectId, RequestId, ToNode, Token, Version};
+
+/// Refusals that are kept for a node that may not have heard of them.
+const REFUSED_KEPT_MAX: usize = 1024;
+
+impl Engine {
+    /// A connection is lost.
+    pub(super) fn detached(&mut self, slot: NodeSlot) {
+        match self.nodes.get(slot).map(|node| node.role) {
+            Some(Role::Node) if !self.stopping => self.disconnect(slot),
+            Some(_) => self.leave(slot),
+            None => {}
+        }
+    }
+
+    /// The node keeps its grants until its lease lapses. What it asked for, it asks again when it is back.
+    fn disconnect(&mut self, slot: NodeSlot) {
+        self.nodes.disconnect(slot, self.now);
+        let Some(node) = self.nodes.get_mut(slot) else { return };
+        node.ack_due = false;
+        node.requests = 0;
+        let (incarnation, watches) = (node.incarnation, std::mem::take(&mut node.watches));
+        for (watch, target) in &watches {
+            self.watches.remove(slot, *watch, target, &mut self.state);
+        }
+        let operations = self.nodes.get_mut(slot).map(|node| std::mem::take(&mut node.operations));
+        for operation in operations.unwrap_or_default() {
+            self.cancel(operation);
+        }
+        self.drop_waits(incarnation);
+        self.leave_waiting(slot);
+    }
+
+    /// A node that lost its connection is back, perhaps before the coordinator has noticed. The answer is sent here
+    /// when it goes on as what it was.
+    pub(super) fn resume(&mut self, session: SessionId, resume: &Resume) -> Result<Past, Failure> {
+        if resume.epoch < self.settings.history {
+            return Ok(Past::Reset);
+        }
+        let Some(slot) = self.nodes.find(resume.incarnation) else {
+            return Ok(Past::Lapsed);
+        };
+        let Some(node) = self.nodes.get(slot) else { return Ok(Past::Lapsed) };
+        if node.secret != resume.secret || node.role != Role::Node {
+            return Err(Failure::BadSecret { incarnation: resume.incarnation });
+        }
+        let applied = self.applied(slot);
+        let unheard = node.refused.front().filter(|_| node.refused.len() == REFUSED_KEPT_MAX);
+        if unheard.is_some_and(|(oldest, _)| resume.acked < *oldest) || resume.acked > applied {
+            // What became of some of its commits cannot be told any more.
+            self.leave(slot);
+            return Ok(Past::Lapsed);
+        }
+        if let Some(old) = self.nodes.session(slot) {
+            self.disconnect(slot);
+            self.out.push(Effect::Close { session: old, failure: None });
+        }
+        let Some(slot) = self.nodes.reconnect(slot, session) else {
+            return Ok(Past::Lapsed);
+        };
+        self.welcome(slot, Past::Resumed { applied });
+        let Some(node) = self.nodes.get_mut(slot) else { return Ok(Past::Lapsed) };
+        (node.interest, node.grants, node.heard) = (0, 0, self.now);
+        let refused: Vec<_> = node.refused.iter().filter(|(seq, _)| *seq > resume.acked).cloned().collect();
+        // It trusts none of its copies until they are revalidated, so it shows nothing that anybody waits to be gone.
+        let waits = std::mem::take(&mut node.barriers).into_iter().flat_map(|(_, waits)| waits);
+        let waits: Vec<_> = waits.chain(std::mem::take(&mut node.barrier_due)).collect();
+        for wait in waits {
+            self.passed(wait);
+        }
+        for (seq, failure) in refused {
+            self.send(slot, ToNode::CommitRefused { seq, failure });
+        }
+        if applied > resume.acked {
+            self.send(slot, ToNode::Ack { applied });
+        }
+        Ok(Past::Resumed { applied })
+    }
+
+    /// Keeps a refusal for a node that may not hear of it.
+    pub(super) fn keep_refusal(&mut self, slot: NodeSlot, seq: CommitSeq, failure: &Failure) {
+        if let Some(node) = self.nodes.get_mut(slot) {
+            if node.refused.len() == REFUSED_KEPT_MAX {
+                node.refused.pop_front();
+            }
+            node.refused.push_back((seq, failure.clone()));
+        }
+    }
+
+    /// A node lives.
+    pub(super) fn heartbeat(&mut self, slot: NodeSlot, number: u64) {
+        if let Some(node) = self.nodes.get_mut(slot) {
+            node.heard = self.now;
+            self.send(slot, ToNode::Heartbeat { number });
+        }
+    }
+
+    /// [`super::Event::Tick`]: nodes whose lease has lapsed are dead.
+    pub(super) fn lapse(&mut self) {
+        let lease = self.settings.lease;
+        let now = self.now;
+        let silent = self.nodes.iter().filter(|(_, node)| node.role == Role::Node && now - node.heard > lease);
+        let silent: Vec<_> = silent.map(|(slot, node)| (slot, node.incarnation)).collect();
+        for (slot, incarnation) in silent {
+            let session = self.nodes.session(slot);
+            self.leave(slot);
+            if let Some(session) = session {
+                self.out.push(Effect::Close { session, failure: Some(Failure::Lapsed { incarnation }) });
+            }
+        }
+    }
+
+    /// A node that is back still has a grant.
+    pub(super) fn reassert(&mut self, node: NodeSlot, object: ObjectId, group: GroupId, token: Token, mode: Mode) {
+        let previous = self.nodes.get(node).map(|node| node.previous.clone()).unwrap_or_default();
+        let slot = self.state.objects.find(object);
+        let slot = slot.filter(|slot| self.state.objects.at(*slot).locks.groups().contains(&group));
+        let Some(slot) = slot else {
+            return self.send(node, ToNode::GrantLost { object, group, token });
+        };
+        let lock = self.state.objects.at_mut(slot).locks.lock(group);
+        if lock.reassert(|party| matches!(party, Party::Node(of) if previous.contains(&of)), node, token, mode) {
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.grants += 1;
+            }
+            self.note_ephemeral(node, slot);
+        } else {
+            self.send(node, ToNode::GrantLost { object, group, token });
+        }
+        self.settle(slot, group);
+    }
+
+    /// A node that is back has a copy at these versions.
+    pub(super) fn revalidate(
+        &mut self,
+        node: NodeSlot,
+        object: ObjectId,
+        key: &Bytes,
+        versions: &[(GroupId, Version)],
+    ) {
+        let Some(slot) = self.state.objects.find(object) else {
+            return self.answer(node, ToNode::Destroyed { object });
+        };
+        self.hold_copy(node, slot);
+        let of = self.state.objects.at(slot);
+        let version_of = |group| versions.iter().find(|(of, _)| *of == group).map_or(Version::default(), |(_, at)| *at);
+        let mut current = of.versions().iter().all(|(group, version)| version_of(*group) == *version);
+        current &= versions.iter().all(|(group, version)| of.version(*group) == *version);
+        let renamed = (of.key() != key).then(|| Bytes::copy_from_slice(of.key()));
+        if let Some(key) = renamed {
+            self.answer(node, ToNode::Renamed { object, key });
+        }
+        if !current {
+            self.answer(node, ToNode::Outdated { object });
+        }
+    }
+
+    /// A node that is back has named all that it holds.
+    pub(super) fn resynced(&mut self, node: NodeSlot) {
+        for previous in self.nodes.resynced(node) {
+            self.leave_queues(previous);
+            let ephemeral = self.nodes.get(node).map(|node| node.ephemeral.clone()).unwrap_or_default();
+            for object in ephemeral {
+                self.leave_object(previous, object);
+            }
+        }
+        let held = &self.ephemeral;
+        if let Some(of) = self.nodes.get_mut(node) {
+            of.ephemeral.retain(|object| held.contains(&(*object, node)));
+        }
+        self.answer(node, ToNode::Resynced);
+    }
+
+    /// Somebody asks what became of a commit.
+    pub(super) fn tell_fate(&mut self, node: NodeSlot, request: RequestId, incarnation: Incarnation, seq: CommitSeq) {
+        let fate = match self.state.fate(incarnation, seq) {
+            None => Fate::Unknown,
+            Some(true) => Fate::Applied,
+            Some(false) => Fate::NotApplied,
+        };
+        self.answer(node, ToNode::Fate { request, fate });
+    }
+}

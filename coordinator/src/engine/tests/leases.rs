@@ -1,0 +1,286 @@
+//! Nodes that go silent, and nodes that come back.
+
+use super::super::{Event, Settings};
+use super::cluster::{Cluster, EPOCH, MAIN, SECRET, SESSIONS, clicks, visits};
+use bytes::Bytes;
+use kiln_protocol::limits::LEASE;
+use kiln_protocol::message::{Commit, Hello, Mode, Resume, Role};
+use kiln_protocol::{
+    BarrierId, CommitSeq, Epoch, Failure, GroupId, Incarnation, Secret, ToCoordinator, ToNode, Version,
+};
+use std::time::Duration;
+
+const NOTHING: [&str; 0] = [];
+
+fn grant_of(cluster: &mut Cluster, name: &str, object: kiln_protocol::ObjectId) -> (Mode, kiln_protocol::Token) {
+    cluster.peer(name).grants[&(object, MAIN)]
+}
+
+fn ask_fate(cluster: &mut Cluster, incarnation: Incarnation, seq: u64) -> String {
+    let request = cluster.request();
+    let seq = CommitSeq::from_bits(seq);
+    cluster.send("bob", ToCoordinator::Fate { request, incarnation, seq });
+    cluster.sent_to("bob").concat()
+}
+
+#[test]
+fn a_lost_connection_does_not_end_a_lease() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let grant = grant_of(&mut cluster, "ann", object);
+    let ann = cluster.lose("ann");
+    cluster.write_lock("bob", object);
+    cluster.pass(LEASE / 2, &["bob"]);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    cluster.come_back("ann", ann, SECRET);
+    assert_eq!(cluster.sent_to("ann"), ["welcome 1"]);
+    cluster.reassert("ann", object, grant);
+    // What it was told before was lost with the connection.
+    assert_eq!(cluster.sent_to("ann"), ["recall s/0#1 for write"]);
+    cluster.send("ann", ToCoordinator::Resynced);
+    assert_eq!(cluster.sent_to("ann"), ["resynced"]);
+    cluster.commit_parts("ann", false, vec![]);
+    cluster.release("ann", object, MAIN, false);
+    assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#3"]);
+    assert!(cluster.members.iter().all(|(_, joined)| *joined), "nobody left");
+}
+
+#[test]
+fn a_grant_that_is_not_named_was_given_back() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let ann = cluster.lose("ann");
+    cluster.write_lock("bob", object);
+    cluster.come_back("ann", ann, SECRET);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    cluster.send("ann", ToCoordinator::Resynced);
+    assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#3"]);
+}
+
+#[test]
+fn a_grant_may_be_given_back_before_it_is_named() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let (_, token) = grant_of(&mut cluster, "ann", object);
+    let ann = cluster.lose("ann");
+    cluster.write_lock("bob", object);
+    cluster.come_back("ann", ann, SECRET);
+    cluster.release_token("ann", object, MAIN, token, false);
+    assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#3"]);
+    cluster.reassert("ann", object, (Mode::Write, token));
+    assert_eq!(cluster.sent_to("ann"), ["welcome 1", "lost s/0#1"]);
+}
+
+#[test]
+fn a_silent_node_is_dead_when_its_lease_has_lapsed() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let part = cluster.part("ann", object, MAIN, visits(9));
+    cluster.write_lock("bob", object);
+    cluster.pass(LEASE, &["bob"]);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    cluster.pass(Duration::from_millis(1), &["bob"]);
+    assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#3"]);
+    let incarnation = cluster.peer("ann").incarnation;
+    assert_eq!(cluster.peer("ann").closed, Some(Some(Failure::Lapsed { incarnation })));
+    assert_eq!(cluster.members.last(), Some(&("ann".to_owned(), false)));
+    // Back too late, it is somebody else, whose old grant is worth nothing.
+    let ann = cluster.peers.remove("ann").unwrap();
+    cluster.come_back("ann", ann, SECRET);
+    assert_eq!(cluster.sent_to("ann"), ["welcome 3"]);
+    cluster.peer("ann").sent = CommitSeq::default();
+    cluster.commit_parts("ann", false, vec![part]);
+    assert!(cluster.sent_to("ann")[0].starts_with("refused 1: group 0 of object"), "S2");
+    cluster.reassert("ann", object, (Mode::Write, kiln_protocol::Token::new(EPOCH, 1).unwrap()));
+    assert_eq!(cluster.sent_to("ann"), ["lost s/0#1"]);
+}
+
+#[test]
+fn a_heartbeat_renews_a_lease() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    cluster.write_lock("bob", object);
+    for _ in 0..5 {
+        cluster.pass(LEASE, &["ann", "bob"]);
+    }
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    assert!(cluster.peer("ann").closed.is_none());
+}
+
+#[test]
+fn only_who_knows_its_secret_is_an_incarnation() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let ann = cluster.lose("ann");
+    let incarnation = ann.incarnation;
+    cluster.come_back("ann", ann, Secret::from_bytes([9; 16]));
+    assert_eq!(cluster.peer("ann").closed, Some(Some(Failure::BadSecret { incarnation })));
+    // And what it wanted to take is still the other's.
+    cluster.write_lock("bob", object);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    // Also while the true one is attached.
+    let bob = cluster.peer("bob").incarnation;
+    let resume =
+        Resume { epoch: EPOCH, incarnation: bob, secret: Secret::from_bytes([9; 16]), acked: CommitSeq::default() };
+    cluster.hello("eve", Hello { resume: Some(resume), ..Hello::new("eve", Role::Node) });
+    assert_eq!(cluster.peer("eve").closed, Some(Some(Failure::BadSecret { incarnation: bob })));
+    assert!(cluster.peer("bob").closed.is_none());
+}
+
+#[test]
+fn a_node_may_be_back_before_it_was_missed() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let grant = grant_of(&mut cluster, "ann", object);
+    let before = cluster.peer("ann").session;
+    let ann = cluster.peers.remove("ann").unwrap();
+    cluster.come_back("ann", ann, SECRET);
+    cluster.reassert("ann", object, grant);
+    // The end of the old connection says nothing about the new one.
+    cluster.event(Event::Detached { session: before });
+    cluster.send("ann", ToCoordinator::Resynced);
+    cluster.commit("ann", object, MAIN, visits(1));
+    assert_eq!(cluster.sent_to("ann"), ["welcome 1", "resynced", "ack 1"]);
+}
+
+#[test]
+fn a_resent_commit_is_applied_once() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let commit = |cluster: &Cluster, amount| {
+        let parts = vec![cluster.part("ann", object, GroupId::COMMUTATIVE, clicks(amount))].into();
+        ToCoordinator::Commit(Commit { everywhere: false, parts })
+    };
+    let before = cluster.peer("ann").acked;
+    let first = commit(&cluster, 1);
+    cluster.send("ann", first);
+    let mut ann = cluster.lose("ann");
+    // The answer did not arrive.
+    ann.acked = before;
+    cluster.come_back("ann", ann, SECRET);
+    assert_eq!(cluster.sent_to("ann"), ["welcome 1", "ack 1"]);
+    let second = commit(&cluster, 10);
+    cluster.send("ann", second);
+    cluster.fetch("bob", SESSIONS, "s", None);
+    assert!(cluster.sent_to("bob")[0].contains("clicks=11"), "S8");
+}
+
+#[test]
+fn a_refusal_is_told_again() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.lone("bob", "s");
+    let before = cluster.peer("ann").acked;
+    cluster.commit("ann", object, MAIN, visits(1));
+    let refusal = cluster.sent_to("ann")[0].clone();
+    assert!(refusal.starts_with("refused 1"));
+    let mut ann = cluster.lose("ann");
+    ann.acked = before;
+    cluster.come_back("ann", ann, SECRET);
+    assert_eq!(cluster.sent_to("ann"), ["welcome 1".to_owned(), refusal, "ack 1".to_owned()]);
+}
+
+#[test]
+fn copies_are_compared_and_not_sent() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let objects = ["same", "changed", "gone", "moved"].map(|key| cluster.lone("bob", key));
+    for key in ["same", "changed", "gone", "moved"] {
+        cluster.fetch("ann", SESSIONS, key, None);
+    }
+    let ann = cluster.lose("ann");
+    cluster.write_lock("bob", objects[1]);
+    cluster.fetch("bob", SESSIONS, "changed", None);
+    cluster.commit("bob", objects[1], MAIN, visits(1));
+    cluster.remove("bob", "gone", false);
+    cluster.rename("bob", "moved", "there");
+    cluster.come_back("ann", ann, SECRET);
+    cluster.sent_to("ann");
+    for (object, key) in objects.into_iter().zip(["same", "changed", "gone", "moved"]) {
+        let versions = vec![(MAIN, Version::default())];
+        cluster.send("ann", ToCoordinator::Revalidate { object, key: Bytes::from(key), versions });
+    }
+    assert_eq!(cluster.sent_to("ann"), ["outdated changed", "destroyed gone", "renamed moved there"]);
+    cluster.send("ann", ToCoordinator::Resynced);
+    cluster.sent_to("ann");
+    // Its interest is there again.
+    cluster.commit("bob", objects[1], MAIN, visits(2));
+    assert_eq!(cluster.sent_to("ann"), ["delta changed/0v2 visits"]);
+}
+
+#[test]
+fn everywhere_waits_for_a_node_that_is_away() {
+    for comes_back in [true, false] {
+        let mut cluster = Cluster::of(&["ann", "bob"]);
+        let object = cluster.get_or_create("ann", "s");
+        cluster.fetch("bob", SESSIONS, "s", None);
+        let bob = cluster.lose("bob");
+        cluster.commit_everywhere("ann", object, MAIN, visits(1));
+        assert_eq!(cluster.sent_to("ann"), ["ack 1"]);
+        if comes_back {
+            // It trusts no copy before it has compared it.
+            cluster.come_back("bob", bob, SECRET);
+        } else {
+            cluster.pass(LEASE + Duration::from_millis(1), &["ann"]);
+        }
+        assert_eq!(cluster.sent_to("ann"), ["everywhere 1"]);
+    }
+}
+
+#[test]
+fn a_node_that_is_back_asks_again_whether_it_is_everywhere() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    cluster.fetch("bob", SESSIONS, "s", None);
+    cluster.commit_everywhere("ann", object, MAIN, visits(1));
+    let ann = cluster.lose("ann");
+    cluster.come_back("ann", ann, SECRET);
+    cluster.send("ann", ToCoordinator::AwaitEverywhere { seq: CommitSeq::from_bits(1) });
+    assert_eq!(cluster.sent_to("ann"), ["welcome 1"]);
+    cluster.send("bob", ToCoordinator::Barrier { barrier: BarrierId::from_bits(2) });
+    assert_eq!(cluster.sent_to("ann"), ["everywhere 1"]);
+}
+
+#[test]
+fn fates_are_remembered() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    let incarnation = cluster.peer("ann").incarnation;
+    cluster.commit("ann", object, MAIN, visits(1));
+    cluster.release("ann", object, MAIN, false);
+    cluster.commit("ann", object, MAIN, visits(2));
+    cluster.sent_to("bob");
+    assert_eq!(ask_fate(&mut cluster, incarnation, 1), "fate Applied");
+    assert_eq!(ask_fate(&mut cluster, incarnation, 2), "fate NotApplied");
+    assert_eq!(ask_fate(&mut cluster, incarnation, 3), "fate Unknown");
+    cluster.lose("ann");
+    assert_eq!(ask_fate(&mut cluster, incarnation, 3), "fate Unknown");
+    cluster.pass(LEASE + Duration::from_millis(1), &["bob"]);
+    assert_eq!(ask_fate(&mut cluster, incarnation, 1), "fate Applied");
+    assert_eq!(ask_fate(&mut cluster, incarnation, 2), "fate NotApplied");
+    assert_eq!(ask_fate(&mut cluster, incarnation, 3), "fate NotApplied");
+    assert_eq!(ask_fate(&mut cluster, Incarnation::from_bits(99), 1), "fate Unknown");
+}
+
+#[test]
+fn a_node_of_another_history_begins_anew() {
+    let mut cluster = Cluster::with(Settings::new(EPOCH, "memory", "test"));
+    let resume = Resume {
+        epoch: Epoch::from_bits(EPOCH.to_bits() - 1),
+        incarnation: Incarnation::from_bits(1),
+        secret: SECRET,
+        acked: CommitSeq::default(),
+    };
+    cluster.hello("ann", Hello { resume: Some(resume), ..Hello::new("ann", Role::Node) });
+    let past = cluster.heard("ann").pop();
+    assert!(matches!(past, Some(ToNode::Welcome { past: kiln_protocol::message::Past::Reset, .. })), "{past:?}");
+}
+
+#[test]
+fn a_named_lock_goes_when_its_holder_does_not_name_it() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create_in("ann", super::cluster::NAMED_LOCKS, "l");
+    let ann = cluster.lose("ann");
+    assert!(cluster.slots(object).is_some());
+    cluster.come_back("ann", ann, SECRET);
+    cluster.send("ann", ToCoordinator::Resynced);
+    assert!(cluster.slots(object).is_none());
+}
