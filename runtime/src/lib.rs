@@ -10,18 +10,19 @@
 extern crate self as kiln;
 
 mod api;
+mod clock;
 mod driver;
 #[cfg(feature = "embedded")]
 mod embedded;
 
 pub use api::{
-    AccessError, AttachError, Away, Builder, Commit, CommitError, CommitTogether, Counter, DetachError, Event,
-    EventKind, Keys, Level, LockError, NamedGuard, NamedLock, NodeInfo, ReadGuard, Root, RootError, Runtime, Shared,
-    Stats, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
+    AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether, Counter,
+    DetachError, Event, EventKind, Keys, Level, LockError, NamedGuard, NamedLock, NodeInfo, ReadGuard, Root, RootError,
+    Runtime, Shared, Stats, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
 };
 pub use kiln_engine::{Corrupt, Ended, State};
 pub use kiln_object::*;
-pub use kiln_protocol::message::Failure;
+pub use kiln_protocol::message::{Failure, Fate};
 pub use kiln_protocol::profile::{Profile, ProfileError};
 pub use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Version};
 pub use rkyv;

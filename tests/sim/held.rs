@@ -23,6 +23,9 @@ pub(crate) struct Held {
     pub(crate) entry: Arc<Entry>,
     groups: Range<usize>,
     mode: Mode,
+    /// The node's, from before the locks were taken.
+    pub(crate) life: u64,
+    counted: Vec<u64>,
 }
 
 impl Held {
@@ -41,6 +44,8 @@ impl Held {
             entry: Arc::clone(entry),
             groups: start..start,
             mode,
+            life: node.node.link.life(),
+            counted: Vec::new(),
         };
         for index in groups {
             let context = entry.lock_context(index, &node.node.outbox, &node.node.requests);
@@ -50,11 +55,18 @@ impl Held {
                     Place { node: Rc::clone(node), entry: Arc::clone(entry), index, mode, ticket: Some(ticket) };
                 place.admitted().await.map_err(NotHeld::Lock)?;
             }
-            world.model().entered(entry.id, index, mode);
             held.groups.end = index + 1;
+            if held.is_fenced() {
+                return Err(NotHeld::Lock(LockFailure::Fenced));
+            }
+            world.model().entered(entry.id, index, mode);
+            held.counted.push(world.count(node, (entry.id, index, mode)));
         }
         if entry.state() == State::Stale {
             Wait::new(node.node.refetch(entry)).await.map_err(NotHeld::Fetch)?;
+        }
+        if held.is_fenced() {
+            return Err(NotHeld::Lock(LockFailure::Fenced));
         }
         held.check();
         Ok(held)
@@ -62,14 +74,28 @@ impl Held {
 
     /// S4: under a lock, what is here is what was committed last, anywhere.
     pub(crate) fn check(&self) {
+        if self.is_fenced() {
+            return;
+        }
         self.world.check_values(&self.node, &self.entry, &self.groups);
+    }
+}
+
+impl Held {
+    /// S14: the lease under which the locks were taken is over.
+    fn is_fenced(&self) -> bool {
+        let link = &self.node.node.link;
+        link.life() != self.life || !link.is_leased(0)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for index in self.groups.clone() {
-            self.world.model().left(self.entry.id, index, self.mode);
+        for id in &self.counted {
+            let counted = self.node.held.borrow_mut().remove(id);
+            if let Some((object, index, mode)) = counted {
+                self.world.model().left(object, index, mode);
+            }
         }
         self.node.node.leave_groups(&self.entry, self.groups.clone(), self.mode);
     }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
+mod faults;
 mod held;
 mod model;
 mod node;

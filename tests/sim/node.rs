@@ -3,18 +3,27 @@
 use crate::model::Made;
 use kiln_coordinator::engine::SessionId;
 use kiln_engine::Node;
-use kiln_protocol::{CommitSeq, FrameDecoder, Incarnation};
+use kiln_protocol::message::Mode;
+use kiln_protocol::{CommitSeq, FrameDecoder, Incarnation, ObjectId};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 pub(crate) struct SimNode {
     pub(crate) node: Node,
-    pub(crate) session: SessionId,
-    pub(crate) incarnation: Incarnation,
+    /// Its connection; `None` while that is lost.
+    pub(crate) session: Cell<Option<SessionId>>,
+    pub(crate) incarnation: Cell<Incarnation>,
     pub(crate) alive: Cell<bool>,
+    /// The connection that it lost, if the coordinator has not noticed.
+    pub(crate) unnoticed: Cell<Option<SessionId>>,
+    /// How often it lost its connection, and its lease.
+    pub(crate) cuts: Cell<u64>,
+    pub(crate) lapses: Cell<u64>,
+    /// What its tasks hold.
+    pub(crate) held: RefCell<BTreeMap<u64, (ObjectId, usize, Mode)>>,
     /// What it committed and the coordinator may not have applied.
     pub(crate) made: RefCell<Vec<Made>>,
     /// The last commit that one of its tasks was told is applied.
@@ -48,6 +57,12 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn push(&self, bytes: &[u8]) {
         self.bytes.borrow_mut().extend(bytes);
+    }
+
+    /// The connection is lost, with all that was on its way.
+    pub(crate) fn lose(&self) {
+        self.bytes.borrow_mut().clear();
+        *self.decoder.borrow_mut() = FrameDecoder::default();
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -109,14 +109,14 @@ impl Actor {
                 State::Current => return Ok(entry),
                 State::Stale => {
                     self.doing("refetch");
-                    return gone(Wait::new(self.node.node.refetch(&entry)).await).map(|()| entry);
+                    return self.gone(Wait::new(self.node.node.refetch(&entry)).await).map(|()| entry);
                 }
                 State::Destroyed => {}
             }
         }
         let key = Bytes::from_static(key.as_bytes());
         self.doing("fetch");
-        let found = gone(Wait::new(self.node.node.fetch(self.root.id, key, Some(self.writes()))).await)?;
+        let found = self.gone(Wait::new(self.node.node.fetch(self.root.id, key, Some(self.writes()))).await)?;
         Ok(found.expect("it is made when there is none").entry)
     }
 
@@ -125,7 +125,8 @@ impl Actor {
         match Held::enter(&self.world, &self.node, entry, groups, mode).await {
             Ok(held) => Ok(held),
             Err(NotHeld::Lock(LockFailure::Refused(Failure::Destroyed { .. }))) => Err(Failed),
-            Err(NotHeld::Fetch(error)) => gone(Err(error)),
+            Err(NotHeld::Lock(LockFailure::Fenced)) if self.node.lapses.get() > 0 => Err(Failed),
+            Err(NotHeld::Fetch(error)) => self.gone(Err(error)),
             Err(other @ NotHeld::Lock(_)) => panic!("{other:?}"),
         }
     }
@@ -148,11 +149,12 @@ impl Actor {
         Session::collect(&mut guard, &mut changes).expect("it can be stored");
         drop(guard);
         let everywhere = self.world.random.below(4) == 0;
-        let waiting = self.commit(&[(&entry, &changes)], vec![(entry.id, field, 1)], everywhere).await?;
+        let waiting =
+            self.commit(Some(held.life), &[(&entry, &changes)], vec![(entry.id, field, 1)], everywhere).await?;
         let committed = value(&entry, field);
         drop(held);
         if let Some(ticket) = waiting {
-            settled(Wait::new(ticket).await)?;
+            self.settled(Wait::new(ticket).await)?;
             if everywhere {
                 self.check_everywhere(entry.id, field, committed);
             }
@@ -163,6 +165,7 @@ impl Actor {
     /// Queues a commit; waits while the outbox is full.
     async fn commit(
         &self,
+        life: Option<u64>,
         changes: &[(&Arc<Entry>, &Changes)],
         added: Vec<(ObjectId, Field, i64)>,
         everywhere: bool,
@@ -177,7 +180,7 @@ impl Actor {
         };
         self.doing("commit");
         loop {
-            match self.node.node.commit(&changed, waiter.clone()) {
+            match self.node.node.commit(life, &changed, waiter.clone()) {
                 Ok(seq) => {
                     let made = Made { seq, added };
                     self.world.model().committed(&made);
@@ -186,6 +189,7 @@ impl Actor {
                 }
                 Err(CommitError::OutboxFull) => pause().await,
                 Err(CommitError::Destroyed { .. } | CommitError::ArenaFull { .. }) => return Err(Failed),
+                Err(CommitError::Fenced) if self.node.lapses.get() > 0 => return Err(Failed),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -194,6 +198,9 @@ impl Actor {
     /// No other node shows an older value any more.
     fn check_everywhere(&self, object: ObjectId, field: Field, committed: i64) {
         for node in self.world.nodes() {
+            if !node.node.link.is_synced() {
+                continue;
+            }
             if let Some(entry) = node.node.cache.get(object).filter(|entry| entry.state() == State::Current) {
                 let shown = value(&entry, field);
                 assert!(shown >= committed, "{field:?} of {object}: {shown} is shown after {committed} was everywhere");
@@ -225,10 +232,10 @@ impl Actor {
         Session::collect(&mut two, &mut of_y).expect("it can be stored");
         drop((one, two));
         let added = vec![(x.id, Field::Balance, -amount), (y.id, Field::Balance, amount)];
-        let waiting = self.commit(&[(&x, &of_x), (&y, &of_y)], added, false).await?;
+        let waiting = self.commit(Some(from.life.min(to.life)), &[(&x, &of_x), (&y, &of_y)], added, false).await?;
         drop((from, to));
         match waiting {
-            Some(ticket) => settled(Wait::new(ticket).await),
+            Some(ticket) => self.settled(Wait::new(ticket).await),
             None => Ok(()),
         }
     }
@@ -244,8 +251,8 @@ impl Actor {
         if changes.is_empty() {
             return Ok(());
         }
-        match self.commit(&[(&entry, &changes)], vec![(entry.id, Field::Clicks, amount)], false).await? {
-            Some(ticket) => settled(Wait::new(ticket).await),
+        match self.commit(None, &[(&entry, &changes)], vec![(entry.id, Field::Clicks, amount)], false).await? {
+            Some(ticket) => self.settled(Wait::new(ticket).await),
             None => Ok(()),
         }
     }
@@ -259,10 +266,10 @@ impl Actor {
         let mut changes = Changes::new();
         Session::collect(&mut guard, &mut changes).expect("it can be stored");
         drop(guard);
-        let waiting = self.commit(&[(&entry, &changes)], Vec::new(), false).await?;
+        let waiting = self.commit(Some(held.life), &[(&entry, &changes)], Vec::new(), false).await?;
         drop(held);
         match waiting {
-            Some(ticket) => settled(Wait::new(ticket).await),
+            Some(ticket) => self.settled(Wait::new(ticket).await),
             None => Ok(()),
         }
     }
@@ -308,14 +315,14 @@ impl Actor {
         self.doing("remove or rename");
         match Wait::new(self.node.node.ask_yes_no(|request| question(request, root, key, to))).await {
             Ok(_) | Err(RequestError::Refused(Failure::KeyTaken)) => Ok(()),
-            Err(error) => panic!("{error}"),
+            Err(error) => self.gone(Err(error)),
         }
     }
 
     async fn watch(&self) -> Done {
         let (mut watching, ticket) = Watching::start(&self.node, self.root.id);
         self.doing("watch");
-        gone(Wait::new(ticket).await)?;
+        self.gone(Wait::new(ticket).await)?;
         for _ in 0..20 + self.world.random.below(100) {
             watching.look();
             pause().await;
@@ -327,23 +334,25 @@ impl Actor {
         let key = Bytes::from_static(key.as_bytes());
         self.doing("insert");
         let inserted = self.node.node.insert(self.root.id, key, self.writes());
-        gone(Wait::new(inserted).await).map(drop)
+        self.gone(Wait::new(inserted).await).map(drop)
     }
-}
 
-/// An object may be removed at any time, and the heap be full; nothing else may go wrong.
-fn gone<T>(answer: Result<T, RequestError>) -> Result<T, Failed> {
-    match answer {
-        Ok(answer) => Ok(answer),
-        Err(RequestError::Refused(Failure::Destroyed { .. }) | RequestError::ArenaFull { .. }) => Err(Failed),
-        Err(error) => panic!("{error}"),
+    /// An object may be removed at any time, the heap be full, the connection be lost; nothing else may go wrong.
+    fn gone<T>(&self, answer: Result<T, RequestError>) -> Result<T, Failed> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(RequestError::Refused(Failure::Destroyed { .. }) | RequestError::ArenaFull { .. }) => Err(Failed),
+            Err(RequestError::Unknown) if self.node.cuts.get() > 0 => Err(Failed),
+            Err(error) => panic!("{error}"),
+        }
     }
-}
 
-fn settled(outcome: kiln_engine::Outcome) -> Done {
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(CommitFailure::Refused(Failure::Destroyed { .. })) => Err(Failed),
-        Err(error) => panic!("{error}"),
+    fn settled(&self, outcome: kiln_engine::Outcome) -> Done {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(CommitFailure::Refused(Failure::Destroyed { .. })) => Err(Failed),
+            Err(CommitFailure::Unknown) if self.node.lapses.get() > 0 => Err(Failed),
+            Err(error) => panic!("{error}"),
+        }
     }
 }

@@ -11,8 +11,7 @@ use kiln_protocol::codec::{decode_to_coordinator, decode_to_node};
 use kiln_protocol::message::{Hello, LockParty, Mode, Role};
 use kiln_protocol::schema::TypeBinding;
 use kiln_protocol::{
-    Epoch, Failure, Incarnation, PROTOCOL_VERSION, RequestId, RootId, Secret, ToCoordinator, ToNode, Write, Writes,
-    encode_to_node,
+    Epoch, Failure, Incarnation, RequestId, RootId, Secret, ToCoordinator, ToNode, Write, Writes, encode_to_node,
 };
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -23,7 +22,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-const EPOCH: Epoch = Epoch::from_bits(3);
+pub(crate) const EPOCH: Epoch = Epoch::from_bits(3);
 const NODES: usize = 2;
 const TASKS: usize = 4;
 /// As small as can be, so that it is full now and then.
@@ -36,7 +35,7 @@ const OBSERVER: SessionId = SessionId::from_bits(1);
 pub(crate) struct World {
     pub(crate) random: Random,
     model: RefCell<Model>,
-    coordinator: RefCell<Coordinator>,
+    pub(crate) coordinator: RefCell<Coordinator>,
     nodes: RefCell<Vec<Rc<SimNode>>>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) root: Cell<RootId>,
@@ -45,12 +44,12 @@ pub(crate) struct World {
     tracing: bool,
 }
 
-struct Coordinator {
+pub(crate) struct Coordinator {
     engine: Engine,
-    now: Duration,
-    sessions: SessionId,
+    pub(crate) now: Duration,
+    pub(crate) sessions: SessionId,
     /// What the observer was told.
-    told: Vec<ToNode>,
+    pub(crate) told: Vec<ToNode>,
     passed: DefaultHasher,
 }
 
@@ -96,7 +95,7 @@ impl World {
     }
 
     /// Something happens to the coordinator, and the effects are carried out.
-    fn event(&self, event: Event) {
+    pub(crate) fn event(&self, event: Event) {
         self.batch([event]);
     }
 
@@ -117,7 +116,11 @@ impl World {
                 Effect::Send { session: OBSERVER, message } => coordinator.told.push(message),
                 Effect::Send { session, message } => self.send(&mut coordinator, session, &message),
                 Effect::Append { .. } => {}
-                Effect::Close { failure, .. } => panic!("a well-behaved node was cut off: {failure:?}"),
+                Effect::Close { session, failure } => {
+                    // A connection that is lost may end in any way.
+                    let is_lost = self.nodes.borrow().iter().all(|node| node.session.get() != Some(session));
+                    assert!(is_lost, "a well-behaved node was cut off: {failure:?}");
+                }
             }
         }
         drop(coordinator);
@@ -127,7 +130,7 @@ impl World {
     }
 
     /// With `KILN_SIM_TRACE` set, tells what passes.
-    fn trace(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.tracing {
             // Nobody to tell when the standard error is closed.
             drop(writeln!(std::io::stderr(), "{}", what()));
@@ -141,29 +144,29 @@ impl World {
         let mut bytes = Vec::new();
         encode_to_node(&mut bytes, EPOCH, message);
         bytes.hash(&mut coordinator.passed);
-        match self.nodes.borrow().iter().find(|node| node.session == session) {
+        match self.nodes.borrow().iter().find(|node| node.session.get() == Some(session)) {
             Some(node) => node.down.push(&bytes),
-            // Its welcome, which makes the node.
+            // Its welcome, which makes the node; or words to a connection that is lost.
             None => coordinator.told.push(message.clone()),
         }
     }
 
     fn attach(&self) {
-        let mut coordinator = self.coordinator.borrow_mut();
-        coordinator.sessions = coordinator.sessions.next();
-        coordinator.told.clear();
-        let session = coordinator.sessions;
-        drop(coordinator);
+        let session = self.next_session();
         self.event(Event::Attached { session, hello: hello(Role::Node), secret: secret() });
-        let Some(ToNode::Welcome { incarnation, .. }) = self.coordinator.borrow_mut().told.pop() else {
-            panic!("a node was not welcomed")
-        };
-        let settings = kiln_engine::Settings { epoch: EPOCH, incarnation, outbox_bytes_max: OUTBOX_BYTES };
+        let told = std::mem::take(&mut self.coordinator.borrow_mut().told);
+        let mut told = told.into_iter();
+        let Some(ToNode::Welcome { incarnation, .. }) = told.next() else { panic!("a node was not welcomed") };
+        let settings = kiln_engine::Settings { epoch: EPOCH, outbox_bytes_max: OUTBOX_BYTES };
         let heap = kiln_heap::Heap::new(kiln_heap::Options { bytes_max: HEAP_BYTES }).unwrap();
         let node = Rc::new(SimNode {
             node: Node::new(settings, heap),
-            session,
-            incarnation,
+            session: Cell::new(Some(session)),
+            incarnation: Cell::new(incarnation),
+            unnoticed: Cell::default(),
+            cuts: Cell::default(),
+            lapses: Cell::default(),
+            held: RefCell::default(),
             alive: Cell::new(true),
             made: RefCell::default(),
             told: Cell::default(),
@@ -172,6 +175,7 @@ impl World {
             tasks: RefCell::default(),
             doing: RefCell::new(vec!["begins"; TASKS]),
         });
+        node.node.link.welcomed(incarnation, secret(), 0, u64::MAX);
         self.nodes.borrow_mut().push(Rc::clone(&node));
         for index in 0..TASKS {
             node.tasks.borrow_mut().push(Some(self.task(&node, index)));
@@ -189,6 +193,7 @@ impl World {
         let node = &nodes[self.random.below(nodes.len())];
         match self.random.below(1000) {
             0..500 => self.poll(node, self.random.below(TASKS)),
+            500..720 if node.session.get().is_none() => self.mend(node),
             500..720 => self.up(node),
             720..940 => self.down(node),
             940..960 => {
@@ -199,7 +204,10 @@ impl World {
                 node.tasks.borrow_mut()[index] = Some(self.task(node, index));
             }
             960..970 => node.node.refetch_stale(),
-            970..998 => self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64),
+            970..990 | 996..998 => {
+                self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64)
+            }
+            990..996 => self.cut(node),
             _ => self.crash(node),
         }
         // Every few steps: it looks at every lock of every node.
@@ -222,11 +230,12 @@ impl World {
         if node.up.len() == 0 {
             return;
         }
+        let Some(session) = node.session.get() else { return };
         node.up.arrive(1 + self.random.below(node.up.len()));
         let mut batch = Vec::new();
         while let Some(frame) = self.next_frame(&node.up) {
             let message = decode_to_coordinator(EPOCH, &frame).unwrap();
-            batch.push(Event::Message { session: node.session, message });
+            batch.push(Event::Message { session, message });
         }
         self.batch(batch);
     }
@@ -238,13 +247,13 @@ impl World {
         node.down.arrive(1 + self.random.below(node.down.len()));
         while let Some(frame) = self.next_frame(&node.down) {
             let message = decode_to_node(EPOCH, &frame).unwrap();
-            self.trace(|| format!("node {} <- {message:?}", node.incarnation));
+            self.trace(|| format!("node {} <- {message:?}", node.incarnation.get()));
             node.node.handle(message).unwrap();
             self.check_pair(node);
         }
     }
 
-    fn next_frame(&self, queue: &Queue) -> Option<Bytes> {
+    pub(crate) fn next_frame(&self, queue: &Queue) -> Option<Bytes> {
         let frame = queue.decoder.borrow_mut().next_frame().unwrap()?;
         frame.hash(&mut self.coordinator.borrow_mut().passed);
         Some(frame)
@@ -255,19 +264,18 @@ impl World {
         node.alive.set(false);
         let tasks = std::mem::take(&mut *node.tasks.borrow_mut());
         drop(tasks);
-        let applied = self.applied(node.incarnation);
-        assert!(applied >= node.told.get(), "commit {} was acknowledged, {applied} applied", node.told.get());
-        for made in node.made.borrow().iter().rev().filter(|made| made.seq > applied) {
-            self.model().undo(made);
+        if !node.node.link.has_lapsed() {
+            self.undo_unknown(node);
         }
         self.check_refusals(node);
         node.node.end(Ended::Lost("it crashed".to_owned()));
         self.nodes.borrow_mut().retain(|other| !Rc::ptr_eq(other, node));
-        self.event(Event::Detached { session: node.session });
+        self.notice(node);
+        self.expire();
         self.attach();
     }
 
-    fn applied(&self, incarnation: Incarnation) -> kiln_protocol::CommitSeq {
+    pub(crate) fn applied(&self, incarnation: Incarnation) -> kiln_protocol::CommitSeq {
         let ToNode::Status { status, .. } = self.ask(|request| ToCoordinator::Status { request }) else {
             panic!("no status")
         };
@@ -284,6 +292,11 @@ impl World {
     /// No more faults and nothing new: what was begun comes to its end (L1, L3).
     pub(crate) fn settle(&self) {
         self.stopping.set(true);
+        for node in self.nodes() {
+            if node.session.get().is_none() {
+                self.come_back(&node);
+            }
+        }
         for _ in 0..SETTLE_TURNS {
             let nodes = self.nodes();
             for node in &nodes {
@@ -323,7 +336,7 @@ impl World {
                 .filter_map(|(task, doing)| task.as_ref().map(|_| *doing))
                 .collect();
             let (unacknowledged, _) = node.node.outbox.unacknowledged();
-            text += &format!("\nnode {}: busy with {busy:?}, {unacknowledged} unacknowledged", node.incarnation);
+            text += &format!("\nnode {}: busy with {busy:?}, {unacknowledged} unacknowledged", node.incarnation.get());
             for entry in node.node.cache.all() {
                 text += &format!("\n  {} {:?} {:?}", entry.id, entry.state(), entry.locks());
             }
@@ -355,6 +368,9 @@ impl World {
 
     /// S11: of the two objects that are only changed together, a node shows both or neither of a commit.
     fn check_pair(&self, node: &SimNode) {
+        if !node.node.link.is_synced() {
+            return;
+        }
         let Some(root) = node.node.cache.root(self.root.get()) else { return };
         let (Some(x), Some(y)) = (root.get(b"x"), root.get(b"y")) else { return };
         if x.state() == State::Current && y.state() == State::Current {
@@ -420,10 +436,10 @@ pub(crate) fn value(entry: &Entry, field: Field) -> i64 {
     entry.object.scalar(field.slot()).cast_signed()
 }
 
-fn hello(role: Role) -> Hello {
+pub(crate) fn hello(role: Role) -> Hello {
     Hello::new("simulated".to_owned(), role)
 }
 
-const fn secret() -> Secret {
+pub(crate) const fn secret() -> Secret {
     Secret::from_bytes([7; 16])
 }

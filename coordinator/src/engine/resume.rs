@@ -28,19 +28,21 @@ impl Engine {
     /// The node keeps its grants until its lease lapses. What it asked for, it asks again when it is back.
     fn disconnect(&mut self, slot: NodeSlot) {
         self.nodes.disconnect(slot, self.now);
+        self.leave_waiting(slot);
         let Some(node) = self.nodes.get_mut(slot) else { return };
         node.ack_due = false;
-        node.requests = 0;
         let (incarnation, watches) = (node.incarnation, std::mem::take(&mut node.watches));
+        let operations = std::mem::take(&mut node.operations);
         for (watch, target) in &watches {
             self.watches.remove(slot, *watch, target, &mut self.state);
         }
-        let operations = self.nodes.get_mut(slot).map(|node| std::mem::take(&mut node.operations));
-        for operation in operations.unwrap_or_default() {
+        for operation in operations {
             self.cancel(operation);
         }
         self.drop_waits(incarnation);
-        self.leave_waiting(slot);
+        if let Some(node) = self.nodes.get_mut(slot) {
+            node.requests = 0;
+        }
     }
 
     /// A node that lost its connection is back, perhaps before the coordinator has noticed. The answer is sent here
@@ -58,8 +60,9 @@ impl Engine {
         }
         let applied = self.applied(slot);
         let unheard = node.refused.front().filter(|_| node.refused.len() == REFUSED_KEPT_MAX);
-        if unheard.is_some_and(|(oldest, _)| resume.acked < *oldest) || resume.acked > applied {
-            // What became of some of its commits cannot be told any more.
+        let is_told = unheard.is_none_or(|(oldest, _)| resume.acked >= *oldest) && resume.acked <= applied;
+        if resume.lapsed || !is_told {
+            // It wants no more of it, or what became of some of its commits cannot be told any more.
             self.leave(slot);
             return Ok(Past::Lapsed);
         }

@@ -27,6 +27,9 @@ pub enum CommitError {
     /// The node is no longer attached.
     #[error("the connection to the coordinator is closed")]
     Disconnected,
+    /// The node's lease has lapsed since the locks were taken: others may have them.
+    #[error("the node's lease has lapsed, and its locks with it")]
+    Fenced,
     /// The object was removed.
     #[error("object {object} was removed from the cluster")]
     Destroyed {
@@ -77,7 +80,7 @@ impl WantsRoom for RequestError {
     fn needed_bytes(&self) -> Option<usize> {
         match self {
             Self::ArenaFull { needed_bytes } => Some(*needed_bytes),
-            Self::Refused(_) | Self::BadRecord(_) | Self::Disconnected => None,
+            Self::Refused(_) | Self::BadRecord(_) | Self::Unknown | Self::Disconnected => None,
         }
     }
 }
@@ -86,7 +89,7 @@ impl WantsRoom for QueueError<CommitError> {
     fn needed_bytes(&self) -> Option<usize> {
         match self {
             Self::Publish(CommitError::ArenaFull { needed_bytes }) => Some(*needed_bytes),
-            Self::Publish(_) | Self::Full | Self::Closed => None,
+            Self::Publish(_) | Self::Full | Self::Closed | Self::Fenced => None,
         }
     }
 }
@@ -258,11 +261,12 @@ impl Node {
         entry.set_state(State::Stale);
     }
 
-    /// Makes a commit: publishes it here and queues it, all or nothing.
+    /// Makes a commit: publishes it here and queues it, all or nothing. `life` is the node's from before the locks were
+    /// taken that it is made under, if any were.
     ///
     /// # Errors
     /// [`CommitError`]; then nothing happened.
-    pub fn commit(&self, changed: &[Changed<'_>], waiter: Waiter) -> Result<CommitSeq, CommitError> {
+    pub fn commit(&self, life: Option<u64>, changed: &[Changed<'_>], waiter: Waiter) -> Result<CommitSeq, CommitError> {
         let mut parts: SmallVec<[OutPart; 2]> = SmallVec::new();
         let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
         for Changed { entry, changes } in changed {
@@ -283,11 +287,12 @@ impl Node {
         merge_objects(&mut prepared);
         // Before the outbox is locked: the gate comes first wherever both are taken.
         let _all = (prepared.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
-        let queued = self.with_room(|| self.outbox.commit(&parts, waiter.clone(), || publish(&prepared)));
+        let queued = self.with_room(|| self.outbox.commit(life, &parts, waiter.clone(), || publish(&prepared)));
         let seq = queued.map_err(|error| match error {
             QueueError::Publish(error) => error,
             QueueError::Full => CommitError::OutboxFull,
             QueueError::Closed => CommitError::Disconnected,
+            QueueError::Fenced => CommitError::Fenced,
         })?;
         for one in &prepared {
             one.entry.heal(one.writes.iter().map(SlotWrite::slot));

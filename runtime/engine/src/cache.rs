@@ -140,7 +140,8 @@ impl Cache {
     /// The objects whose copy is stale. Their ids only: a reference would keep them from being evicted.
     pub(crate) fn stale(&self) -> Vec<ObjectId> {
         let by_id = self.lock();
-        by_id.entries.values().filter(|entry| entry.state() == State::Stale).map(|entry| entry.id).collect()
+        let is_stale = |id: &ObjectId| by_id.entries.get(id).is_some_and(|entry| entry.state() == State::Stale);
+        by_id.clock.iter().copied().filter(is_stale).collect()
     }
 
     /// Every resident object. While the references live, nothing can be evicted.

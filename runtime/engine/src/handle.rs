@@ -53,6 +53,17 @@ impl Node {
                     queue.push(WatchEvent { object, key, writer, change });
                 }
             }
+            ToNode::Heartbeat { number } => self.link.renewed(number),
+            ToNode::GrantLost { object, group, token } => {
+                self.with_lock(object, group, |lock, context| lock.grant_lost(context, token));
+            }
+            ToNode::Outdated { object } => {
+                if let Some(entry) = self.cache.get(object) {
+                    entry.set_state(State::Stale);
+                }
+            }
+            ToNode::Resynced => self.resynced(),
+            ToNode::Member { incarnation, name, joined } => self.link.note_member(incarnation, name, joined),
             ToNode::Stopping => self.end(Ended::CoordinatorStopped),
             ToNode::Goodbye => self.end(Ended::Detached),
             answer => self.answer(answer)?,
@@ -93,12 +104,21 @@ impl Node {
                 Some(Pending::Done(ticket)) => drop(ticket.complete(Ok(yes))),
                 other => mismatch(other),
             },
+            ToNode::Fate { request, fate } => match take(request) {
+                Some(Pending::Fate(ticket)) => drop(ticket.complete(Ok(fate))),
+                other => mismatch(other),
+            },
             ToNode::Keys { request, keys, more } => match take(request) {
                 Some(Pending::Keys(ticket)) => drop(ticket.complete(Ok(KeysPage { keys, more }))),
                 other => mismatch(other),
             },
             ToNode::Failed { request, failure } => {
                 if let Some(pending) = take(request) {
+                    if let (Pending::Refetch { entry, .. }, Failure::Destroyed { object }) = (&pending, &failure)
+                        && entry.id == *object
+                    {
+                        self.destroyed(*object);
+                    }
                     pending.fail(RequestError::Refused(failure));
                 }
             }
@@ -136,7 +156,9 @@ impl Node {
                     drop(ticket.complete(if current { Ok(()) } else { Err(RequestError::ArenaFull { needed_bytes }) }));
                 }
             }
-            other @ (Pending::OpenRoot(_) | Pending::Done(_) | Pending::Keys(_)) => mismatch(Some(other)),
+            other @ (Pending::OpenRoot(_) | Pending::Done(_) | Pending::Keys(_) | Pending::Fate(_)) => {
+                mismatch(Some(other));
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub type Admission = Result<(), LockFailure>;
 pub enum LockFailure {
     /// The coordinator says so.
     Refused(Failure),
+    /// The node's lease lapsed while it waited.
+    Fenced,
     /// The node is no longer attached.
     Disconnected,
 }
@@ -100,7 +102,7 @@ struct Machine {
     waiters: VecDeque<LocalWaiter>,
     /// The request that is out: there is one in `Requested`, `Upgrading` and `UpgradingRecalled`. In other states one may
     /// be out that an earlier grant has overtaken; it will be answered.
-    request: Option<RequestId>,
+    request: Option<(RequestId, Mode)>,
     token: Token,
     /// The highest token given back: a grant delivered again after its release is ignored (S22).
     released: Token,
@@ -216,7 +218,7 @@ impl GroupLock {
         if machine.dead.is_some() {
             return false;
         }
-        if machine.request == Some(request) {
+        if machine.asked() == Some(request) {
             machine.request = None;
             machine.step(LockEvent::Withdrawn);
         }
@@ -259,7 +261,7 @@ impl GroupLock {
     /// The coordinator cannot grant the request: all who wait are told.
     pub fn refused(&self, request: RequestId, failure: &Failure) {
         let mut machine = self.lock();
-        if machine.request != Some(request) {
+        if machine.asked() != Some(request) {
             return;
         }
         machine.request = None;
@@ -275,15 +277,46 @@ impl GroupLock {
     pub fn lost(&self, failure: &LockFailure) {
         let mut machine = self.lock();
         machine.dead = Some(failure.clone());
-        machine.step(LockEvent::Lost);
-        machine.request = None;
-        machine.released = machine.released.max(machine.token);
-        self.cell.close();
-        self.cell.set_grant(None, machine.token);
+        machine.lose(&self.cell);
         let waiters = std::mem::take(&mut machine.waiters);
         drop(machine);
         for waiter in waiters {
             let _unwanted = waiter.ticket.complete(Err(failure.clone()));
+        }
+    }
+
+    /// The connection is another one: names the grant, and asks again for what was asked for.
+    pub(crate) fn resync(&self, context: LockContext<'_>) {
+        let machine = self.lock();
+        let LockContext { object, group, outbox, .. } = context;
+        if let Some(mode) = machine.state.grant() {
+            outbox.send(&ToCoordinator::Reassert { object, group, token: machine.token, mode });
+        }
+        machine.send_request(context);
+    }
+
+    /// The grant is not this node's any more, for all that it knew.
+    pub(crate) fn grant_lost(&self, context: LockContext<'_>, token: Token) {
+        let mut machine = self.lock();
+        if machine.token != token || machine.state.grant().is_none() || machine.dead.is_some() {
+            return;
+        }
+        machine.lose(&self.cell);
+        self.pump(machine, context);
+    }
+
+    /// The node's lease has lapsed: the grant is gone, and whoever waits is told. Who holds the lock still does, here;
+    /// what they commit is refused.
+    pub(crate) fn fenced(&self) {
+        let mut machine = self.lock();
+        if machine.dead.is_some() {
+            return;
+        }
+        machine.lose(&self.cell);
+        let waiters = std::mem::take(&mut machine.waiters);
+        drop(machine);
+        for waiter in waiters {
+            let _unwanted = waiter.ticket.complete(Err(LockFailure::Fenced));
         }
     }
 
@@ -324,6 +357,19 @@ impl Default for Machine {
 }
 
 impl Machine {
+    fn asked(&self) -> Option<RequestId> {
+        self.request.map(|(request, _)| request)
+    }
+
+    fn lose(&mut self, cell: &GrantCell) {
+        self.step(LockEvent::Lost);
+        self.request = None;
+        self.batch_left = 0;
+        self.released = self.released.max(self.token);
+        cell.close();
+        cell.set_grant(None, self.token);
+    }
+
     fn step(&mut self, event: LockEvent) -> bool {
         self.state.next(event).is_some_and(|next| {
             self.state = next;
@@ -383,7 +429,7 @@ impl Machine {
             self.waiters.pop_front();
         }
         let Some(head) = self.waiters.front() else {
-            if let Some(request) = self.request.take() {
+            if let Some((request, _)) = self.request.take() {
                 self.step(LockEvent::Withdrawn);
                 context.outbox.send(&ToCoordinator::Withdraw { request, object: context.object, group: context.group });
             }
@@ -391,8 +437,13 @@ impl Machine {
         };
         let mode = head.mode;
         if self.request.is_none() && self.state.grant() < Some(mode) && self.step(LockEvent::Need) {
-            let request = context.requests.take();
-            self.request = Some(request);
+            self.request = Some((context.requests.take(), mode));
+            self.send_request(context);
+        }
+    }
+
+    fn send_request(&self, context: LockContext<'_>) {
+        if let Some((request, mode)) = self.request {
             context.outbox.send(&ToCoordinator::Acquire {
                 request,
                 object: context.object,

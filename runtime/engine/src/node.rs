@@ -5,17 +5,18 @@
 use crate::binding::{BindError, Binding, describe};
 use crate::cache::{Cache, RootCache};
 use crate::entry::{Entry, State};
+use crate::link::LinkState;
 use crate::lock::{LockFailure, RequestIds};
 use crate::outbox::Outbox;
-use crate::request::{Answer, Found, KeysPage, Pending, RequestError, Unanswered};
+use crate::request::{Answer, Asked, Found, KeysPage, Pending, RequestError, Unanswered};
 use crate::ticket::Ticket;
 use crate::watch::WatchQueue;
 use bytes::Bytes;
 use kiln_heap::Heap;
 use kiln_object::Clustered;
-use kiln_protocol::message::{Failure, RootOptions, WatchTarget};
+use kiln_protocol::message::{Failure, Fate, RootOptions, WatchTarget};
 use kiln_protocol::schema::TypeBinding;
-use kiln_protocol::{Epoch, Incarnation, ObjectId, RequestId, RootId, ToCoordinator, WatchId};
+use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, RequestId, RootId, ToCoordinator, WatchId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -25,8 +26,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 pub struct Settings {
     /// The connection's epoch.
     pub epoch: Epoch,
-    /// The node's incarnation.
-    pub incarnation: Incarnation,
     /// How many bytes of unacknowledged commits are kept.
     pub outbox_bytes_max: usize,
 }
@@ -38,6 +37,8 @@ pub enum Ended {
     Detached,
     /// The coordinator said that it stops.
     CoordinatorStopped,
+    /// The coordinator came back without its state: what the node had does not exist any more.
+    Reset,
     /// The connection was lost, or the coordinator closed it, for this reason.
     Lost(String),
 }
@@ -96,8 +97,10 @@ pub struct Node {
     /// Held to write while a commit over several objects is published; to read by who wants to see all or nothing.
     pub(crate) gate: RwLock<()>,
     pub(crate) counters: Counters,
+    /// Its connection and its lease.
+    pub link: LinkState,
     unanswered: Mutex<Unanswered>,
-    watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
+    pub(crate) watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
     ended: Mutex<EndedState>,
     /// Commits that were refused although nobody waited for their answer: for the application, oldest first.
     refusals: Mutex<Vec<(Vec<ObjectId>, Failure)>>,
@@ -117,6 +120,7 @@ impl Node {
             requests: RequestIds::default(),
             gate: RwLock::default(),
             counters: Counters::default(),
+            link: LinkState::default(),
             unanswered: Mutex::default(),
             watches: Mutex::default(),
             ended: Mutex::default(),
@@ -138,9 +142,10 @@ impl Node {
             pending.fail(RequestError::Disconnected);
             return;
         }
-        unanswered.requests.insert(request, pending);
         // Sent under the lock: ids go up in the order of the stream.
         self.outbox.send(&question);
+        let sent = self.outbox.is_up();
+        unanswered.requests.insert(request, Asked { question, pending, sent });
     }
 
     /// Opens a root.
@@ -205,6 +210,13 @@ impl Node {
         ticket
     }
 
+    /// Asks what became of a commit.
+    pub fn fate(&self, incarnation: Incarnation, seq: CommitSeq) -> Arc<Ticket<Answer<Fate>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| (ToCoordinator::Fate { request, incarnation, seq }, Pending::Fate(Arc::clone(&ticket))));
+        ticket
+    }
+
     /// Asks for a page of keys.
     pub fn keys(&self, root: RootId, after: Option<Bytes>, limit: u32) -> Arc<Ticket<Answer<KeysPage>>> {
         let ticket = Ticket::new();
@@ -214,7 +226,7 @@ impl Node {
 
     /// Starts a watch. Its events may come before the answer.
     pub fn watch(&self, target: WatchTarget) -> (WatchId, Arc<WatchQueue>, Arc<Ticket<Answer<bool>>>) {
-        let queue = Arc::new(WatchQueue::new(&target));
+        let queue = Arc::new(WatchQueue::new(target.clone()));
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = watches.0.next();
         watches.0 = watch;
@@ -291,8 +303,8 @@ impl Node {
         unanswered.closed = true;
         let requests = std::mem::take(&mut unanswered.requests);
         drop(unanswered);
-        for pending in requests.into_values() {
-            pending.fail(RequestError::Disconnected);
+        for asked in requests.into_values() {
+            asked.pending.fail(RequestError::Disconnected);
         }
         for entry in self.cache.all() {
             entry.lose_locks(&LockFailure::Disconnected);
@@ -305,6 +317,7 @@ impl Node {
         for ticket in waiting {
             drop(ticket.complete(why.clone()));
         }
+        self.link.wake_waiting();
     }
 
     /// Why the node is no longer attached; `None` while it is.

@@ -3,6 +3,9 @@
 //! Everything that goes up goes through here, so a release can never overtake the commits made under its grant. A
 //! commit's slots are published and queued in one critical section: the order of publication is the order of sequence
 //! numbers, and a record that replaces a copy finds every commit that it lacks. No I/O: the driver takes the bytes.
+//!
+//! While the connection is lost, commits are kept to be sent again, and everything else is dropped: what the node holds
+//! and wants by then is told anew when it is back (`link.rs`).
 
 use crate::ticket::Ticket;
 use bytes::Bytes;
@@ -35,6 +38,8 @@ pub enum QueueError<E> {
     Full,
     /// The node is no longer attached.
     Closed,
+    /// The lease under which the commit was prepared has lapsed.
+    Fenced,
     /// The slots could not be published.
     Publish(E),
 }
@@ -68,9 +73,33 @@ struct Inner {
     everywhere_waiters: VecDeque<(CommitSeq, Arc<Ticket<Outcome>>)>,
     space_waiters: Vec<Arc<Ticket<()>>>,
     writer: Option<Waker>,
-    closed: bool,
+    link: Link,
+    /// Counts the incarnations: a commit that was prepared under an earlier one is not made.
+    life: u64,
     commits: u64,
     commit_bytes: u64,
+}
+
+/// What becomes of what is queued.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Link {
+    /// It is sent.
+    Up,
+    /// The connection is lost, the lease is not: commits are kept.
+    Down,
+    /// The lease has lapsed: nothing is taken.
+    Lapsed,
+    /// The node is no longer attached.
+    Closed,
+}
+
+/// A commit whose fate is unknown.
+#[derive(Clone, Debug)]
+pub(crate) struct Unanswered {
+    /// Its number among those of its incarnation.
+    pub seq: CommitSeq,
+    /// Whether somebody waited for it, and has been told.
+    pub told: bool,
 }
 
 /// See the module.
@@ -95,7 +124,8 @@ impl Outbox {
             everywhere_waiters: VecDeque::new(),
             space_waiters: Vec::new(),
             writer: None,
-            closed: false,
+            link: Link::Up,
+            life: 0,
             commits: 0,
             commit_bytes: 0,
         };
@@ -109,12 +139,29 @@ impl Outbox {
     /// Queues a message. Nothing happens once the node is no longer attached.
     pub fn send(&self, message: &ToCoordinator) {
         let mut inner = self.lock();
-        if inner.closed {
+        if inner.link == Link::Up {
+            let epoch = inner.epoch;
+            encode_to_coordinator(&mut inner.wire, epoch, message);
+            wake(inner);
+        }
+    }
+
+    /// As [`send`](Self::send), with a message that is made while no commit can be.
+    pub fn send_with(&self, make: impl FnOnce() -> Option<ToCoordinator>) {
+        let mut inner = self.lock();
+        if inner.link != Link::Up {
             return;
         }
         let epoch = inner.epoch;
-        encode_to_coordinator(&mut inner.wire, epoch, message);
-        wake(inner);
+        if let Some(message) = make() {
+            encode_to_coordinator(&mut inner.wire, epoch, &message);
+            wake(inner);
+        }
+    }
+
+    /// Which of this node's incarnations this is.
+    pub fn life(&self) -> u64 {
+        self.lock().life
     }
 
     /// Publishes a commit here and queues it, as one step. `publish` must do all or nothing.
@@ -123,14 +170,20 @@ impl Outbox {
     /// [`QueueError`]; then nothing was published or queued.
     pub fn commit<E>(
         &self,
+        life: Option<u64>,
         parts: &[OutPart],
         waiter: Waiter,
         publish: impl FnOnce() -> Result<(), E>,
     ) -> Result<CommitSeq, QueueError<E>> {
         let mut guard = self.lock();
         let inner = &mut *guard;
-        if inner.closed {
-            return Err(QueueError::Closed);
+        match inner.link {
+            Link::Up | Link::Down => {}
+            Link::Lapsed => return Err(QueueError::Fenced),
+            Link::Closed => return Err(QueueError::Closed),
+        }
+        if life.is_some_and(|life| life != inner.life) {
+            return Err(QueueError::Fenced);
         }
         let epoch = inner.epoch;
         let start = inner.wire.len();
@@ -153,6 +206,9 @@ impl Outbox {
         inner.retained_lengths.push_back(u32::try_from(length).expect("a commit is shorter than a frame"));
         inner.commits += 1;
         inner.commit_bytes += length as u64;
+        if inner.link == Link::Down {
+            inner.wire.truncate(start);
+        }
         match waiter {
             Waiter::None => {}
             Waiter::Applied(ticket) => inner.applied_waiters.push_back((seq, ticket)),
@@ -166,7 +222,7 @@ impl Outbox {
     pub fn wait_for_space(&self) -> Arc<Ticket<()>> {
         let ticket = Ticket::new();
         let mut inner = self.lock();
-        if inner.closed {
+        if inner.link == Link::Closed {
             drop(inner);
             let _ready = ticket.complete(());
         } else {
@@ -183,7 +239,7 @@ impl Outbox {
             std::mem::swap(&mut inner.wire, out);
             return Poll::Ready(Output::Bytes);
         }
-        if inner.closed {
+        if inner.link == Link::Closed {
             return Poll::Ready(Output::Closed);
         }
         inner.writer = Some(context.waker().clone());
@@ -271,6 +327,85 @@ impl Outbox {
         install(&missing)
     }
 
+    /// The connection is lost. What was queued is not sent on another.
+    pub fn down(&self) {
+        let mut inner = self.lock();
+        if inner.link == Link::Up {
+            inner.link = Link::Down;
+            inner.wire.clear();
+        }
+    }
+
+    /// There is another connection, on which commits up to `applied` need not be sent again. Returns the commits among
+    /// them that somebody still waits for to be everywhere; `None` when `applied` cannot be true.
+    pub fn resume(&self, applied: CommitSeq) -> Option<Vec<CommitSeq>> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if applied < inner.acked || applied > inner.last || inner.link != Link::Down {
+            return None;
+        }
+        let skipped = usize::try_from(applied.to_bits() - inner.acked.to_bits()).expect("as many as are retained");
+        let bytes: usize = inner.retained_lengths.iter().take(skipped).map(|length| *length as usize).sum();
+        inner.wire.clear();
+        inner.wire.extend(inner.retained.range(bytes..));
+        inner.link = Link::Up;
+        let waiting = inner.everywhere_waiters.iter().map(|(seq, _)| *seq);
+        let waiting = waiting.filter(|seq| *seq <= applied).collect();
+        wake(guard);
+        Some(waiting)
+    }
+
+    /// The lease has lapsed: what becomes of the commits without an answer is unknown. Nothing more is taken.
+    pub(crate) fn lapse(&self) -> Vec<Unanswered> {
+        let mut inner = self.lock();
+        if matches!(inner.link, Link::Lapsed | Link::Closed) {
+            return Vec::new();
+        }
+        inner.link = Link::Lapsed;
+        inner.wire.clear();
+        inner.retained.clear();
+        inner.retained_lengths.clear();
+        let unanswered = (inner.acked.to_bits()..inner.last.to_bits()).map(|seq| CommitSeq::from_bits(seq + 1));
+        let waiting: Vec<_> = inner.applied_waiters.drain(..).collect();
+        let waiting: Vec<_> = waiting.into_iter().chain(inner.everywhere_waiters.drain(..)).collect();
+        let space = std::mem::take(&mut inner.space_waiters);
+        let mut unknown: Vec<_> = unanswered.map(|seq| Unanswered { seq, told: false }).collect();
+        inner.acked = inner.last;
+        wake(inner);
+        for (seq, ticket) in waiting {
+            let told = ticket.complete(Err(CommitFailure::Unknown)).is_ok();
+            if let Some(commit) = unknown.iter_mut().find(|commit| commit.seq == seq) {
+                commit.told |= told;
+            }
+        }
+        for ticket in space {
+            let _unwanted = ticket.complete(());
+        }
+        unknown
+    }
+
+    /// The node is another incarnation now, whose commits are counted anew.
+    pub fn begin_anew(&self) {
+        let mut inner = self.lock();
+        if inner.link == Link::Lapsed {
+            inner.link = Link::Up;
+            inner.life += 1;
+            inner.acked = CommitSeq::default();
+            inner.last = CommitSeq::default();
+            wake(inner);
+        }
+    }
+
+    /// Whether messages are sent, and do not wait for another connection.
+    pub fn is_up(&self) -> bool {
+        self.lock().link == Link::Up
+    }
+
+    /// The last commit that was answered.
+    pub fn acked_seq(&self) -> CommitSeq {
+        self.lock().acked
+    }
+
     /// Commits that the coordinator has not answered, and their bytes.
     pub fn unacknowledged(&self) -> (u64, usize) {
         let inner = self.lock();
@@ -291,7 +426,7 @@ impl Outbox {
     /// The node is no longer attached: every waiter learns that its commit's fate is unknown.
     pub fn close(&self) {
         let mut inner = self.lock();
-        inner.closed = true;
+        inner.link = Link::Closed;
         let applied = std::mem::take(&mut inner.applied_waiters);
         let everywhere = std::mem::take(&mut inner.everywhere_waiters);
         let space = std::mem::take(&mut inner.space_waiters);
@@ -352,106 +487,4 @@ fn next_own_frame(decoder: &mut FrameDecoder) -> Option<Bytes> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kiln_protocol::ids::Partition;
-    use smallvec::smallvec;
-
-    fn outbox(bytes_max: usize) -> Outbox {
-        Outbox::new(Epoch::from_bits(1), bytes_max)
-    }
-
-    fn part(sequence: u64) -> OutPart {
-        let stamp = |number| (Epoch::from_bits(1), number);
-        let (epoch, number) = stamp(5);
-        OutPart {
-            object: ObjectId::new(sequence, Partition::of("r", b"k")),
-            group: GroupId::DEFAULT,
-            token: Token::new(epoch, number).unwrap(),
-            version: Version::new(epoch, number).unwrap(),
-            writes: smallvec![2],
-        }
-    }
-
-    fn publish() -> Result<(), ()> {
-        Ok(())
-    }
-
-    fn outcome(ticket: &Ticket<Outcome>) -> Option<Outcome> {
-        ticket.close()
-    }
-
-    #[test]
-    fn an_acknowledgement_covers_all_before_it() {
-        let outbox = outbox(1000);
-        let tickets: Vec<_> = (0..3).map(|_| Ticket::new()).collect();
-        for ticket in &tickets {
-            outbox.commit(&[part(1)], Waiter::Applied(Arc::clone(ticket)), publish).unwrap();
-        }
-        outbox.acked(CommitSeq::from_bits(2));
-        assert_eq!(outbox.unacknowledged().0, 1);
-        assert_eq!(outcome(&tickets[0]), Some(Ok(())));
-        assert_eq!(outcome(&tickets[1]), Some(Ok(())));
-        assert_eq!(outcome(&tickets[2]), None);
-        // An acknowledgement of what was never sent changes nothing beyond what was.
-        outbox.acked(CommitSeq::from_bits(99));
-        assert_eq!(outbox.unacknowledged(), (0, 0));
-        outbox.acked(CommitSeq::from_bits(1));
-    }
-
-    #[test]
-    fn a_commit_that_cannot_be_published_is_not_sent() {
-        let outbox = outbox(1000);
-        assert_eq!(outbox.commit(&[part(1)], Waiter::None, || Err("full")), Err(QueueError::Publish("full")));
-        let mut bytes = Vec::new();
-        outbox.take_output(&mut bytes);
-        assert!(bytes.is_empty());
-        assert_eq!(outbox.commit(&[part(1)], Waiter::None, publish).unwrap().to_bits(), 1);
-    }
-
-    #[test]
-    fn a_full_outbox_refuses_until_something_is_acknowledged() {
-        let outbox = outbox(8);
-        let first = outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
-        assert_eq!(outbox.commit(&[part(1)], Waiter::None, publish), Err(QueueError::Full));
-        let space = outbox.wait_for_space();
-        outbox.acked(first);
-        assert_eq!(space.close(), Some(()));
-        outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
-    }
-
-    #[test]
-    fn a_refusal_names_the_commit_and_tells_its_waiter() {
-        let outbox = outbox(1000);
-        let ticket = Ticket::new();
-        outbox.commit(&[part(1)], Waiter::None, publish).unwrap();
-        let seq = outbox.commit(&[part(2)], Waiter::Applied(Arc::clone(&ticket)), publish).unwrap();
-        let (commit, told) = outbox.refused(seq, &Failure::Stopping);
-        assert_eq!(commit.unwrap().parts[0].object.sequence(), 2);
-        assert!(told);
-        assert_eq!(outcome(&ticket), Some(Err(CommitFailure::Refused(Failure::Stopping))));
-        outbox.acked(seq);
-    }
-
-    #[test]
-    fn a_record_finds_the_commits_it_lacks() {
-        let outbox = outbox(1000);
-        for sequence in 1..=3 {
-            outbox.commit(&[part(sequence)], Waiter::None, publish).unwrap();
-        }
-        let missing = outbox.with_unacknowledged(CommitSeq::from_bits(1), |missing| {
-            missing.iter().map(|(seq, commit)| (seq.to_bits(), commit.parts[0].object.sequence())).collect::<Vec<_>>()
-        });
-        assert_eq!(missing, [(2, 2), (3, 3)]);
-    }
-
-    #[test]
-    fn closing_leaves_the_fate_unknown() {
-        let outbox = outbox(1000);
-        let ticket = Ticket::new();
-        outbox.commit(&[part(1)], Waiter::Everywhere(Arc::clone(&ticket)), publish).unwrap();
-        outbox.close();
-        assert_eq!(outcome(&ticket), Some(Err(CommitFailure::Unknown)));
-        assert_eq!(outbox.commit(&[part(1)], Waiter::None, publish), Err(QueueError::Closed));
-    }
-}
+mod tests;

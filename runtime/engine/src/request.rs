@@ -3,7 +3,7 @@
 use crate::entry::Entry;
 use crate::ticket::Ticket;
 use bytes::Bytes;
-use kiln_protocol::message::Failure;
+use kiln_protocol::message::{Failure, Fate};
 use kiln_protocol::schema::TypeBinding;
 use kiln_protocol::{ObjectId, RequestId, RootId, ToCoordinator};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub enum RequestError {
     /// The record cannot be kept by this version of the program.
     #[error("the record of the object cannot be read: {0}")]
     BadRecord(String),
+    /// The connection was lost before the answer, and to ask again could do it twice.
+    #[error("the connection was lost before the answer: whether it was done is unknown")]
+    Unknown,
     /// The node is no longer attached.
     #[error("the connection to the coordinator is closed")]
     Disconnected,
@@ -67,6 +70,27 @@ pub(crate) enum Pending {
     },
     Done(Arc<Ticket<Answer<bool>>>),
     Keys(Arc<Ticket<Answer<KeysPage>>>),
+    Fate(Arc<Ticket<Answer<Fate>>>),
+}
+
+/// A question, and who waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) question: ToCoordinator,
+    pub(crate) pending: Pending,
+    /// It went out on a connection, which may have been lost since.
+    pub(crate) sent: bool,
+}
+
+impl Asked {
+    /// Whether it may be asked once more although it was perhaps carried out.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever only looks may be asked again")]
+    pub(crate) const fn may_be_asked_again(&self) -> bool {
+        match self.question {
+            ToCoordinator::Insert { .. } | ToCoordinator::Remove { .. } | ToCoordinator::Rename { .. } => !self.sent,
+            _ => true,
+        }
+    }
 }
 
 impl Pending {
@@ -79,6 +103,7 @@ impl Pending {
             Self::Refetch { ticket: None, .. } => {}
             Self::Done(ticket) => drop(ticket.complete(Err(error))),
             Self::Keys(ticket) => drop(ticket.complete(Err(error))),
+            Self::Fate(ticket) => drop(ticket.complete(Err(error))),
         }
     }
 }
@@ -86,7 +111,7 @@ impl Pending {
 /// All that is unanswered.
 #[derive(Debug, Default)]
 pub(crate) struct Unanswered {
-    pub(crate) requests: BTreeMap<RequestId, Pending>,
+    pub(crate) requests: BTreeMap<RequestId, Asked>,
     /// Objects that were given up while fetches were unanswered, and the first request sent after that. A record that
     /// answers an older request comes without interest by the time it arrives, and is fetched again.
     pub(crate) forgotten: BTreeMap<ObjectId, RequestId>,
@@ -98,7 +123,7 @@ impl Unanswered {
         let pending = self.requests.remove(&request);
         let oldest = self.requests.first_key_value().map(|(request, _)| *request);
         self.forgotten.retain(|_, before| oldest.is_some_and(|oldest| oldest < *before));
-        pending
+        pending.map(|asked| asked.pending)
     }
 
     /// Whether the answer to `request` lost its interest to an eviction of `object`.

@@ -32,16 +32,27 @@ struct Inner {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WatchQueue {
     inner: Mutex<Inner>,
     /// Of one object, with whose removal it ends.
     of_object: bool,
+    /// What is watched.
+    pub(crate) target: WatchTarget,
 }
 
 impl WatchQueue {
-    pub(crate) fn new(target: &WatchTarget) -> Self {
-        Self { inner: Mutex::default(), of_object: matches!(target, WatchTarget::Object(_)) }
+    pub(crate) fn new(target: WatchTarget) -> Self {
+        let of_object = matches!(target, WatchTarget::Object(_));
+        Self { inner: Mutex::default(), of_object, target }
+    }
+
+    /// Events were missed.
+    pub(crate) fn note_gap(&self) {
+        let mut inner = self.lock();
+        inner.events.clear();
+        inner.gap = true;
+        wake(inner);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

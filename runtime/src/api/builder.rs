@@ -12,14 +12,21 @@ const HEAP_BYTES: usize = 256 << 20;
 const OUTBOX_BYTES: usize = 64 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an operation does that needs the coordinator while the node is not attached any more.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// What an operation does that needs the coordinator while the connection is lost. Locks that this node holds need it
+/// not, as long as the lease lasts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Away {
     /// Fails at once.
-    #[default]
     Fail,
-    /// Waits this long, or until its own deadline if that is sooner, before it fails.
+    /// Waits this long, or until its own deadline if that is sooner, for the connection.
     Block(Duration),
+}
+
+impl Default for Away {
+    /// Blocks for 10 s.
+    fn default() -> Self {
+        Self::Block(TIMEOUT)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +125,7 @@ impl Builder {
         self
     }
 
-    /// What operations do while the cluster is away. Default: [`Away::Fail`].
+    /// What operations do while the cluster is away. Default: `Away::Block` for 10 s.
     #[must_use]
     pub const fn away(mut self, away: Away) -> Self {
         self.options.away = away;

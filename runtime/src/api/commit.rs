@@ -1,8 +1,10 @@
 //! How safe a commit is when it returns.
 
+use super::builder::Away;
 use super::error::CommitError;
 use super::room::Room;
 use super::runtime::Attached;
+use crate::clock::boot_nanos;
 use kiln_engine::{Changed, CommitError as EngineError, Outcome, Ticket, Wait, Waiter};
 use kiln_protocol::{CommitSeq, Incarnation};
 use std::sync::Arc;
@@ -33,11 +35,19 @@ pub struct Commit {
 /// happened; afterwards the commit stays queued.
 pub(super) async fn queue(
     runtime: &Attached,
+    life: u64,
     changed: &[Changed<'_>],
     waiter: &Waiter,
     timeout: Duration,
 ) -> Result<CommitSeq, CommitError> {
-    let mut error = match runtime.node.commit(changed, waiter.clone()) {
+    if !runtime.node.link.is_leased(boot_nanos()) {
+        return Err(if runtime.node.ended().is_some() { CommitError::Disconnected } else { CommitError::Fenced });
+    }
+    if runtime.options.away == Away::Fail && !runtime.node.link.is_synced() {
+        return Err(CommitError::Disconnected);
+    }
+    let life = Some(life);
+    let mut error = match runtime.node.commit(life, changed, waiter.clone()) {
         Err(error @ (EngineError::OutboxFull | EngineError::ArenaFull { .. })) => error,
         done => return done.map_err(|error| commit_error(runtime, error, timeout)),
     };
@@ -45,7 +55,7 @@ pub(super) async fn queue(
         let mut room = Room::new(runtime);
         loop {
             let space = Wait::new(runtime.node.outbox.wait_for_space());
-            let done = runtime.node.commit(changed, waiter.clone());
+            let done = runtime.node.commit(life, changed, waiter.clone());
             let Err(failed) = done else { return done };
             error = failed;
             match &error {
@@ -75,11 +85,16 @@ pub(super) fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
 }
 
 /// Waits until the commit is as safe as its level asks.
-pub(super) async fn settle(ticket: Option<Arc<Ticket<Outcome>>>, timeout: Duration) -> Result<(), CommitError> {
-    let Some(ticket) = ticket else { return Ok(()) };
+pub(super) async fn settle(
+    ticket: Option<Arc<Ticket<Outcome>>>,
+    commit: Commit,
+    timeout: Duration,
+) -> Result<Commit, CommitError> {
+    let Some(ticket) = ticket else { return Ok(commit) };
     match tokio::time::timeout(timeout, Wait::new(ticket)).await {
-        Ok(outcome) => outcome.map_err(CommitError::from),
-        Err(_elapsed) => Err(CommitError::Timeout { waited: timeout }),
+        Ok(Ok(())) => Ok(commit),
+        Ok(Err(failure)) => Err(CommitError::from_failure(failure, commit)),
+        Err(_elapsed) => Err(CommitError::Timeout { waited: timeout, commit }),
     }
 }
 
@@ -87,6 +102,7 @@ pub(super) fn commit_error(runtime: &Attached, error: EngineError, waited: Durat
     match error {
         EngineError::OutboxFull => CommitError::OutboxFull { waited },
         EngineError::Disconnected => CommitError::Disconnected,
+        EngineError::Fenced => CommitError::Fenced,
         EngineError::Destroyed { .. } => CommitError::Destroyed,
         EngineError::ArenaFull { needed_bytes } => {
             CommitError::ArenaFull { needed_bytes, oldest_pin_ms: runtime.oldest_pin_ms() }

@@ -29,7 +29,7 @@ impl<'a> Counter<'a> {
     pub fn add(&self, amount: i64) -> Result<(), CommitError> {
         let changes = [Change::Add { slot: self.slot, amount }];
         let changed = [Changed { entry: self.entry, changes: &changes }];
-        let queued = self.runtime.node.commit(&changed, Waiter::None);
+        let queued = self.runtime.node.commit(None, &changed, Waiter::None);
         queued.map(drop).map_err(|error| commit_error(self.runtime, error, Duration::ZERO))
     }
 

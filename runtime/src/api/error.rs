@@ -1,5 +1,6 @@
 //! What can go wrong, by operation.
 
+use super::commit::Commit;
 use kiln_engine::{BindError, CommitFailure, LockFailure};
 use kiln_object::ValueError;
 use kiln_protocol::message::Failure;
@@ -82,8 +83,11 @@ pub enum AccessError {
         /// How long it waited.
         waited: Duration,
     },
-    /// The node is no longer attached.
-    #[error("the connection to the coordinator is closed")]
+    /// The connection was lost before the answer. Something that was asked to change may have changed.
+    #[error("the connection was lost before the answer; whether anything was changed is unknown")]
+    Unknown,
+    /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
+    #[error("there is no connection to the coordinator")]
     Disconnected,
     /// The coordinator refused.
     #[error("{0}")]
@@ -162,9 +166,12 @@ pub enum LockError {
     /// The object was removed.
     #[error("the object was removed from the cluster")]
     Destroyed,
-    /// The node is no longer attached.
-    #[error("the connection to the coordinator is closed")]
+    /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
+    #[error("there is no connection to the coordinator")]
     Disconnected,
+    /// The node's lease lapsed: its locks may be others' by now.
+    #[error("the node's lease has lapsed: its locks were lost; try again")]
+    Fenced,
     /// The coordinator refused.
     #[error("{0}")]
     Refused(Failure),
@@ -187,14 +194,24 @@ pub enum LockError {
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// No answer within the deadline: the commit is on its way, and may or may not be applied.
-    #[error("no answer within {waited:?}: whether the commit was applied is unknown")]
+    #[error("no answer within {waited:?}: whether the commit was applied is unknown; `Runtime::fate` tells later")]
     Timeout {
         /// How long it waited.
         waited: Duration,
+        /// The commit, to ask for its [fate](crate::Runtime::fate).
+        commit: Commit,
     },
-    /// The connection ended before the answer: the commit may or may not have been applied.
-    #[error("the connection ended before the commit was answered: whether it was applied is unknown")]
-    Unknown,
+    /// The node's lease lapsed, or it ended, before the answer: the commit may or may not have been applied.
+    #[error(
+        "the node was cut off before the commit was answered: whether it was applied is unknown; `Runtime::fate` tells"
+    )]
+    Unknown {
+        /// The commit, to ask for its [fate](crate::Runtime::fate).
+        commit: Commit,
+    },
+    /// The node's lease lapsed since the locks were taken: others may have changed the object.
+    #[error("the node's lease has lapsed since the locks were taken: nothing was changed; try again")]
+    Fenced,
     /// The coordinator refused the commit, for example because its grant was lost.
     #[error("the coordinator refused the commit: {0}")]
     Refused(Failure),
@@ -218,8 +235,8 @@ pub enum CommitError {
     /// The object was removed.
     #[error("the object was removed from the cluster")]
     Destroyed,
-    /// The node is no longer attached.
-    #[error("the connection to the coordinator is closed")]
+    /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
+    #[error("there is no connection to the coordinator")]
     Disconnected,
     /// The commit is larger than allowed.
     #[error("the commit has {bytes} bytes, the limit is {limit}")]
@@ -305,17 +322,18 @@ impl From<LockFailure> for LockError {
         match failure {
             LockFailure::Refused(Failure::Destroyed { .. }) => Self::Destroyed,
             LockFailure::Refused(failure) => Self::Refused(failure),
+            LockFailure::Fenced => Self::Fenced,
             LockFailure::Disconnected => Self::Disconnected,
         }
     }
 }
 
-impl From<CommitFailure> for CommitError {
-    fn from(failure: CommitFailure) -> Self {
+impl CommitError {
+    pub(super) fn from_failure(failure: CommitFailure, commit: Commit) -> Self {
         match failure {
             CommitFailure::Refused(Failure::Destroyed { .. }) => Self::Destroyed,
             CommitFailure::Refused(failure) => Self::Refused(failure),
-            CommitFailure::Unknown => Self::Unknown,
+            CommitFailure::Unknown => Self::Unknown { commit },
         }
     }
 }

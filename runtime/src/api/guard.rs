@@ -4,8 +4,10 @@ use super::commit::{Commit, Level, queue, settle, waiter};
 use super::error::{CommitError, LockError};
 use super::runtime::Attached;
 use super::shared::Shared;
+use crate::clock::boot_nanos;
 use kiln_engine::{Admission, Changed, Entry, State, Ticket};
 use kiln_object::{Change, Changes, Clustered};
+use kiln_protocol::Incarnation;
 use kiln_protocol::message::Mode;
 use std::fmt;
 use std::future::Future;
@@ -22,6 +24,9 @@ pub(super) struct Held<'a> {
     entry: &'a Arc<Entry>,
     groups: Range<usize>,
     mode: Mode,
+    /// The node's, from before the locks were taken.
+    life: u64,
+    incarnation: Incarnation,
 }
 
 impl Drop for Held<'_> {
@@ -34,15 +39,25 @@ impl<'a> Held<'a> {
     /// Takes the groups if nothing has to be waited for, and the copy is current.
     pub(super) fn try_enter<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
         let (runtime, entry) = (&shared.runtime, &shared.entry);
-        let start = groups.start;
-        let mut held = Held { runtime, entry, groups: start..start, mode };
+        let mut held = Self::nothing(runtime, entry, groups.start, mode);
         for index in groups {
             if !entry.locks()[index].try_enter(mode) {
                 return None;
             }
             held.groups.end = index + 1;
         }
-        (entry.state() == State::Current).then_some(held)
+        (entry.state() == State::Current && !held.is_fenced()).then_some(held)
+    }
+
+    fn nothing(runtime: &'a Arc<Attached>, entry: &'a Arc<Entry>, start: usize, mode: Mode) -> Self {
+        let link = &runtime.node.link;
+        Self { runtime, entry, groups: start..start, mode, life: link.life(), incarnation: link.incarnation() }
+    }
+
+    /// Whether the lease under which the locks were taken is over.
+    pub(super) fn is_fenced(&self) -> bool {
+        let link = &self.runtime.node.link;
+        link.life() != self.life || !link.is_leased(boot_nanos())
     }
 
     /// Takes the groups one after the other, in the order that everybody takes them in.
@@ -52,12 +67,7 @@ impl<'a> Held<'a> {
         mode: Mode,
     ) -> Result<Self, LockError> {
         let (runtime, entry) = (&shared.runtime, &shared.entry);
-        if runtime.node.ended().is_some() {
-            runtime.away(shared.timeout).await;
-            return Err(LockError::Disconnected);
-        }
-        let start = groups.start;
-        let mut held = Held { runtime, entry, groups: start..start, mode };
+        let mut held = Self::nothing(runtime, entry, groups.start, mode);
         for index in groups {
             let context = entry.lock_context(index, &runtime.node.outbox, &runtime.node.requests);
             let stale = entry.state() == State::Stale;
@@ -182,17 +192,16 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         T::collect(&mut self.fields, &mut changes)?;
         let held = self.held;
         let runtime = &shared.runtime;
-        let incarnation = runtime.node.settings.incarnation;
+        let incarnation = held.incarnation;
         if changes.is_empty() {
             return Ok(Commit { incarnation, seq: None });
         }
         held.check(changes.as_slice())?;
         let (waiter, ticket) = waiter(level);
         let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
-        let seq = queue(runtime, &changed, &waiter, shared.timeout).await?;
+        let seq = queue(runtime, held.life, &changed, &waiter, shared.timeout).await?;
         drop(held);
-        settle(ticket, shared.timeout).await?;
-        Ok(Commit { incarnation, seq: Some(seq) })
+        settle(ticket, Commit { incarnation, seq: Some(seq) }, shared.timeout).await
     }
 
     /// Gives the changes up; the same as dropping the guard.
@@ -222,6 +231,10 @@ impl Uncommitted<'_> {
 
     pub(super) const fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(super) const fn life(&self) -> u64 {
+        self.held.life
     }
 
     pub(super) fn belongs_to(&self, runtime: &Arc<Attached>) -> bool {

@@ -1,6 +1,7 @@
 //! What a program holds: runtimes, roots, handles, guards, watches.
 
 mod builder;
+mod cluster;
 mod commit;
 mod counter;
 mod error;
@@ -14,6 +15,7 @@ mod together;
 mod watch;
 
 pub use builder::{Away, Builder};
+pub use cluster::{ClusterEvent, ClusterEvents};
 pub use commit::{Commit, Level};
 pub use counter::Counter;
 pub use error::{
@@ -30,5 +32,6 @@ pub use watch::{Event, EventKind, Watch};
 /// What the driver needs of this module.
 pub(crate) mod internals {
     pub(crate) use super::builder::Options;
+    pub(crate) use super::cluster::ClusterEvent;
     pub(crate) use super::runtime::Attached;
 }

@@ -73,7 +73,8 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let entry = key.with_bytes(|key| self.cache.get(key))?;
-        (entry.state() == State::Current).then(|| Shared::new(Arc::clone(&self.runtime), entry))
+        let is_current = entry.state() == State::Current && self.runtime.node.link.is_synced();
+        is_current.then(|| Shared::new(Arc::clone(&self.runtime), entry))
     }
 
     /// The object under a key; fetched when it is not resident here.

@@ -1,11 +1,14 @@
 //! The runtime of a process: its connection to the cluster and all that hangs on it.
 
 use super::builder::{Away, Builder, Options};
+use super::cluster::ClusterEvent;
+use super::commit::Commit;
 use super::error::{AccessError, AttachError, DetachError, RootError};
 use super::room::Room;
 use crate::driver::Connection;
 use kiln_engine::{Answer, Ended, Node, RequestError, Ticket, Wait};
 use kiln_object::Clustered;
+use kiln_protocol::message::Fate;
 use kiln_protocol::{Incarnation, ObjectId, RootId, ToCoordinator};
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::broadcast;
 
 /// A node of the cluster: this process, attached. Cheap to clone. The connection lives as long as a runtime, a root, a
 /// handle or a watch does.
@@ -28,6 +32,7 @@ pub(crate) struct Attached {
     pub(crate) options: Options,
     profile_path: Option<PathBuf>,
     connection: Connection,
+    pub(super) events: broadcast::Sender<ClusterEvent>,
     oldest_pin_ms: Arc<AtomicU64>,
     types: Mutex<BTreeMap<RootId, (TypeId, &'static str)>>,
     #[cfg(feature = "embedded")]
@@ -109,7 +114,7 @@ impl Runtime {
     /// Who this node is.
     #[must_use]
     pub fn node(&self) -> NodeInfo {
-        let incarnation = self.attached.node.settings.incarnation;
+        let incarnation = self.attached.node.link.incarnation();
         NodeInfo { name: self.attached.options.node_name.clone(), incarnation }
     }
 
@@ -125,7 +130,27 @@ impl Runtime {
         self.attached.node.take_refusals()
     }
 
-    /// Waits until the node is no longer attached, and says why.
+    /// Commits of which nobody was told that their fate became unknown when this node's lease lapsed: those of level
+    /// `Queued`, adds, and those whose future was dropped. Each is told once; [`fate`](Self::fate) tells more.
+    #[must_use]
+    pub fn take_unknown(&self) -> Vec<Commit> {
+        let unknown = self.attached.node.link.take_unknown();
+        unknown.into_iter().map(|of| Commit { incarnation: of.incarnation, seq: Some(of.seq) }).collect()
+    }
+
+    /// What became of a commit, of this node or another. A commit without changes counts as applied.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn fate(&self, commit: Commit) -> Result<Fate, AccessError> {
+        match commit.seq {
+            None => Ok(Fate::Applied),
+            Some(seq) => self.attached.wait(|node| node.fate(commit.incarnation, seq)).await,
+        }
+    }
+
+    /// Waits until the node is no longer attached, and says why. A lost connection is no end: see
+    /// [`events`](Self::events).
     pub async fn closed(&self) -> Ended {
         Wait::new(self.attached.node.wait_ended()).await
     }
@@ -141,10 +166,17 @@ impl Runtime {
         let left = tokio::time::timeout(deadline, async {
             loop {
                 let acknowledged = Wait::new(node.outbox.wait_for_space());
-                if node.outbox.unacknowledged().0 == 0 || node.ended().is_some() {
+                let synced = Wait::new(node.link.wait_synced());
+                if node.ended().is_some() {
                     break;
                 }
-                acknowledged.await;
+                if node.outbox.unacknowledged().0 > 0 {
+                    acknowledged.await;
+                } else if node.link.is_synced() {
+                    break;
+                } else {
+                    synced.await;
+                }
             }
             node.outbox.send(&ToCoordinator::Bye);
             Wait::new(node.wait_ended()).await
@@ -170,6 +202,7 @@ impl Attached {
         options: Options,
         profile_path: Option<PathBuf>,
         connection: Connection,
+        events: broadcast::Sender<ClusterEvent>,
         oldest_pin_ms: Arc<AtomicU64>,
     ) -> Self {
         Self {
@@ -177,6 +210,7 @@ impl Attached {
             options,
             profile_path,
             connection,
+            events,
             oldest_pin_ms,
             types: Mutex::default(),
             #[cfg(feature = "embedded")]
@@ -209,22 +243,31 @@ impl Attached {
 
     async fn within_deadline<T>(&self, answer: impl Future<Output = Answer<T>>) -> Result<T, AccessError> {
         let waited = self.options.timeout;
-        if self.node.ended().is_some() {
-            self.away(waited).await;
-            return Err(AccessError::Disconnected);
-        }
+        let answer =
+            async { if self.is_online(waited).await { answer.await } else { Err(RequestError::Disconnected) } };
         match tokio::time::timeout(waited, answer).await {
             Ok(answer) => answer.map_err(|error| self.access_error(error)),
             Err(_elapsed) => Err(AccessError::Timeout { waited }),
         }
     }
 
-    /// What an operation does before it fails because the node is not attached.
-    pub(super) async fn away(&self, timeout: Duration) {
-        match self.options.away {
-            Away::Fail => {}
-            Away::Block(wait) => tokio::time::sleep(wait.min(timeout)).await,
+    /// Whether the node is connected, perhaps after waiting for that as the runtime was told to.
+    pub(super) async fn is_online(&self, timeout: Duration) -> bool {
+        let (node, link) = (&self.node, &self.node.link);
+        if link.is_synced() {
+            return node.ended().is_none();
         }
+        let Away::Block(wait) = self.options.away else { return false };
+        let back = async {
+            loop {
+                let synced = Wait::new(link.wait_synced());
+                if node.ended().is_some() || link.is_synced() {
+                    return node.ended().is_none();
+                }
+                synced.await;
+            }
+        };
+        tokio::time::timeout(wait.min(timeout), back).await.unwrap_or(false)
     }
 
     pub(super) fn access_error(&self, error: RequestError) -> AccessError {
@@ -234,6 +277,7 @@ impl Attached {
             }
             RequestError::Refused(failure) => AccessError::Refused(failure),
             RequestError::BadRecord(what) => AccessError::BadRecord { what },
+            RequestError::Unknown => AccessError::Unknown,
             RequestError::Disconnected => AccessError::Disconnected,
         }
     }

@@ -67,7 +67,10 @@ impl<T: Clustered> Shared<T> {
     /// How far the copy here can be trusted.
     #[must_use]
     pub fn state(&self) -> State {
-        self.entry.state()
+        match self.entry.state() {
+            State::Current if !self.runtime.node.link.is_synced() => State::Stale,
+            state => state,
+        }
     }
 
     /// The version of the default lock group that is shown here.
@@ -205,9 +208,12 @@ impl<T: Clustered> Shared<T> {
         }
         self.runtime.node.count_wait();
         let wait = async {
+            if !self.runtime.is_online(self.timeout).await {
+                return Err(LockError::Disconnected);
+            }
             let held = Held::enter(self, groups, mode).await?;
             self.refresh().await?;
-            Ok(held)
+            if held.is_fenced() { Err(LockError::Fenced) } else { Ok(held) }
         };
         match tokio::time::timeout(self.timeout, wait).await {
             Ok(held) => held,
@@ -217,7 +223,7 @@ impl<T: Clustered> Shared<T> {
 
     /// A stale copy is fetched anew before a coherent access.
     async fn refresh(&self) -> Result<(), LockError> {
-        match self.state() {
+        match self.entry.state() {
             State::Current => Ok(()),
             State::Destroyed => Err(LockError::Destroyed),
             State::Stale => {

@@ -71,17 +71,19 @@ impl Runtime {
         let guards = guards.collect()?;
         assert!(guards.iter().all(|guard| guard.belongs_to(runtime)), "guards of another runtime cannot be committed");
         let changed: SmallVec<[_; 4]> = guards.iter().filter_map(Uncommitted::changed).collect();
-        let incarnation = runtime.node.settings.incarnation;
+        let link = &runtime.node.link;
+        let (incarnation, now) = (link.incarnation(), link.life());
+        // The oldest: if any lock is from before a lapse, none of it is committed.
+        let life = guards.iter().map(Uncommitted::life).min().unwrap_or(now);
         let timeout = guards.iter().map(Uncommitted::timeout).min().unwrap_or(runtime.options.timeout);
         if changed.is_empty() {
             return Ok(Commit { incarnation, seq: None });
         }
         let (waiter, ticket) = waiter(level);
-        let seq = queue(runtime, &changed, &waiter, timeout).await?;
+        let seq = queue(runtime, life, &changed, &waiter, timeout).await?;
         drop(changed);
         drop(guards);
-        settle(ticket, timeout).await?;
-        Ok(Commit { incarnation, seq: Some(seq) })
+        settle(ticket, Commit { incarnation, seq: Some(seq) }, timeout).await
     }
 
     /// Looks at several objects at once: of each commit over several of them, the views show all or nothing.

@@ -4,15 +4,18 @@ use super::stream::next_message;
 use super::tls;
 use crate::api::AttachError;
 use crate::api::internals::Options;
+use crate::clock::boot_nanos;
 use kiln_protocol::limits::NAME_BYTES_MAX;
-use kiln_protocol::message::{Hello, Role};
+use kiln_protocol::message::{Hello, Past, Resume, Role};
 use kiln_protocol::profile::Profile;
-use kiln_protocol::{Epoch, FrameDecoder, Incarnation, PROTOCOL_VERSION, ToCoordinator, ToNode, encode_to_coordinator};
+use kiln_protocol::{Epoch, FrameDecoder, Incarnation, Secret, ToCoordinator, ToNode, encode_to_coordinator};
 use quinn::{ClientConfig, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What two clocks may differ by in the course of a lease: this part of it.
+const MARGIN_PART: u32 = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT_MS: u32 = 3_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -32,6 +35,13 @@ pub(super) struct Welcomed {
     pub(super) receive: (RecvStream, FrameDecoder),
     pub(super) epoch: Epoch,
     pub(super) incarnation: Incarnation,
+    pub(super) secret: Secret,
+    /// For how long grants can be trusted after the sending of an answered heartbeat: the lease, less a margin.
+    pub(super) lease: Duration,
+    /// When the Hello was sent, on the clock of leases.
+    pub(super) sent_nanos: u64,
+    /// What became of the incarnation that was to be resumed.
+    pub(super) past: Past,
 }
 
 fn transport() -> TransportConfig {
@@ -52,7 +62,11 @@ fn transport() -> TransportConfig {
 }
 
 /// Connects and waits for the welcome.
-pub(super) async fn connect(profile: &Profile, options: &Options) -> Result<Welcomed, AttachError> {
+pub(super) async fn connect(
+    profile: &Profile,
+    options: &Options,
+    resume: Option<Resume>,
+) -> Result<Welcomed, AttachError> {
     let address = profile.address.clone();
     let failed = |what: String| AttachError::Connect { address: address.clone(), what };
     let attempt = async {
@@ -60,7 +74,7 @@ pub(super) async fn connect(profile: &Profile, options: &Options) -> Result<Welc
         let mut last = failed("the address resolves to nothing".to_owned());
         for candidate in resolve(&profile.address).await? {
             match open(candidate, Arc::clone(&crypto), &profile.server_name).await {
-                Ok(opened) => return hello(opened, options, &profile.address).await,
+                Ok(opened) => return hello(opened, options, resume, &profile.address).await,
                 Err(what) => last = failed(what),
             }
         }
@@ -95,6 +109,7 @@ async fn open(
 async fn hello(
     (endpoint, connection): (Endpoint, quinn::Connection),
     options: &Options,
+    resume: Option<Resume>,
     address: &str,
 ) -> Result<Welcomed, AttachError> {
     let lost = |what: &dyn std::fmt::Display| AttachError::Connect {
@@ -105,14 +120,18 @@ async fn hello(
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| lost(&error))?;
     let mut name = options.node_name.clone();
     name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-    let hello = ToCoordinator::Hello(Hello { protocol: PROTOCOL_VERSION, name, role: Role::Node });
+    let hello = ToCoordinator::Hello(Hello { resume, ..Hello::new(name, Role::Node) });
     let mut bytes = Vec::new();
+    let sent_nanos = boot_nanos();
     encode_to_coordinator(&mut bytes, Epoch::default(), &hello);
     send.write_all(&bytes).await.map_err(|error| lost(&error))?;
     let mut decoder = FrameDecoder::default();
     match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
-        ToNode::Welcome { epoch, incarnation, .. } => {
-            Ok(Welcomed { endpoint, connection, send, receive: (receive, decoder), epoch, incarnation })
+        ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
+            let lease = Duration::from_millis(lease_ms.into());
+            let lease = lease - lease / MARGIN_PART;
+            let receive = (receive, decoder);
+            Ok(Welcomed { endpoint, connection, send, receive, epoch, incarnation, secret, lease, sent_nanos, past })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })

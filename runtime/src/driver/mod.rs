@@ -1,34 +1,44 @@
-//! The thin driver: one QUIC connection, one stream, and the clock. All decisions are the engine's.
+//! The thin driver: one QUIC connection after the other, one stream, and the clock. All decisions are the engine's.
 //!
 //! Its tasks live in the tokio runtime of the program, so that a commit and its answer need no wake-up of another
-//! thread: the task that commits wakes the writer on its own worker. They end when the connection does.
+//! thread: the task that commits wakes the writer on its own worker. They end with the node.
 
 mod connect;
+mod keep;
+mod lease;
 mod measure;
 mod stream;
 mod tls;
 
 use crate::api::AttachError;
-use crate::api::internals::{Attached, Options};
+use crate::api::internals::{Attached, ClusterEvent, Options};
+use keep::Keeper;
 use kiln_engine::{Node, Settings};
 use kiln_heap::Heap;
 use kiln_protocol::profile::Profile;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-/// The tasks and the connection of a runtime; dropping it ends both.
+/// Cluster events that a slow listener can be behind.
+const EVENTS_KEPT: usize = 1024;
+/// The application error code of a connection that the node ends because it is done.
+const GOODBYE: u32 = 0;
+
+/// The tasks and the present connection of a runtime; dropping it ends both.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    endpoint: quinn::Endpoint,
+    endpoint: Arc<Mutex<quinn::Endpoint>>,
     _tasks: JoinSet<()>,
 }
 
 impl Connection {
     pub(crate) fn close(&self) {
-        self.endpoint.close(quinn::VarInt::from_u32(0), b"detached");
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.close(GOODBYE.into(), b"detached");
     }
 }
 
@@ -46,20 +56,34 @@ pub(crate) async fn attach(
 ) -> Result<Arc<Attached>, AttachError> {
     let heap = Heap::new(kiln_heap::Options { bytes_max: options.heap_bytes })
         .map_err(|error| AttachError::Heap { bytes: options.heap_bytes, error })?;
-    let welcomed = connect::connect(&profile, &options).await?;
-    let settings =
-        Settings { epoch: welcomed.epoch, incarnation: welcomed.incarnation, outbox_bytes_max: options.outbox_bytes };
+    let welcomed = connect::connect(&profile, &options, None).await?;
+    let settings = Settings { epoch: welcomed.epoch, outbox_bytes_max: options.outbox_bytes };
     let node = Arc::new(Node::new(settings, heap));
+    node.link.welcomed(welcomed.incarnation, welcomed.secret, welcomed.sent_nanos, nanos(welcomed.lease));
     let span = tracing::info_span!("node", name = %options.node_name, incarnation = %welcomed.incarnation);
     span.in_scope(|| tracing::info!(address = %profile.address, epoch = %welcomed.epoch, "attached"));
     let oldest_pin_ms = Arc::new(AtomicU64::new(0));
+    let (events, _) = broadcast::channel::<ClusterEvent>(EVENTS_KEPT);
+    let endpoint = Arc::new(Mutex::new(welcomed.endpoint.clone()));
+    let lapsed = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    let read = stream::read(Arc::clone(&node), welcomed.receive, welcomed.connection.clone());
-    tasks.spawn(read.instrument(span.clone()));
-    let write = stream::write(Arc::clone(&node), welcomed.send);
-    tasks.spawn(write.instrument(span.clone()));
+    let lease = lease::renew(Arc::clone(&node), welcomed.lease, Arc::clone(&lapsed));
+    tasks.spawn(lease.instrument(span.clone()));
     let measure = measure::measure(Arc::clone(&node), Arc::clone(&oldest_pin_ms));
-    tasks.spawn(measure.instrument(span));
-    let connection = Connection { endpoint: welcomed.endpoint, _tasks: tasks };
-    Ok(Arc::new(Attached::new(node, options, profile_path, connection, oldest_pin_ms)))
+    tasks.spawn(measure.instrument(span.clone()));
+    let keeper = Keeper {
+        node: Arc::clone(&node),
+        profile,
+        options: options.clone(),
+        endpoint: Arc::clone(&endpoint),
+        events: events.clone(),
+        lapsed,
+    };
+    tasks.spawn(keeper.keep(welcomed).instrument(span));
+    let connection = Connection { endpoint, _tasks: tasks };
+    Ok(Arc::new(Attached::new(node, options, profile_path, connection, events, oldest_pin_ms)))
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,9 +1,10 @@
 //! The one stream, both ways.
 
-use kiln_engine::{Ended, Node, Output};
+use kiln_engine::{Node, Output};
 use kiln_protocol::codec::decode_to_node;
 use kiln_protocol::{DecodeError, Epoch, FrameDecoder, ToNode};
-use quinn::{RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -44,31 +45,44 @@ pub(super) async fn next_message(
     }
 }
 
+/// How a connection ended.
+pub(super) struct Lost {
+    pub(super) why: String,
+    /// Another connection would end likewise.
+    pub(super) for_good: bool,
+}
+
 /// Feeds the engine until the stream ends.
 pub(super) async fn read(
-    node: Arc<Node>,
-    (mut receive, mut decoder): (RecvStream, FrameDecoder),
-    connection: quinn::Connection,
-) {
+    node: &Node,
+    (receive, decoder): &mut (RecvStream, FrameDecoder),
+    connection: &quinn::Connection,
+    mut heard: impl FnMut(),
+) -> Lost {
     let epoch = node.settings.epoch;
-    let mut feed = async || -> Result<(), ReadError> {
+    let mut feed = async || -> Result<Infallible, ReadError> {
         loop {
             while let Some(frame) = decoder.next_frame()? {
                 node.handle(decode_to_node(epoch, &frame)?)?;
             }
-            read_some(&mut receive, &mut decoder).await?;
+            heard();
+            read_some(receive, decoder).await?;
         }
     };
-    let Err(error) = feed().await else { return };
+    let error = match feed().await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
     if matches!(error, ReadError::Decode(_) | ReadError::Violation(_)) {
         connection.close(quinn::VarInt::from_u32(VIOLATION), error.to_string().as_bytes());
     }
-    let why = connection.close_reason().map_or_else(|| error.to_string(), |reason| reason.to_string());
-    match node.ended() {
-        None => tracing::warn!(reason = why, "the connection to the coordinator is lost"),
-        Some(ended) => tracing::info!(?ended, "detached"),
-    }
-    node.end(Ended::Lost(why));
+    let reason = connection.close_reason();
+    let why = reason.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
+    let for_good = match &reason {
+        Some(ConnectionError::ApplicationClosed(close)) => close.error_code == VIOLATION.into(),
+        _ => matches!(error, ReadError::Decode(_) | ReadError::Violation(_)),
+    };
+    Lost { why, for_good }
 }
 
 /// Sends what the engine has to say until nothing more will come.
@@ -81,7 +95,7 @@ pub(super) async fn write(node: Arc<Node>, mut send: SendStream) {
         }
         if let Err(error) = send.write_all(&bytes).await {
             tracing::debug!(%error, "the stream cannot be written any more");
-            // The reader finds out why, and ends the node.
+            // The reader finds out why.
             return;
         }
         bytes.clear();

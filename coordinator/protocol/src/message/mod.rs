@@ -77,6 +77,8 @@ pub struct Resume {
     pub secret: Secret,
     /// Its last commit whose answer it has received.
     pub acked: CommitSeq,
+    /// The node has given its lease up already: it wants to be another incarnation, and the locks of this one are free.
+    pub lapsed: bool,
 }
 
 /// What became of the incarnation that a Hello wanted to go on as.

@@ -195,7 +195,7 @@ impl Cluster {
     pub(super) fn come_back(&mut self, name: &str, peer: Peer, secret: Secret) {
         self.last_session = self.last_session.next();
         let session = self.last_session;
-        let resume = Resume { epoch: EPOCH, incarnation: peer.incarnation, secret, acked: peer.acked };
+        let resume = Resume { epoch: EPOCH, incarnation: peer.incarnation, secret, acked: peer.acked, lapsed: false };
         let (inbox, copies, grants) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
         self.peers.insert(name.to_owned(), Peer { session, inbox, copies, grants, closed: None, ..peer });
         let hello = Hello { resume: Some(resume), ..Hello::new(name, Role::Node) };

@@ -120,8 +120,13 @@ fn only_who_knows_its_secret_is_an_incarnation() {
     assert_eq!(cluster.sent_to("bob"), NOTHING);
     // Also while the true one is attached.
     let bob = cluster.peer("bob").incarnation;
-    let resume =
-        Resume { epoch: EPOCH, incarnation: bob, secret: Secret::from_bytes([9; 16]), acked: CommitSeq::default() };
+    let resume = Resume {
+        epoch: EPOCH,
+        incarnation: bob,
+        secret: Secret::from_bytes([9; 16]),
+        acked: CommitSeq::default(),
+        lapsed: false,
+    };
     cluster.hello("eve", Hello { resume: Some(resume), ..Hello::new("eve", Role::Node) });
     assert_eq!(cluster.peer("eve").closed, Some(Some(Failure::BadSecret { incarnation: bob })));
     assert!(cluster.peer("bob").closed.is_none());
@@ -268,6 +273,7 @@ fn a_node_of_another_history_begins_anew() {
         incarnation: Incarnation::from_bits(1),
         secret: SECRET,
         acked: CommitSeq::default(),
+        lapsed: false,
     };
     cluster.hello("ann", Hello { resume: Some(resume), ..Hello::new("ann", Role::Node) });
     let past = cluster.heard("ann").pop();

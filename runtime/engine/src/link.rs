@@ -1,0 +1,368 @@
+//! The node's connection and its lease: what happens when either is lost, and when the node is back.
+//!
+//! No clock and no sockets here: the driver says what time it is, on a clock that goes on while the machine sleeps, and
+//! when a connection is lost or made. A lost connection changes nothing for who holds a lock; commits wait in the outbox.
+//! Back within the lease, the node sends them again and then names every grant and every copy that it has, each at the
+//! very place in its stream where that is true. When the lease lapses first, nothing that it had is worth anything.
+
+use crate::entry::{Entry, State};
+use crate::node::{Ended, Node};
+use crate::request::RequestError;
+use crate::ticket::Ticket;
+use kiln_protocol::message::{Resume, WatchTarget};
+use kiln_protocol::{CommitSeq, Incarnation, Secret, ToCoordinator, Version, WatchId};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Heartbeats without an answer of which the time is kept.
+const HEARTBEATS_MAX: usize = 64;
+/// Members that joined or left, and unknown commits, before somebody takes them.
+const NOTES_MAX: usize = 4096;
+
+/// Somebody joined the cluster, or left it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Its name.
+    pub name: String,
+    /// It joined.
+    pub joined: bool,
+}
+
+/// A commit whose fate was unknown when the node's lease lapsed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UnknownCommit {
+    /// The incarnation of this node that made it.
+    pub incarnation: Incarnation,
+    /// Its place among that incarnation's commits.
+    pub seq: CommitSeq,
+}
+
+/// Whether a lease lapsed just now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lapse {
+    /// It did; so many commits have an unknown fate.
+    Now {
+        /// How many.
+        unknown: usize,
+    },
+    /// It did before, or the node is not attached.
+    Before,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    identity: Option<(Incarnation, Secret)>,
+    /// The lease of that incarnation is over.
+    lapsed: bool,
+    /// When heartbeats were sent that have no answer yet.
+    heartbeats: VecDeque<(u64, u64)>,
+    last_heartbeat: u64,
+    members: VecDeque<Member>,
+    unknown: VecDeque<UnknownCommit>,
+    /// Who waits until the node is back.
+    waiting: Vec<Arc<Ticket<()>>>,
+}
+
+/// What a node knows of its connection and its lease.
+#[derive(Debug)]
+pub struct LinkState {
+    /// What the coordinator was asked to show is shown: copies can be trusted as far as deltas can.
+    synced: AtomicBool,
+    /// Until when grants can be trusted, in nanoseconds of the driver's clock.
+    leased_until: AtomicU64,
+    /// For how long an answered heartbeat extends that.
+    lease_nanos: AtomicU64,
+    incarnation: AtomicU64,
+    life: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+impl Default for LinkState {
+    /// Connected, with a lease without end, for nodes that nobody tells otherwise.
+    fn default() -> Self {
+        Self {
+            synced: AtomicBool::new(true),
+            leased_until: AtomicU64::new(u64::MAX),
+            lease_nanos: AtomicU64::new(u64::MAX),
+            incarnation: AtomicU64::new(0),
+            life: AtomicU64::new(0),
+            inner: Mutex::default(),
+        }
+    }
+}
+
+impl LinkState {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the node is connected, and its copies are kept up to date.
+    pub fn is_synced(&self) -> bool {
+        // Acquire: pairs with the release in `Node::resynced`.
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether grants can be trusted at this time.
+    pub fn is_leased(&self, now_nanos: u64) -> bool {
+        // Acquire: whoever sees a lease sees what was granted under it.
+        now_nanos < self.leased_until.load(Ordering::Acquire)
+    }
+
+    /// Whether the lease has lapsed, and the node is no other incarnation yet.
+    pub fn has_lapsed(&self) -> bool {
+        self.lock().lapsed
+    }
+
+    /// Until when grants can be trusted.
+    pub fn leased_until(&self) -> u64 {
+        self.leased_until.load(Ordering::Acquire)
+    }
+
+    /// Counts the incarnations of this node. A lock is good for a commit as long as this has not changed since before it
+    /// was taken.
+    pub fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// The node's incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation::from_bits(self.incarnation.load(Ordering::Acquire))
+    }
+
+    /// Who the node is; its lease begins at `sent_nanos`, when it asked for that.
+    pub fn welcomed(&self, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
+        let mut inner = self.lock();
+        inner.identity = Some((incarnation, secret));
+        inner.lapsed = false;
+        inner.heartbeats.clear();
+        self.incarnation.store(incarnation.to_bits(), Ordering::Release);
+        self.lease_nanos.store(lease_nanos, Ordering::Release);
+        self.leased_until.store(sent_nanos.saturating_add(lease_nanos), Ordering::Release);
+    }
+
+    pub(crate) fn renewed(&self, number: u64) {
+        let mut inner = self.lock();
+        while let Some((of, sent)) = inner.heartbeats.front().copied()
+            && of <= number
+        {
+            inner.heartbeats.pop_front();
+            if of == number {
+                let until = sent.saturating_add(self.lease_nanos.load(Ordering::Acquire));
+                // What has lapsed stays so until the node is another incarnation.
+                let renew = |now| (now != 0 && now < until).then_some(until);
+                let _older = self.leased_until.fetch_update(Ordering::AcqRel, Ordering::Acquire, renew);
+            }
+        }
+    }
+
+    pub(crate) fn note_member(&self, incarnation: Incarnation, name: String, joined: bool) {
+        let mut inner = self.lock();
+        if inner.members.len() == NOTES_MAX {
+            inner.members.pop_front();
+        }
+        inner.members.push_back(Member { incarnation, name, joined });
+    }
+
+    /// Who joined or left since the last call.
+    pub fn take_members(&self) -> Vec<Member> {
+        self.lock().members.drain(..).collect()
+    }
+
+    /// Commits of which nobody was told that their fate is unknown; each is told once.
+    pub fn take_unknown(&self) -> Vec<UnknownCommit> {
+        self.lock().unknown.drain(..).collect()
+    }
+
+    /// A ticket for when the node is connected, or ends. Take it, look once more, and only then wait.
+    pub fn wait_synced(&self) -> Arc<Ticket<()>> {
+        let ticket = Ticket::new();
+        let mut inner = self.lock();
+        inner.waiting.retain(|waiter| !waiter.is_closed());
+        inner.waiting.push(Arc::clone(&ticket));
+        ticket
+    }
+
+    pub(crate) fn wake_waiting(&self) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        for ticket in waiting {
+            let _unwanted = ticket.complete(());
+        }
+    }
+}
+
+impl Node {
+    /// Sends a heartbeat, at this time.
+    pub fn heartbeat(&self, now_nanos: u64) {
+        let mut inner = self.link.lock();
+        inner.last_heartbeat += 1;
+        let number = inner.last_heartbeat;
+        if inner.heartbeats.len() == HEARTBEATS_MAX {
+            inner.heartbeats.pop_front();
+        }
+        inner.heartbeats.push_back((number, now_nanos));
+        drop(inner);
+        self.outbox.send(&ToCoordinator::Heartbeat { number });
+    }
+
+    /// The connection is lost. Copies are not trusted from now on: to be called before another connection is sought.
+    pub fn disconnected(&self) {
+        self.link.synced.store(false, Ordering::Release);
+        self.outbox.down();
+    }
+
+    /// Who to resume as, or, after a lapse, who this was.
+    pub fn resume(&self) -> Option<Resume> {
+        let inner = self.link.lock();
+        let (incarnation, secret) = inner.identity?;
+        let (epoch, lapsed) = (self.settings.epoch, inner.lapsed);
+        drop(inner);
+        Some(Resume { epoch, incarnation, secret, acked: self.outbox.acked_seq(), lapsed })
+    }
+
+    /// There is another connection, asked for at `sent_nanos`, and the node is still the same incarnation. `false`: the
+    /// lease has lapsed meanwhile, or the coordinator cannot be right about `applied`.
+    pub fn resumed(&self, applied: CommitSeq, sent_nanos: u64) -> bool {
+        let mut inner = self.link.lock();
+        if inner.lapsed {
+            return false;
+        }
+        inner.heartbeats.clear();
+        let until = sent_nanos.saturating_add(self.link.lease_nanos.load(Ordering::Acquire));
+        self.link.leased_until.fetch_max(until, Ordering::AcqRel);
+        drop(inner);
+        let Some(everywhere) = self.outbox.resume(applied) else {
+            return false;
+        };
+        self.tell_all(true);
+        for seq in everywhere {
+            self.outbox.send(&ToCoordinator::AwaitEverywhere { seq });
+        }
+        self.outbox.send(&ToCoordinator::Resynced);
+        true
+    }
+
+    /// The lease has lapsed: others may have every lock of this node. Nothing is trusted any more; whoever waits is told.
+    pub fn lapse(&self) -> Lapse {
+        let mut inner = self.link.lock();
+        let Some((incarnation, _)) = inner.identity.filter(|_| !inner.lapsed) else {
+            return Lapse::Before;
+        };
+        inner.lapsed = true;
+        self.link.leased_until.store(0, Ordering::Release);
+        self.link.synced.store(false, Ordering::Release);
+        drop(inner);
+        let unanswered = self.outbox.lapse();
+        let unknown = unanswered.len();
+        let untold = unanswered.into_iter().filter(|commit| !commit.told);
+        let mut inner = self.link.lock();
+        for commit in untold {
+            if inner.unknown.len() == NOTES_MAX {
+                inner.unknown.pop_front();
+            }
+            inner.unknown.push_back(UnknownCommit { incarnation, seq: commit.seq });
+        }
+        drop(inner);
+        for entry in self.cache.all() {
+            for lock in entry.locks() {
+                lock.fenced();
+            }
+            entry.set_state(State::Stale);
+        }
+        Lapse::Now { unknown }
+    }
+
+    /// After a lapse there is another connection, and the node is another incarnation, whose lease begins at
+    /// `sent_nanos`. Its near cache is empty but for what the program has handles of.
+    pub fn rejoined(&self, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
+        while self.evict_one() {}
+        self.link.welcomed(incarnation, secret, sent_nanos, lease_nanos);
+        self.outbox.begin_anew();
+        self.link.life.fetch_add(1, Ordering::AcqRel);
+        self.tell_all(false);
+        self.outbox.send(&ToCoordinator::Resynced);
+    }
+
+    /// The coordinator has compared everything.
+    pub(crate) fn resynced(&self) {
+        // Release: pairs with the acquire in `LinkState::is_synced`.
+        self.link.synced.store(true, Ordering::Release);
+        self.link.wake_waiting();
+    }
+
+    /// Names what the node holds and asks again what it had asked.
+    fn tell_all(&self, same_incarnation: bool) {
+        for entry in self.cache.all() {
+            if entry.state() == State::Destroyed {
+                continue;
+            }
+            for (index, lock) in entry.locks().iter().enumerate() {
+                lock.resync(entry.lock_context(index, &self.outbox, &self.requests));
+            }
+            self.revalidate(&entry, same_incarnation);
+        }
+        let watching = self.ask_again();
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<_> = watches.1.iter().map(|(watch, queue)| (*watch, Arc::clone(queue))).collect();
+        drop(watches);
+        for (watch, queue) in known {
+            queue.note_gap();
+            if !watching.contains(&watch) {
+                self.watch_again(watch, queue.target.clone());
+            }
+        }
+    }
+
+    fn revalidate(&self, entry: &Entry, same_incarnation: bool) {
+        let key = bytes::Bytes::copy_from_slice(&entry.key());
+        // While no commit can be made: what the copy has is then what the stream before this says.
+        self.outbox.send_with(|| {
+            let groups = entry.binding.groups().iter().zip(0..);
+            let version = |index| if same_incarnation { entry.object.version(index) } else { 0 };
+            let mut versions: Vec<_> =
+                groups.map(|(group, index)| (*group, Version::from_bits(version(index)))).collect();
+            let commutative = entry.binding.commutative();
+            let sums = Version::from_bits(version(commutative));
+            versions.push((kiln_protocol::GroupId::COMMUTATIVE, sums));
+            Some(ToCoordinator::Revalidate { object: entry.id, key, versions })
+        });
+    }
+
+    /// Returns the watches that were asked for and not answered.
+    fn ask_again(&self) -> BTreeSet<WatchId> {
+        let mut watching = BTreeSet::new();
+        let mut unanswered = self.unanswered();
+        let mut lost = Vec::new();
+        for (request, mut asked) in std::mem::take(&mut unanswered.requests) {
+            if !asked.may_be_asked_again() {
+                lost.push(asked.pending);
+                continue;
+            }
+            if let ToCoordinator::Watch { watch, .. } = &asked.question {
+                watching.insert(*watch);
+            }
+            self.outbox.send(&asked.question);
+            asked.sent = true;
+            unanswered.requests.insert(request, asked);
+        }
+        // What was given up is not held on this connection.
+        unanswered.forgotten.clear();
+        drop(unanswered);
+        for pending in lost {
+            pending.fail(RequestError::Unknown);
+        }
+        watching
+    }
+
+    fn watch_again(&self, watch: WatchId, target: WatchTarget) {
+        let request = self.requests.take();
+        self.outbox.send(&ToCoordinator::Watch { request, watch, target, with_writes: false });
+    }
+
+    /// The coordinator has another state than the one that this node knew.
+    pub fn reset(&self) {
+        self.end(Ended::Reset);
+    }
+}

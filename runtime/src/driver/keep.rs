@@ -1,0 +1,171 @@
+//! One connection after the other: what is lost is sought again, within the lease or after it.
+
+use super::connect::{self, Welcomed};
+use super::nanos;
+use super::stream::{self, Lost};
+use crate::api::AttachError;
+use crate::api::internals::{ClusterEvent, Options};
+use kiln_engine::{Ended, Lapse, Node};
+use kiln_protocol::Failure;
+use kiln_protocol::message::Past;
+use kiln_protocol::profile::Profile;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast};
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// The application error code of a connection that the node gives up for another one.
+const RECONNECTING: u32 = 6;
+
+/// What it takes to stay connected.
+pub(super) struct Keeper {
+    pub(super) node: Arc<Node>,
+    pub(super) profile: Profile,
+    pub(super) options: Options,
+    /// That of the present connection, for whoever detaches.
+    pub(super) endpoint: Arc<Mutex<quinn::Endpoint>>,
+    pub(super) events: broadcast::Sender<ClusterEvent>,
+    pub(super) lapsed: Arc<Notify>,
+}
+
+impl Keeper {
+    /// Runs until the node ends.
+    pub(super) async fn keep(self, mut welcomed: Welcomed) {
+        loop {
+            let lost = self.serve(welcomed).await;
+            if let Some(ended) = self.node.ended() {
+                tracing::info!(?ended, "detached");
+                return;
+            }
+            tracing::warn!(reason = lost.why, "the connection to the coordinator is lost");
+            if lost.for_good {
+                return self.node.end(Ended::Lost(lost.why));
+            }
+            self.tell(ClusterEvent::OperationsDisabled);
+            welcomed = match self.reconnect().await {
+                Ok(next) => next,
+                Err(ended) => return self.node.end(ended),
+            };
+        }
+    }
+
+    /// Sees one connection to its end. Nothing is sent on it afterwards.
+    async fn serve(&self, welcomed: Welcomed) -> Lost {
+        let Welcomed { endpoint, connection, send, mut receive, .. } = welcomed;
+        endpoint.clone_into(&mut self.endpoint.lock().unwrap_or_else(PoisonError::into_inner));
+        let writer = tokio::spawn(stream::write(Arc::clone(&self.node), send));
+        let abort = AbortOnDrop(writer.abort_handle());
+        let mut was_synced = true;
+        let heard = || self.heard(&mut was_synced);
+        let lost = tokio::select! {
+            lost = stream::read(&self.node, &mut receive, &connection, heard) => lost,
+            () = self.lapse() => Lost { why: "the lease has lapsed".to_owned(), for_good: false },
+        };
+        if self.node.ended().is_none() {
+            self.node.disconnected();
+        }
+        drop(abort);
+        // Until it has gone, it might take what is meant for the next connection.
+        drop(writer.await);
+        if self.node.ended().is_none() {
+            endpoint.close(RECONNECTING.into(), b"the node connects again");
+        }
+        lost
+    }
+
+    async fn lapse(&self) {
+        loop {
+            self.lapsed.notified().await;
+            if self.node.link.has_lapsed() {
+                return;
+            }
+        }
+    }
+
+    /// After each batch of messages.
+    fn heard(&self, was_synced: &mut bool) {
+        for member in self.node.link.take_members() {
+            let (incarnation, name) = (member.incarnation, member.name);
+            self.tell(if member.joined {
+                ClusterEvent::Joined { incarnation, name }
+            } else {
+                ClusterEvent::Left { incarnation, name }
+            });
+        }
+        let is_synced = self.node.link.is_synced();
+        if is_synced && !std::mem::replace(was_synced, is_synced) {
+            self.tell(ClusterEvent::OperationsEnabled);
+        }
+        *was_synced = is_synced;
+    }
+
+    fn tell(&self, event: ClusterEvent) {
+        // Fails when nobody listens.
+        drop(self.events.send(event));
+    }
+
+    /// Another connection, and the node in step with it; or why there will be none.
+    async fn reconnect(&self) -> Result<Welcomed, Ended> {
+        let node = &self.node;
+        let mut delay = RETRY_MIN;
+        loop {
+            if let Some(ended) = node.ended() {
+                return Err(ended);
+            }
+            match connect::connect(&self.profile, &self.options, node.resume()).await {
+                Ok(next) => {
+                    if let Some(next) = self.adopt(next)? {
+                        return Ok(next);
+                    }
+                }
+                Err(AttachError::Refused { failure, .. }) if !matches!(*failure, Failure::Stopping) => {
+                    return Err(Ended::Lost(failure.to_string()));
+                }
+                Err(error) => tracing::debug!(%error, "no connection yet"),
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Goes on with a new connection. `None`: it is of no use, because the lease has lapsed meanwhile.
+    fn adopt(&self, next: Welcomed) -> Result<Option<Welcomed>, Ended> {
+        let node = &self.node;
+        if next.past == Past::Reset || next.epoch != node.settings.epoch {
+            tracing::warn!("the coordinator has lost its state: what this node had does not exist any more");
+            self.tell(ClusterEvent::Reset);
+            return Err(Ended::Reset);
+        }
+        match next.past {
+            Past::Resumed { applied } => {
+                if node.resumed(applied, next.sent_nanos) {
+                    tracing::info!("connected again");
+                    return Ok(Some(next));
+                }
+                if node.link.has_lapsed() {
+                    next.endpoint.close(RECONNECTING.into(), b"the lease has lapsed");
+                    return Ok(None);
+                }
+                Err(Ended::Lost("the coordinator does not know what it has acknowledged".to_owned()))
+            }
+            Past::None | Past::Lapsed | Past::Reset => {
+                if let Lapse::Now { unknown } = node.lapse() {
+                    tracing::warn!(unknown, "the coordinator has given this node's locks to others");
+                }
+                node.rejoined(next.incarnation, next.secret, next.sent_nanos, nanos(next.lease));
+                tracing::info!(incarnation = %next.incarnation, "joined again");
+                self.tell(ClusterEvent::Rejoined { incarnation: next.incarnation });
+                Ok(Some(next))
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
