@@ -49,7 +49,7 @@ impl Held {
         };
         for index in groups {
             let context = entry.lock_context(index, &node.node.outbox, &node.node.requests);
-            let stale = entry.state() == State::Stale;
+            let stale = node.node.wants_record(entry);
             if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
                 let mut place =
                     Place { node: Rc::clone(node), entry: Arc::clone(entry), index, mode, ticket: Some(ticket) };

@@ -90,6 +90,17 @@ pub(super) enum Step {
     },
 }
 
+/// What a node's word about a grant did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reasserted {
+    /// The grant goes on.
+    Kept,
+    /// It was known to go on.
+    Again,
+    /// The node has no such grant.
+    Lost,
+}
+
 /// What a release did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Released {
@@ -227,23 +238,26 @@ impl Lock {
         Released::Freed
     }
 
-    /// A grant of a node is that of another slot of it, as far as the node says.
+    /// A grant of a node is that of another slot of it, as far as the node says. A later grant in the place of that one
+    /// has not reached it, and nothing was done under it.
     pub(super) fn reassert(
         &mut self,
         mut was: impl FnMut(Party) -> bool,
         node: NodeSlot,
         token: Token,
         mode: Mode,
-    ) -> bool {
+    ) -> Reasserted {
         let party = Party::Node(node);
-        let holder = self.holders.iter_mut().find(|holder| holder.token == token && mode <= holder.mode);
-        let Some(holder) = holder.filter(|holder| holder.party == party || was(holder.party)) else { return false };
-        let is_news = holder.party != party;
-        holder.party = party;
+        let own = self.holders.iter_mut().find(|holder| holder.party == party || was(holder.party));
+        let Some(holder) = own.filter(|holder| token <= holder.token && mode <= holder.mode) else {
+            return Reasserted::Lost;
+        };
+        let before = std::mem::replace(&mut holder.party, party);
+        holder.token = token;
         holder.mode = mode;
         // What it was told to make room for was lost.
         holder.recalled = None;
-        is_news
+        if before == party { Reasserted::Again } else { Reasserted::Kept }
     }
 
     /// Takes a node's requests out of the queue. Returns whether there were any.

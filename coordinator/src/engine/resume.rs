@@ -5,7 +5,7 @@
 //! one. What it does not name, it has given back in words that were lost. When the lease lapses first, the incarnation is
 //! logged as dead before anybody else gets its locks, and nothing is accepted from it any more (S2, S14).
 
-use super::lock::Party;
+use super::lock::{Party, Reasserted};
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, SessionId};
 use bytes::Bytes;
@@ -134,13 +134,16 @@ impl Engine {
             return self.send(node, ToNode::GrantLost { object, group, token });
         };
         let lock = self.state.objects.at_mut(slot).locks.lock(group);
-        if lock.reassert(|party| matches!(party, Party::Node(of) if previous.contains(&of)), node, token, mode) {
-            if let Some(node) = self.nodes.get_mut(node) {
-                node.grants += 1;
+        let was = |party| matches!(party, Party::Node(of) if previous.contains(&of));
+        match lock.reassert(was, node, token, mode) {
+            Reasserted::Again => {}
+            Reasserted::Lost => self.send(node, ToNode::GrantLost { object, group, token }),
+            Reasserted::Kept => {
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.grants += 1;
+                }
+                self.note_ephemeral(node, slot);
             }
-            self.note_ephemeral(node, slot);
-        } else {
-            self.send(node, ToNode::GrantLost { object, group, token });
         }
         self.settle(slot, group);
     }

@@ -207,6 +207,11 @@ impl Node {
         self.outbox.send(&ToCoordinator::Heartbeat { number });
     }
 
+    /// Whether a grant of one of the object's locks must bring the record: the copy is stale, or may be.
+    pub fn wants_record(&self, entry: &Entry) -> bool {
+        entry.state() == State::Stale || !self.link.is_synced()
+    }
+
     /// The connection is lost. Copies are not trusted from now on: to be called before another connection is sought.
     pub fn disconnected(&self) {
         self.link.synced.store(false, Ordering::Release);
@@ -298,10 +303,11 @@ impl Node {
             if entry.state() == State::Destroyed {
                 continue;
             }
+            // Before the locks: a grant is worth something only after word that the copy is outdated.
+            self.revalidate(&entry, same_incarnation);
             for (index, lock) in entry.locks().iter().enumerate() {
                 lock.resync(entry.lock_context(index, &self.outbox, &self.requests));
             }
-            self.revalidate(&entry, same_incarnation);
         }
         let watching = self.ask_again();
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);

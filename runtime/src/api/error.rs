@@ -308,12 +308,10 @@ pub enum DetachError {
         waited: Duration,
     },
     /// The connection was gone already, or was lost on the way.
-    #[error("the connection was lost with {commits} commits ({bytes} bytes) not acknowledged: their fate is unknown")]
+    #[error("the connection was lost with {commits} commits not acknowledged: their fate is unknown")]
     Lost {
-        /// Unacknowledged commits.
+        /// Unacknowledged commits that nobody was told of.
         commits: u64,
-        /// Their bytes.
-        bytes: usize,
     },
 }
 

@@ -70,7 +70,7 @@ impl<'a> Held<'a> {
         let mut held = Self::nothing(runtime, entry, groups.start, mode);
         for index in groups {
             let context = entry.lock_context(index, &runtime.node.outbox, &runtime.node.requests);
-            let stale = entry.state() == State::Stale;
+            let stale = runtime.node.wants_record(entry);
             if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
                 Admitting { runtime, entry, index, mode, ticket: Some(ticket) }.await?;
             }

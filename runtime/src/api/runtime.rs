@@ -155,8 +155,8 @@ impl Runtime {
         Wait::new(self.attached.node.wait_ended()).await
     }
 
-    /// Leaves the cluster: sends what is in the outbox, waits for its acknowledgement, gives every grant back. Handles
-    /// keep showing what they have. The node is gone afterwards, whatever is returned.
+    /// Leaves the cluster: sends what is in the outbox, waits for its acknowledgement, gives every grant back (without a
+    /// connection they end with the lease). Handles keep showing what they have. The node is gone afterwards, whatever is returned.
     ///
     /// # Errors
     /// [`DetachError`] says what remained.
@@ -166,31 +166,28 @@ impl Runtime {
         let left = tokio::time::timeout(deadline, async {
             loop {
                 let acknowledged = Wait::new(node.outbox.wait_for_space());
-                let synced = Wait::new(node.link.wait_synced());
-                if node.ended().is_some() {
+                if node.outbox.unacknowledged().0 == 0 || node.ended().is_some() {
                     break;
                 }
-                if node.outbox.unacknowledged().0 > 0 {
-                    acknowledged.await;
-                } else if node.link.is_synced() {
-                    break;
-                } else {
-                    synced.await;
-                }
+                acknowledged.await;
+            }
+            if !node.outbox.is_up() {
+                // Nobody to say goodbye to: what is held ends with the lease.
+                node.end(Ended::Detached);
             }
             node.outbox.send(&ToCoordinator::Bye);
             Wait::new(node.wait_ended()).await
         })
         .await;
         let (commits, bytes) = node.outbox.unacknowledged();
+        let unknown = node.link.take_unknown().len() as u64;
         node.end(Ended::Detached);
         attached.connection.close();
         #[cfg(feature = "embedded")]
         attached.stop_server(deadline).await;
         match left {
-            Ok(Ended::Detached) => Ok(()),
-            Ok(Ended::CoordinatorStopped | Ended::Lost(_)) if commits == 0 => Ok(()),
-            Ok(_) => Err(DetachError::Lost { commits, bytes }),
+            Ok(_) if commits + unknown == 0 => Ok(()),
+            Ok(_) => Err(DetachError::Lost { commits: commits + unknown }),
             Err(_elapsed) => Err(DetachError::Timeout { commits, bytes, waited: deadline }),
         }
     }

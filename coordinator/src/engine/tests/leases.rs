@@ -72,6 +72,26 @@ fn a_grant_may_be_given_back_before_it_is_named() {
 }
 
 #[test]
+fn an_upgrade_that_did_not_arrive_was_never_given() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.lone("bob", "s");
+    cluster.read_lock("ann", object);
+    let grant = grant_of(&mut cluster, "ann", object);
+    cluster.write_lock("ann", object);
+    let ann = cluster.lose("ann");
+    cluster.write_lock("bob", object);
+    cluster.come_back("ann", ann, SECRET);
+    cluster.sent_to("ann");
+    cluster.reassert("ann", object, grant);
+    cluster.send("ann", ToCoordinator::Resynced);
+    // Its read grant stands until it gives it back.
+    assert_eq!(cluster.sent_to("ann"), ["recall s/0#3 for write", "resynced"]);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    cluster.release("ann", object, MAIN, false);
+    assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#5"]);
+}
+
+#[test]
 fn a_silent_node_is_dead_when_its_lease_has_lapsed() {
     let mut cluster = Cluster::of(&["ann", "bob"]);
     let object = cluster.get_or_create("ann", "s");
