@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use kiln_protocol::codec::decode_to_node;
+use kiln_protocol::connection::{IDLE_TIMEOUT_MS, INITIAL_RTT, KEEP_ALIVE};
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Record, Role};
 use kiln_protocol::{
-    ALPN, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, RootId, ToCoordinator,
-    ToNode, encode_to_coordinator,
+    ALPN, CloseCode, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, RootId,
+    ToCoordinator, ToNode, encode_to_coordinator,
 };
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, VarInt};
@@ -21,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const IDLE_TIMEOUT_MS: u32 = 3_000;
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// How long to wait for the last words: the coordinator notices on its own as well.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Events that arrive while an answer is awaited. A watch asks nothing, so only a coordinator gone wrong exceeds it.
@@ -241,7 +240,7 @@ impl Client {
             Ok::<(), ClientError>(())
         };
         drop(timeout(GOODBYE, goodbye).await);
-        self.connection.close(VarInt::from_u32(0), b"goodbye");
+        self.connection.close(VarInt::from_u32(CloseCode::Goodbye.to_bits()), b"goodbye");
         drop(timeout(GOODBYE, self.endpoint.wait_idle()).await);
     }
 
@@ -320,6 +319,7 @@ fn config(profile: &Profile) -> Result<ClientConfig, ClientError> {
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE));
     let mut config = ClientConfig::new(Arc::new(crypto));

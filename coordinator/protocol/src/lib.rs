@@ -1,10 +1,11 @@
 //! The language that Kiln's runtimes and its coordinator speak: ids, messages, their codec, the limits on
-//! everything a peer can send, and deltas.
+//! everything a peer can send, deltas, and what both ends of a connection hold to.
 //!
 //! No I/O, no clock, no threads: bytes in, messages out, and back. Both sides use this crate, so a commit has one
 //! encoding and one check wherever it travels.
 
 pub mod codec;
+pub mod connection;
 pub mod delta;
 pub mod ids;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod schema;
 pub mod structure;
 
 pub use codec::{DecodeError, FrameDecoder, encode_to_coordinator, encode_to_node};
+pub use connection::CloseCode;
 pub use delta::{BadDelta, Write, Writes};
 pub use ids::{
     BarrierId, CommitSeq, Epoch, FieldId, GroupId, Incarnation, ObjectId, Partition, RequestId, RootId, Secret, Token,

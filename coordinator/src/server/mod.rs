@@ -11,8 +11,9 @@ mod counters;
 mod session;
 mod transport;
 
-pub use close::Close;
+pub use transport::transport;
 
+use self::close::Close;
 use self::core::Core;
 use crate::directory::{Directory, DirectoryError};
 use crate::engine::{Engine, Settings};

@@ -3,6 +3,7 @@
 use super::StartError;
 use crate::directory::{Identity, QuicKeys};
 use crate::tls;
+use kiln_protocol::connection::{IDLE_TIMEOUT_MS, INITIAL_CONGESTION_WINDOW_BYTES, INITIAL_RTT, KEEP_ALIVE};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
@@ -11,22 +12,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a node may send before we have read it; bounds what one node makes us keep.
 const STREAM_RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
 /// What we keep of sent bytes until the node has acknowledged them.
 const SEND_WINDOW_BYTES: u64 = 64 << 20;
-/// A local network is not probed from 15 kB upwards: bursts of commits would wait for it.
-const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 1 << 20;
-/// For the first packets of a handshake only; then it is measured.
-const INITIAL_RTT: Duration = Duration::from_millis(20);
-const IDLE_TIMEOUT_MS: u32 = 3_000;
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Asked of the system, which may give less. A burst that finds the buffer full is lost and sent again much later.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-fn transport() -> TransportConfig {
+/// How QUIC is tuned here; public for those who measure it alone.
+#[must_use]
+pub fn transport() -> TransportConfig {
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_CONGESTION_WINDOW_BYTES);
     let mut transport = TransportConfig::default();

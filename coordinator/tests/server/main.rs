@@ -5,9 +5,9 @@
 mod client;
 
 use client::{Client, PATIENCE};
-use kiln_coordinator::server::{Close, Options, Server, Tuning};
+use kiln_coordinator::server::{Options, Server, Tuning};
 use kiln_protocol::limits::FRAME_BYTES_MAX;
-use kiln_protocol::{Failure, PROTOCOL_VERSION, Profile, RequestId, ToCoordinator, ToNode};
+use kiln_protocol::{CloseCode, Failure, PROTOCOL_VERSION, Profile, RequestId, ToCoordinator, ToNode};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -75,7 +75,7 @@ async fn a_peer_is_welcomed_and_says_goodbye() {
     assert_eq!((protocol, epoch), (PROTOCOL_VERSION, running.server.epoch()));
     client.say(&ToCoordinator::Bye).await;
     assert_eq!(client.next().await, ToNode::Goodbye);
-    assert_eq!(client.closed().await.0, Close::GOODBYE);
+    assert_eq!(client.closed().await.0, CloseCode::Goodbye.to_bits());
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn another_protocol_version_is_refused() {
     let refused = client.next().await;
     assert!(matches!(&refused, ToNode::Refused { failure: Failure::Protocol { .. } }), "{refused:?}");
     let (code, reason) = client.closed().await;
-    assert_eq!(code, Close::REFUSED);
+    assert_eq!(code, CloseCode::Refused.to_bits());
     assert!(reason.contains("protocol"), "{reason}");
 }
 
@@ -122,7 +122,7 @@ async fn garbage_ends_that_connection_and_nothing_else() {
     let mut bad = Client::attach(running.profile(), "bad").await;
     bad.raw(&[3, 0x7f, 0xff, 0xff]).await;
     let (code, reason) = bad.closed().await;
-    assert_eq!(code, Close::VIOLATION);
+    assert_eq!(code, CloseCode::Violation.to_bits());
     assert!(reason.contains("unknown kind 127"), "{reason}");
     until_attached(running.profile(), &["good"]).await;
     drop(good);
@@ -138,7 +138,7 @@ async fn what_came_before_the_garbage_is_answered_in_the_same_batch() {
     bad.raw(&bytes).await;
     // Nothing behind a Bye is read.
     assert_eq!(bad.next().await, ToNode::Goodbye);
-    assert_eq!(bad.closed().await.0, Close::GOODBYE);
+    assert_eq!(bad.closed().await.0, CloseCode::Goodbye.to_bits());
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn an_oversized_frame_is_refused_by_its_length() {
     kiln_protocol::codec::put_varint(&mut bytes, FRAME_BYTES_MAX as u64 + 1);
     bad.raw(&bytes).await;
     let (code, reason) = bad.closed().await;
-    assert_eq!(code, Close::VIOLATION);
+    assert_eq!(code, CloseCode::Violation.to_bits());
     assert!(reason.contains("longer than the limit"), "{reason}");
 }
 
@@ -169,7 +169,7 @@ async fn the_first_message_must_be_a_hello() {
     let mut rude = Client::connect(running.profile()).await.unwrap();
     rude.say(&status(1)).await;
     let (code, reason) = rude.closed().await;
-    assert_eq!(code, Close::VIOLATION);
+    assert_eq!(code, CloseCode::Violation.to_bits());
     assert!(reason.contains("not a Hello"), "{reason}");
 
     let mut long = Client::connect(running.profile()).await.unwrap();
@@ -177,7 +177,7 @@ async fn the_first_message_must_be_a_hello() {
     // The coordinator may close before all of it is out.
     drop(long.send.write_all(&[0; 4096]).await);
     let (code, reason) = long.closed().await;
-    assert_eq!(code, Close::VIOLATION);
+    assert_eq!(code, CloseCode::Violation.to_bits());
     assert!(reason.contains("longer than any Hello"), "{reason}");
 }
 
@@ -185,7 +185,7 @@ async fn the_first_message_must_be_a_hello() {
 async fn a_peer_that_says_nothing_is_let_go() {
     let running = Running::with(|options| options.tuning.hello_timeout = Duration::from_millis(100)).await;
     let silent = Client::connect(running.profile()).await.unwrap();
-    assert_eq!(silent.closed().await.0, Close::LATE);
+    assert_eq!(silent.closed().await.0, CloseCode::Late.to_bits());
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn a_slow_reader_is_not_read_from_and_then_cut_off() {
     // Writing ends when the coordinator has had enough, or when all is on its way.
     drop(slow.send.write_all(&bytes).await);
     let (code, reason) = slow.closed().await;
-    assert_eq!(code, Close::SLOW, "{reason}");
+    assert_eq!(code, CloseCode::Slow.to_bits(), "{reason}");
     until_attached(running.profile(), &["other"]).await;
     drop(other);
 }
@@ -278,7 +278,7 @@ async fn peers_that_stop_reading_are_cut_off_though_nothing_else_happens() {
         peers.push(slow);
     }
     for slow in peers {
-        assert_eq!(slow.closed().await.0, Close::SLOW);
+        assert_eq!(slow.closed().await.0, CloseCode::Slow.to_bits());
     }
 }
 
@@ -295,7 +295,7 @@ async fn output_is_bounded() {
     }
     drop(slow.send.write_all(&bytes).await);
     let (code, reason) = slow.closed().await;
-    assert_eq!(code, Close::SLOW);
+    assert_eq!(code, CloseCode::Slow.to_bits());
     assert!(reason.contains("the limit is 20000"), "{reason}");
 }
 
@@ -331,7 +331,7 @@ async fn a_stop_tells_every_peer() {
     for client in [&mut a, &mut b] {
         assert_eq!(client.next().await, ToNode::Stopping);
         assert_eq!(client.try_next().await, None);
-        assert_eq!(client.closed().await.0, Close::STOPPING);
+        assert_eq!(client.closed().await.0, CloseCode::Stopping.to_bits());
     }
     // QUIC has no reasons while a handshake is under way, and its side of it may still be.
     timeout(PATIENCE, silent.connection.closed()).await.expect("it stays connected");
@@ -361,7 +361,7 @@ async fn a_dropped_server_stops() {
     let mut client = Client::attach(running.profile(), "a").await;
     drop(running);
     assert_eq!(client.next().await, ToNode::Stopping);
-    assert_eq!(client.closed().await.0, Close::STOPPING);
+    assert_eq!(client.closed().await.0, CloseCode::Stopping.to_bits());
 }
 
 #[tokio::test]

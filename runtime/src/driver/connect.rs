@@ -5,6 +5,7 @@ use super::tls;
 use crate::api::AttachError;
 use crate::api::internals::Options;
 use crate::clock::boot_nanos;
+use kiln_protocol::connection::{IDLE_TIMEOUT_MS, INITIAL_CONGESTION_WINDOW_BYTES, INITIAL_RTT, KEEP_ALIVE};
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Past, Resume, Role};
 use kiln_protocol::profile::Profile;
@@ -17,12 +18,6 @@ use std::time::Duration;
 /// What two clocks may differ by in the course of a lease: this part of it.
 const MARGIN_PART: u32 = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const IDLE_TIMEOUT_MS: u32 = 3_000;
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// For the first packets of a handshake only; then it is measured.
-const INITIAL_RTT: Duration = Duration::from_millis(20);
-/// A local network is not probed from 15 kB upwards: bursts of commits would wait for it.
-const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 1 << 20;
 const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 

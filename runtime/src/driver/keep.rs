@@ -6,17 +6,17 @@ use super::stream::{self, Lost};
 use crate::api::AttachError;
 use crate::api::internals::{ClusterEvent, Options};
 use kiln_engine::{Ended, Lapse, Node};
-use kiln_protocol::Failure;
 use kiln_protocol::message::Past;
 use kiln_protocol::profile::Profile;
+use kiln_protocol::{CloseCode, Failure};
+use quinn::VarInt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// The application error code of a connection that the node gives up for another one.
-const RECONNECTING: u32 = 6;
+const RECONNECTING: VarInt = VarInt::from_u32(CloseCode::Reconnecting.to_bits());
 
 /// What it takes to stay connected.
 pub(super) struct Keeper {
@@ -69,7 +69,7 @@ impl Keeper {
         // Until it has gone, it might take what is meant for the next connection.
         drop(writer.await);
         if self.node.ended().is_none() {
-            endpoint.close(RECONNECTING.into(), b"the node connects again");
+            endpoint.close(RECONNECTING, b"the node connects again");
         }
         lost
     }
@@ -144,7 +144,7 @@ impl Keeper {
                     return Ok(Some(next));
                 }
                 if node.link.has_lapsed() {
-                    next.endpoint.close(RECONNECTING.into(), b"the lease has lapsed");
+                    next.endpoint.close(RECONNECTING, b"the lease has lapsed");
                     return Ok(None);
                 }
                 Err(Ended::Lost("the coordinator does not know what it has acknowledged".to_owned()))

@@ -15,6 +15,7 @@ use crate::api::internals::{Attached, ClusterEvent, Options};
 use keep::Keeper;
 use kiln_engine::{Node, Settings};
 use kiln_heap::Heap;
+use kiln_protocol::CloseCode;
 use kiln_protocol::profile::Profile;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -25,8 +26,6 @@ use tracing::Instrument;
 
 /// Cluster events that a slow listener can be behind.
 const EVENTS_KEPT: usize = 1024;
-/// The application error code of a connection that the node ends because it is done.
-const GOODBYE: u32 = 0;
 
 /// The tasks and the present connection of a runtime; dropping it ends both.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn close(&self) {
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        endpoint.close(GOODBYE.into(), b"detached");
+        endpoint.close(quinn::VarInt::from_u32(CloseCode::Goodbye.to_bits()), b"detached");
     }
 }
 

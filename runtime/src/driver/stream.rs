@@ -2,7 +2,7 @@
 
 use kiln_engine::{Node, Output};
 use kiln_protocol::codec::decode_to_node;
-use kiln_protocol::{DecodeError, Epoch, FrameDecoder, ToNode};
+use kiln_protocol::{CloseCode, DecodeError, Epoch, FrameDecoder, ToNode};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -10,8 +10,6 @@ use std::sync::Arc;
 
 /// How much is read at once before the engine gets it.
 const READ_BYTES_MAX: usize = 256 << 10;
-/// The application error code of a connection that we end because the coordinator broke the protocol.
-const VIOLATION: u32 = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
@@ -74,12 +72,14 @@ pub(super) async fn read(
         Err(error) => error,
     };
     if matches!(error, ReadError::Decode(_) | ReadError::Violation(_)) {
-        connection.close(quinn::VarInt::from_u32(VIOLATION), error.to_string().as_bytes());
+        connection.close(quinn::VarInt::from_u32(CloseCode::Violation.to_bits()), error.to_string().as_bytes());
     }
     let reason = connection.close_reason();
     let why = reason.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
     let for_good = match &reason {
-        Some(ConnectionError::ApplicationClosed(close)) => close.error_code == VIOLATION.into(),
+        Some(ConnectionError::ApplicationClosed(close)) => {
+            close.error_code == quinn::VarInt::from_u32(CloseCode::Violation.to_bits())
+        }
         _ => matches!(error, ReadError::Decode(_) | ReadError::Violation(_)),
     };
     Lost { why, for_good }

@@ -4,7 +4,6 @@ use crate::bench::clock::Laps;
 use crate::bench::peer::{Peer, Role, Steered};
 use crate::bench::row::Figures;
 use crate::bench::{Bench, BenchError};
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, ServerConfig,
@@ -15,7 +14,6 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(super) const MESSAGE_BYTES: usize = 64;
 const SERVER_NAME: &str = "localhost";
@@ -23,19 +21,9 @@ const SERVER_NAME: &str = "localhost";
 /// Errors on this path end the row; they are for people.
 pub(super) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// The values of the coordinator's `server::transport`.
+/// As the coordinator has it.
 pub(in crate::bench) fn transport() -> Arc<TransportConfig> {
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(1 << 20);
-    let mut transport = TransportConfig::default();
-    transport
-        .stream_receive_window(VarInt::from_u32(8 << 20))
-        .receive_window(VarInt::from_u32(8 << 20))
-        .send_window(64 << 20)
-        .initial_rtt(Duration::from_millis(20))
-        .keep_alive_interval(Some(Duration::from_secs(1)))
-        .congestion_controller_factory(Arc::new(congestion));
-    Arc::new(transport)
+    Arc::new(kiln_coordinator::server::transport())
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
