@@ -8,23 +8,24 @@ const NUMBER_BITS: u32 = 44;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 const PARTITION_BITS: u32 = 12;
 
+/// Declares an id: its documentation, its visibility, its name and the integer that it is.
+#[macro_export]
 macro_rules! id {
-    ($(#[$meta:meta])* $name:ident($int:ty)) => {
+    ($(#[$meta:meta])* $visibility:vis $name:ident($int:ty)) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name($int);
+        #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        $visibility struct $name($int);
 
         impl $name {
             /// The id with these bits.
             #[must_use]
-            pub const fn from_bits(bits: $int) -> Self {
+            $visibility const fn from_bits(bits: $int) -> Self {
                 Self(bits)
             }
 
             /// The bits of this id.
             #[must_use]
-            pub const fn to_bits(self) -> $int {
+            $visibility const fn to_bits(self) -> $int {
                 self.0
             }
 
@@ -33,52 +34,64 @@ macro_rules! id {
             /// # Panics
             /// When the ids of this kind are used up.
             #[must_use]
-            pub const fn next(self) -> Self {
+            $visibility const fn next(self) -> Self {
                 Self(self.0.checked_add(1).expect("ids used up"))
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(&self.0, f)
             }
         }
     };
 }
 
-id!(
+/// An id that peers tell each other.
+macro_rules! told_id {
+    ($(#[$meta:meta])* $name:ident($int:ty)) => {
+        id!(
+            $(#[$meta])*
+            #[derive(Serialize, Deserialize)]
+            #[serde(transparent)]
+            pub $name($int)
+        );
+    };
+}
+
+told_id!(
     /// A root: a named, keyed collection of objects.
     RootId(u32)
 );
-id!(
+told_id!(
     /// A registered type.
     TypeId(u32)
 );
-id!(
+told_id!(
     /// The number that the cluster's schema registry gave to a field name of a type.
     FieldId(u16)
 );
-id!(
+told_id!(
     /// One life of the coordinator's ordering.
     Epoch(u32)
 );
-id!(
+told_id!(
     /// One life of a node: given by the coordinator at each attach, never reused.
     Incarnation(u64)
 );
-id!(
+told_id!(
     /// The place of a commit among the commits of its incarnation, from 1.
     CommitSeq(u64)
 );
-id!(
+told_id!(
     /// A question of one node, unique among its incarnation's.
     RequestId(u64)
 );
-id!(
+told_id!(
     /// A watch of one node, chosen by the node.
     WatchId(u32)
 );
-id!(
+told_id!(
     /// A barrier that the coordinator put into a node's stream.
     BarrierId(u64)
 );

@@ -9,9 +9,10 @@ use kiln_protocol::message::Role;
 use kiln_protocol::{BarrierId, CommitSeq, Incarnation, RequestId, ToNode};
 use std::collections::BTreeMap;
 
-/// One wait for a number of nodes.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct WaitId(u64);
+kiln_protocol::id!(
+    /// One wait for a number of nodes.
+    pub(super) WaitId(u64)
+);
 
 /// What the waiting node is told.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +44,7 @@ impl Engine {
         let Some(incarnation) = self.nodes.get(node).map(|node| node.incarnation) else {
             return;
         };
-        let id = WaitId(self.waits.last_wait.0 + 1);
+        let id = self.waits.last_wait.next();
         let mut remaining = 0;
         for slot in others {
             let Some(other) = self.nodes.get_mut(*slot) else {

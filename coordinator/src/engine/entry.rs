@@ -7,40 +7,11 @@ use kiln_protocol::message::{Part, RootOptions};
 use kiln_protocol::schema::RegisteredField;
 use kiln_protocol::{CommitSeq, Incarnation, ObjectId, RootId, TypeId};
 use smallvec::SmallVec;
-use std::fmt;
 
-/// The place of an entry in the log, from 1.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct LogSeq(u64);
-
-impl LogSeq {
-    /// The place with this number.
-    #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The number of this place.
-    #[must_use]
-    pub const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    /// The place that follows this one.
-    ///
-    /// # Panics
-    /// When the places are used up.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("log places used up"))
-    }
-}
-
-impl fmt::Display for LogSeq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+kiln_protocol::id!(
+    /// The place of an entry in the log, from 1.
+    pub LogSeq(u64)
+);
 
 /// One change of replicated state. The same entries in the same order give the same state.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -90,32 +90,10 @@ impl Settings {
     }
 }
 
-/// One connection. Given by the driver, never reused.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct SessionId(u64);
-
-impl SessionId {
-    /// The session with this number.
-    #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The number of this session.
-    #[must_use]
-    pub const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    /// The session that follows this one.
-    ///
-    /// # Panics
-    /// When the numbers are used up.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("sessions used up"))
-    }
-}
+kiln_protocol::id!(
+    /// One connection. Given by the driver, never reused.
+    pub SessionId(u64)
+);
 
 /// What happened.
 #[derive(Clone, Debug)]

@@ -15,9 +15,10 @@ use kiln_protocol::message::{Change, Mode, Role};
 use kiln_protocol::{Failure, GroupId, ObjectId, RequestId, RootId, ToNode};
 use std::collections::{BTreeMap, VecDeque};
 
-/// One operation under way.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct OperationId(u64);
+kiln_protocol::id!(
+    /// One operation under way.
+    pub(super) OperationId(u64)
+);
 
 /// What is to be done once all locks are taken.
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ impl Engine {
         if let Err(failure) = checked {
             return self.fail(node, request, failure);
         }
-        let id = OperationId(self.operations.last.0 + 1);
+        let id = self.operations.last.next();
         self.operations.last = id;
         if let Some(node) = self.nodes.get_mut(node) {
             node.requests += 1;
