@@ -31,8 +31,9 @@ pub struct Commit {
     pub seq: Option<CommitSeq>,
 }
 
-/// Publishes and queues changes; waits for room in the outbox up to the deadline, and for what is coming free in the heap. Dropped before it returns, nothing
-/// happened; afterwards the commit stays queued.
+/// Publishes and queues changes; waits for room in the outbox up to the deadline, and for what is coming free in the
+/// heap. Dropped before it returns, nothing happened; afterwards the commit stays queued.
+#[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is for want of room")]
 pub(super) async fn queue(
     runtime: &Attached,
     life: u64,
