@@ -7,6 +7,16 @@ use kiln_protocol::message::Failure;
 use std::path::PathBuf;
 use std::time::Duration;
 
+const DISCONNECTED: &str = "there is no connection to the coordinator";
+const DESTROYED: &str = "the object was removed from the cluster";
+
+fn no_room(needed_bytes: usize, oldest_pin_ms: u64) -> String {
+    format!(
+        "the heap has no room for {needed_bytes} more bytes (the oldest reader has been pinned for {oldest_pin_ms} ms): \
+         drop handles or views, or attach with a larger `heap_bytes`"
+    )
+}
+
 /// Why a runtime could not attach.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -87,16 +97,13 @@ pub enum AccessError {
     #[error("the connection was lost before the answer; whether anything was changed is unknown")]
     Unknown,
     /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
-    #[error("there is no connection to the coordinator")]
+    #[error("{DISCONNECTED}")]
     Disconnected,
     /// The coordinator refused.
     #[error("{0}")]
     Refused(Failure),
     /// The heap is full of objects in use.
-    #[error(
-        "the heap has no room for {needed_bytes} more bytes (the oldest reader has been pinned for {oldest_pin_ms} ms): \
-         drop handles or views, or attach with a larger `heap_bytes`"
-    )]
+    #[error("{}", no_room(*needed_bytes, *oldest_pin_ms))]
     ArenaFull {
         /// How much room is needed.
         needed_bytes: usize,
@@ -164,10 +171,10 @@ pub enum LockError {
         waited: Duration,
     },
     /// The object was removed.
-    #[error("the object was removed from the cluster")]
+    #[error("{DESTROYED}")]
     Destroyed,
     /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
-    #[error("there is no connection to the coordinator")]
+    #[error("{DISCONNECTED}")]
     Disconnected,
     /// The node's lease lapsed: its locks may be others' by now.
     #[error("the node's lease has lapsed: its locks were lost; try again")]
@@ -222,10 +229,7 @@ pub enum CommitError {
         waited: Duration,
     },
     /// The heap is full of objects in use.
-    #[error(
-        "the heap has no room for {needed_bytes} more bytes (the oldest reader has been pinned for {oldest_pin_ms} ms): \
-         drop handles or views, or attach with a larger `heap_bytes`"
-    )]
+    #[error("{}", no_room(*needed_bytes, *oldest_pin_ms))]
     ArenaFull {
         /// How much room is needed.
         needed_bytes: usize,
@@ -233,10 +237,10 @@ pub enum CommitError {
         oldest_pin_ms: u64,
     },
     /// The object was removed.
-    #[error("the object was removed from the cluster")]
+    #[error("{DESTROYED}")]
     Destroyed,
     /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
-    #[error("there is no connection to the coordinator")]
+    #[error("{DISCONNECTED}")]
     Disconnected,
     /// The commit is larger than allowed.
     #[error("the commit has {bytes} bytes, the limit is {limit}")]
