@@ -46,7 +46,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 pub const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// Bytes that wait to be sent to one node before it is cut off.
 pub const OUTPUT_BYTES_MAX: usize = 256 << 20;
-/// How deep an archive may nest before its check refuses it.
+/// How deep an archive may nest: its check refuses this many levels and more.
 pub const ARCHIVE_DEPTH_MAX: usize = 64;
 /// Values in one rendered field: items of vectors, fields of structs and so on.
 pub const RENDERED_VALUES_MAX: usize = 1 << 20;

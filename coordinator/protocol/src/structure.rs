@@ -23,6 +23,7 @@
 //! refuses them, and a variant's tag is its place.
 
 mod archive;
+mod depth;
 mod layout;
 mod owned;
 mod quote;

@@ -124,14 +124,21 @@ pub struct ArchivedBuf {
 }
 
 impl ArchivedBuf {
-    /// Serialises a value.
+    /// Serialises a value. Whether others can read it is another question: see [`Self::check`].
     ///
     /// # Errors
     /// When the value's own `Serialize` fails, or it is longer than 2 GiB.
     pub fn new<T: Archivable>(value: &T) -> Result<Self, ArchiveError> {
         let bytes = to_bytes::<Error>(value).map_err(ArchiveError)?;
-        debug_assert!(check::<T>(&bytes).is_ok(), "a {} serialises to no archive of itself", type_name::<T>());
         Ok(Self { kind: BufKind::Archive(TypeId::of::<T>()), bytes })
+    }
+
+    /// Makes the check that every reader of these bytes as a `T` makes.
+    ///
+    /// # Errors
+    /// When readers refuse them: they nest deeper than `ARCHIVE_DEPTH_MAX`, or are no archive of a `T`.
+    pub fn check<T: Archivable>(&self) -> Result<(), ArchiveError> {
+        check::<T>(&self.bytes).map_err(ArchiveError)
     }
 
     /// A string, for a text slot.

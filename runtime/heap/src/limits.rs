@@ -12,5 +12,5 @@ pub const SLOTS_MAX: usize = 65_000;
 pub const GROUPS_MAX: usize = 256;
 /// The key of one entry of a map slot.
 pub const ENTRY_KEY_BYTES_MAX: usize = 1 << 10;
-/// How deep an archive may nest before its check refuses it.
+/// How deep an archive may nest: its check refuses this many levels and more.
 pub const ARCHIVE_DEPTH_MAX: usize = 64;

@@ -5,12 +5,8 @@ use crate::value::{Archival, BadValue, Slot, Stored, Value};
 use kiln_heap::{ArchiveType, ArchivedBuf, BlockKind, MapRef, SlotKind};
 use kiln_protocol::limits::{ARCHIVE_DEPTH_MAX, RECORD_BYTES_MAX};
 use kiln_protocol::schema::FieldKind;
-use rkyv::api::access_with_context;
-use rkyv::rancor;
-use rkyv::validation::Validator;
-use rkyv::validation::archive::ArchiveValidator;
+use std::any::type_name;
 use std::fmt;
-use std::num::NonZeroUsize;
 
 /// How values of type `T` are kept as a field of their own.
 pub trait Form<T>: Send + Sync + 'static {
@@ -198,7 +194,8 @@ impl ArchiveForm {
     }
 }
 
-impl<T: Archival> Form<T> for ArchiveForm {
+// `Value` implies `Archival`; a type without it is told so only because both are named.
+impl<T: Archival + Value> Form<T> for ArchiveForm {
     type View<'a> = &'a T::Archived;
     const KIND: FieldKind = FieldKind::Block;
 
@@ -219,15 +216,13 @@ impl<T: Archival> Form<T> for ArchiveForm {
     }
 }
 
-impl<T: Archival> EntryForm<T> for ArchiveForm {
+impl<T: Archival + Value> EntryForm<T> for ArchiveForm {
     fn map_kind() -> SlotKind {
         Self::archive_map::<T>()
     }
 
     fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue> {
-        let archive = ArchivedBuf::new(value)?;
-        bounded(archive.bytes().len())?;
-        Ok(archive)
+        archive(value, const { T::STRUCTURE.archive_depth_max() })
     }
 
     fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T> {
@@ -252,29 +247,32 @@ impl<T: Archival> Form<T> for ForeignForm {
     const KIND: FieldKind = FieldKind::Block;
 
     fn slot_kind() -> SlotKind {
-        <ArchiveForm as Form<T>>::slot_kind()
+        SlotKind::Archive(ArchiveType::of::<T>())
     }
 
     fn store(value: &T) -> Result<Stored, BadValue> {
-        let archive = ArchiveForm::store_entry(value)?;
-        check_depth::<T>(archive.bytes())?;
-        Ok(Stored::Block(archive))
+        archive(value, usize::MAX).map(Stored::Block)
     }
 
     fn load(slot: Slot<'_>) -> T {
-        ArchiveForm::load(slot)
+        T::restore(slot.archived::<T>())
     }
 
     fn view<'a>(slot: Slot<'a>) -> &'a T::Archived {
-        <ArchiveForm as Form<T>>::view(slot)
+        slot.archived::<T>()
     }
 }
 
-/// The check that every receiving node makes.
-fn check_depth<T: Archival>(archive: &[u8]) -> Result<(), BadValue> {
-    let validator = ArchiveValidator::with_max_depth(archive, NonZeroUsize::new(ARCHIVE_DEPTH_MAX));
-    let mut context = Validator::new(validator, ());
-    access_with_context::<T::Archived, _, rancor::Error>(archive, &mut context).map(drop).map_err(BadValue::Unreadable)
+/// Serialises a value, and makes sure that other nodes can read it: by its structure, or by looking.
+fn archive<T: Archival>(value: &T, depth_max: usize) -> Result<ArchivedBuf, BadValue> {
+    let archive = ArchivedBuf::new(value)?;
+    bounded(archive.bytes().len())?;
+    if depth_max < ARCHIVE_DEPTH_MAX {
+        debug_assert!(archive.check::<T>().is_ok(), "a {} serialises to no archive of itself", type_name::<T>());
+    } else {
+        archive.check::<T>().map_err(BadValue::Unreadable)?;
+    }
+    Ok(archive)
 }
 
 /// The form that [`Value::Form`] names; what a field has unless an attribute says otherwise.
@@ -323,7 +321,8 @@ const fn bounded(bytes: usize) -> Result<(), BadValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rkyv::{Archive, Deserialize, Serialize};
+    use rkyv::{Archive, Deserialize, Serialize, rancor};
+    use std::collections::BTreeMap;
 
     #[derive(Archive, Deserialize, Serialize)]
     #[rkyv(
@@ -339,10 +338,31 @@ mod tests {
 
     #[test]
     fn a_foreign_value_that_nests_too_deep_is_refused_where_it_is_written() {
+        // The value itself is the first level, so a chain of 63 links is the longest.
         assert!(matches!(<ForeignForm as Form<Chain>>::store(&chain(ARCHIVE_DEPTH_MAX - 1)), Ok(Stored::Block(_))));
-        let deep = rkyv::to_bytes::<rancor::Error>(&chain(ARCHIVE_DEPTH_MAX + 2)).unwrap();
-        let error = check_depth::<Chain>(&deep).unwrap_err();
-        assert!(error.to_string().starts_with("other nodes could not read it, as when it nests deeper than 64: "));
+        let error = <ForeignForm as Form<Chain>>::store(&chain(ARCHIVE_DEPTH_MAX)).unwrap_err();
+        assert!(matches!(error, BadValue::Unreadable(_)));
+        assert!(error.to_string().starts_with("other nodes could not read it, as when it nests 64 levels deep: "));
+    }
+
+    type Trees<T> = BTreeMap<u8, BTreeMap<u8, BTreeMap<u8, BTreeMap<u8, T>>>>;
+
+    /// A tree of four levels whose lowest leaf holds the value.
+    fn tree<T: Default>(value: T) -> BTreeMap<u8, T> {
+        let mut tree: BTreeMap<_, _> = (0..=u8::MAX).map(|key| (key, T::default())).collect();
+        tree.insert(0, value);
+        tree
+    }
+
+    fn trees<T: Default>(value: T) -> Trees<T> {
+        tree(tree(tree(tree(value))))
+    }
+
+    #[test]
+    fn a_value_that_uses_all_the_depth_of_its_structure_is_refused_too() {
+        assert!(ArchiveForm::store(&trees(trees(trees(Trees::<u8>::default())))).is_ok());
+        let error = ArchiveForm::store(&trees(trees(trees(trees(0_u8))))).unwrap_err();
+        assert!(matches!(error, BadValue::Unreadable(_)));
     }
 
     #[test]

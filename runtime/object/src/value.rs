@@ -169,12 +169,12 @@ pub enum BadValue {
     /// rkyv cannot archive it.
     #[error("it cannot be archived: {0}")]
     Archive(#[from] ArchiveError),
-    /// Other nodes would refuse its archive: a type without structure nests deeper than they read.
+    /// Other nodes would refuse its archive: it nests deeper than they read.
     #[error(
-        "other nodes could not read it, as when it nests deeper than {}: {_0}",
+        "other nodes could not read it, as when it nests {} levels deep: {_0}",
         kiln_protocol::limits::ARCHIVE_DEPTH_MAX
     )]
-    Unreadable(rancor::Error),
+    Unreadable(#[source] ArchiveError),
     /// It is longer than a record may be.
     #[error("it takes {bytes} bytes, the limit is {max}: split it over several fields, map entries or objects")]
     TooLong {
