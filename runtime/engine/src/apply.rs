@@ -1,6 +1,6 @@
 //! What changes the heap: records, deltas, commits, and the way back when one fails.
 
-use crate::binding::{Binding, Encoded, GroupIndex, Tail, slot_writes};
+use crate::binding::{Binding, Decoded, Encoded, GroupIndex, Tail, slot_writes};
 use crate::entry::{Entry, State};
 use crate::node::{Counters, Node};
 use crate::outbox::{OutPart, QueueError, Waiter};
@@ -202,13 +202,9 @@ impl Node {
         }
     }
 
-    pub(crate) fn apply_delta(
-        &self,
-        entry: &Arc<Entry>,
-        part: &DeltaPart,
-        writer: Incarnation,
-        writes: &[SlotWrite<'_>],
-    ) {
+    pub(crate) fn apply_delta(&self, entry: &Arc<Entry>, part: &DeltaPart, writer: Incarnation, decoded: &Decoded<'_>) {
+        // Its versions do not tell what a stale copy lacks: it may have missed adds, and a refused commit has taken the
+        // number of the one that won.
         if entry.state() != State::Current {
             return;
         }
@@ -226,12 +222,12 @@ impl Node {
             }
             versions.push((index, part.version.to_bits()));
         }
-        let mut good: SmallVec<[SlotWrite<'_>; 8]> = writes.iter().copied().collect();
+        let mut good = decoded.writes.clone();
         loop {
             match self.with_room(|| entry.object.apply(&good, &versions)) {
                 Ok(()) => {
                     entry.heal(good.iter().map(SlotWrite::slot));
-                    return;
+                    return self.reset_slots(entry, &decoded.unset);
                 }
                 Err(ApplyError::Corrupt { slot, .. }) if good.iter().any(|write| write.slot() == slot) => {
                     entry.mark_corrupt(slot, Some(writer));
@@ -245,7 +241,7 @@ impl Node {
         }
     }
 
-    pub(crate) fn reset_slots(&self, entry: &Arc<Entry>, slots: &[u16]) {
+    fn reset_slots(&self, entry: &Arc<Entry>, slots: &[u16]) {
         for slot in slots {
             let Ok(defaults) = entry.binding.default_of(*slot) else {
                 continue;
@@ -442,3 +438,6 @@ fn commit_error(entry: &Entry, error: &ApplyError) -> CommitError {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -180,8 +180,7 @@ impl Node {
             let mut tail = Tail::default();
             let decoded = entry.binding.decode(&part.writes, &mut tail);
             let decoded = decoded.map_err(|bad| Violation(format!("a delta of object {}: {bad}", part.object)))?;
-            self.apply_delta(&entry, part, delta.writer, &decoded.writes);
-            self.reset_slots(&entry, &decoded.unset);
+            self.apply_delta(&entry, part, delta.writer, &decoded);
         }
         Ok(())
     }

@@ -4,6 +4,10 @@
 //! [`Outbox`], and who must wait gets a [`Ticket`]. There is no I/O in here, no clock, no thread, no timer and no
 //! randomness: a simulator drives it as the real driver does.
 
+// The derives' output names `::kiln`.
+#[cfg(test)]
+extern crate kiln_object as kiln;
+
 mod apply;
 mod binding;
 mod cache;
