@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! structure = "unit" | "bool" | "u8" .. "u128" | "i8" .. "i128" | "f32" | "f64" | "char" | "string" | "bytes"
-//!           | "duration" | "counter" | "opaque" quoted
+//!           | "duration" | "ipaddr" | "ipv4addr" | "ipv6addr" | "socketaddr" | "socketaddrv4" | "socketaddrv6"
+//!           | "counter" | "opaque" quoted
 //!           | ("option" | "vec" | "box" | "btreeset") "<" structure ">"
 //!           | ("btreemap" | "map") "<" structure ", " structure ">"
 //!           | "[" structure "; " length "]"
@@ -78,6 +79,18 @@ pub enum Structure<'a> {
     Bytes,
     /// `std::time::Duration`
     Duration,
+    /// `std::net::IpAddr`
+    IpAddr,
+    /// `std::net::Ipv4Addr`
+    Ipv4Addr,
+    /// `std::net::Ipv6Addr`
+    Ipv6Addr,
+    /// `std::net::SocketAddr`
+    SocketAddr,
+    /// `std::net::SocketAddrV4`
+    SocketAddrV4,
+    /// `std::net::SocketAddrV6`
+    SocketAddrV6,
     /// `Option<T>`
     Option(&'a Self),
     /// `Vec<T>`
@@ -153,6 +166,12 @@ impl fmt::Display for Structure<'_> {
             Self::String => f.write_str("string"),
             Self::Bytes => f.write_str("bytes"),
             Self::Duration => f.write_str("duration"),
+            Self::IpAddr => f.write_str("ipaddr"),
+            Self::Ipv4Addr => f.write_str("ipv4addr"),
+            Self::Ipv6Addr => f.write_str("ipv6addr"),
+            Self::SocketAddr => f.write_str("socketaddr"),
+            Self::SocketAddrV4 => f.write_str("socketaddrv4"),
+            Self::SocketAddrV6 => f.write_str("socketaddrv6"),
             Self::Counter => f.write_str("counter"),
             Self::Option(some) => write!(f, "option<{some}>"),
             Self::Vec(item) => write!(f, "vec<{item}>"),

@@ -10,8 +10,9 @@ use rkyv::{Archive, Deserialize};
 
 /// A type that a field may have, with a constant description of what it is made of.
 ///
-/// Implemented for the scalars, `String`, `Vec`, `Option`, `Box`, arrays, tuples of up to six, `BTreeMap`, `BTreeSet`
-/// and `Duration`. For a struct or an enum of your own, derive it beside rkyv's traits:
+/// Implemented for the scalars, `String`, `Vec`, `Option`, `Box`, arrays, tuples of up to six, `BTreeMap`, `BTreeSet`,
+/// `Duration`, and the addresses of `std::net` (which need `#[clustered(default = ..)]`, having no `Default`). For a
+/// struct or an enum of your own, derive it beside rkyv's traits:
 ///
 /// ```
 /// # extern crate kiln_object as kiln;

@@ -1,13 +1,15 @@
 //! `Value` for the standard library's types.
 //!
 //! Absent: `HashMap` and `HashSet` (their archives depend on the order of iteration), `Rc` and `Arc` (sharing ends at a
-//! process), references, `usize` and `isize` (their width is the machine's).
+//! process), references, `usize` and `isize` (their width is the machine's), `SystemTime` (rkyv has no archive of it),
+//! `Instant` (it means nothing to another machine).
 
 use crate::form::{ArchiveForm, TextForm};
 use crate::value::Value;
 use kiln_protocol::structure::Structure;
 use rkyv::Archive;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
 impl Value for String {
@@ -45,6 +47,12 @@ archives! {
     [] u128 => Structure::U128;
     [] i128 => Structure::I128;
     [] Duration => Structure::Duration;
+    [] IpAddr => Structure::IpAddr;
+    [] Ipv4Addr => Structure::Ipv4Addr;
+    [] Ipv6Addr => Structure::Ipv6Addr;
+    [] SocketAddr => Structure::SocketAddr;
+    [] SocketAddrV4 => Structure::SocketAddrV4;
+    [] SocketAddrV6 => Structure::SocketAddrV6;
     [T] Option<T> => Structure::Option(&T::STRUCTURE);
     [T] Box<T> => Structure::Box(&T::STRUCTURE);
     [A] (A,) => Structure::Tuple(&[A::STRUCTURE]);

@@ -9,6 +9,8 @@ use super::layout::{BTREE_ENTRIES, BTreeNodes, Fields, Layout, NoLayout, POINTER
 use super::owned::{Node, OwnedField, OwnedVariant, Shape};
 use super::rendered::Rendered;
 use crate::limits::RENDERED_VALUES_MAX;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 /// Bytes that do not fit their structure.
@@ -140,6 +142,14 @@ impl<'a> Archive<'a> {
             Shape::Bool => boolean(u8::from_le_bytes(self.get(at)?).into(), at)?,
             Shape::Char => character(u32::from_le_bytes(self.get(at)?).into(), at)?,
             Shape::Duration => self.duration(at)?,
+            Shape::Ipv4Addr => shown(self.ipv4(at)?),
+            Shape::Ipv6Addr => shown(self.ipv6(at)?),
+            Shape::IpAddr if self.is_v6(at)? => shown(self.ipv6(self.part(at, 1)?)?),
+            Shape::IpAddr => shown(self.ipv4(self.part(at, 1)?)?),
+            Shape::SocketAddrV4 => shown(self.socket_v4(at)?),
+            Shape::SocketAddrV6 => shown(self.socket_v6(at)?),
+            Shape::SocketAddr if self.is_v6(at)? => shown(self.socket_v6(self.part(at, 4)?)?),
+            Shape::SocketAddr => shown(self.socket_v4(self.part(at, 2)?)?),
             Shape::String => self.string(at)?,
             Shape::Bytes => self.byte_vec(at)?,
             Shape::Option(some) => self.option(some, at)?,
@@ -187,6 +197,35 @@ impl<'a> Archive<'a> {
         let fraction = fraction.trim_end_matches('0');
         let point = if fraction.is_empty() { "" } else { "." };
         Ok(Rendered::Text(format!("{seconds}{point}{fraction}s")))
+    }
+
+    /// Of an address of either kind, which one it is.
+    fn is_v6(&self, at: usize) -> Result<bool, RenderError> {
+        match u8::from_le_bytes(self.get(at)?) {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(RenderError::Invalid { at, expected: "address" }),
+        }
+    }
+
+    fn ipv4(&self, at: usize) -> Result<Ipv4Addr, RenderError> {
+        self.get::<4>(at).map(Ipv4Addr::from)
+    }
+
+    fn ipv6(&self, at: usize) -> Result<Ipv6Addr, RenderError> {
+        self.get::<16>(at).map(Ipv6Addr::from)
+    }
+
+    fn socket_v4(&self, at: usize) -> Result<SocketAddrV4, RenderError> {
+        let port = u16::from_le_bytes(self.get(self.part(at, 4)?)?);
+        Ok(SocketAddrV4::new(self.ipv4(at)?, port))
+    }
+
+    fn socket_v6(&self, at: usize) -> Result<SocketAddrV6, RenderError> {
+        let port = u16::from_le_bytes(self.get(self.part(at, 16)?)?);
+        let flow = u32::from_le_bytes(self.get(self.part(at, 20)?)?);
+        let scope = u32::from_le_bytes(self.get(self.part(at, 24)?)?);
+        Ok(SocketAddrV6::new(self.ipv6(at)?, port, flow, scope))
     }
 
     /// A string of up to eight bytes is in the place of pointer and length, ended by 0xff, which no UTF-8 has; of a
@@ -346,6 +385,11 @@ struct BTree<'a> {
     value: &'a Node,
     nodes: BTreeNodes,
     entries: Vec<(Rendered, Rendered)>,
+}
+
+/// An address, as its type writes it.
+fn shown(address: impl Display) -> Rendered {
+    Rendered::Text(address.to_string())
 }
 
 /// The decimal value that an `f32` shows, not the binary one with its tail of digits.

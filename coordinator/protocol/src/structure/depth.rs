@@ -41,6 +41,12 @@ impl Structure<'_> {
             | Self::F64
             | Self::Char
             | Self::Duration
+            | Self::IpAddr
+            | Self::Ipv4Addr
+            | Self::Ipv6Addr
+            | Self::SocketAddr
+            | Self::SocketAddrV4
+            | Self::SocketAddrV6
             | Self::Counter => 0,
             Self::String | Self::Bytes => 1,
             Self::Option(inner) | Self::Array(inner, _) => inner.below(),

@@ -128,6 +128,14 @@ pub(super) fn of(shape: &Shape) -> Result<Layout, NoLayout> {
         Shape::U128 | Shape::I128 => Layout::new(16, 16),
         // Seconds and nanoseconds.
         Shape::Duration => Layout::new(16, 8),
+        Shape::Ipv4Addr => Layout::new(4, 1),
+        Shape::Ipv6Addr => Layout::new(16, 1),
+        // A tag before the longer one.
+        Shape::IpAddr => Layout::new(17, 1),
+        // The address, its port, and of IPv6 the flow and the scope.
+        Shape::SocketAddrV4 => Layout::new(6, 2),
+        Shape::SocketAddrV6 => Layout::new(28, 4),
+        Shape::SocketAddr => Layout::new(32, 4),
         // A pointer and a length. Strings of up to eight bytes are in their place.
         Shape::String | Shape::Bytes => Layout::new(8, 4),
         // What they point at must have a layout too, or their bytes could not be read.

@@ -23,7 +23,7 @@ pub enum Rendered {
     Uint(u128),
     /// A float. Those that were `f32` have the decimal value that an `f32` shows.
     Float(f64),
-    /// A string, a `char`, or a duration in seconds.
+    /// A string, a `char`, a duration in seconds, or an address.
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),

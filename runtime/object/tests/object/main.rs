@@ -3,6 +3,7 @@
 // The derives' output names `::kiln`.
 extern crate kiln_object as kiln;
 
+mod addresses;
 mod derive;
 mod guards;
 mod maps;

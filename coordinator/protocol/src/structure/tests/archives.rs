@@ -1,5 +1,6 @@
 //! Archives that rkyv made, against what serde makes of the same values.
 
+use super::super::RenderError;
 use super::super::layout::Layout;
 use super::parse;
 use crate::schema::FieldKind;
@@ -8,6 +9,7 @@ use rkyv::rancor;
 use rkyv::util::AlignedVec;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Serialize, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -90,6 +92,12 @@ fn layouts_are_those_of_rkyv() {
     layout_of::<u128>("u128");
     layout_of::<char>("char");
     layout_of::<Duration>("duration");
+    layout_of::<IpAddr>("ipaddr");
+    layout_of::<Ipv4Addr>("ipv4addr");
+    layout_of::<Ipv6Addr>("ipv6addr");
+    layout_of::<SocketAddr>("socketaddr");
+    layout_of::<SocketAddrV4>("socketaddrv4");
+    layout_of::<SocketAddrV6>("socketaddrv6");
     layout_of::<String>("string");
     layout_of::<Vec<u128>>("vec<u128>");
     layout_of::<Vec<u8>>("bytes");
@@ -142,6 +150,34 @@ fn bytes_durations_and_wide_integers_have_texts() {
         json("(u128, i128, f64, f32)", &archive(&wide)),
         r#"["340282366920938463463374607431768211455","-170141183460469231731687303715884105728","NaN",0.1]"#
     );
+}
+
+#[test]
+fn addresses_are_read_as_they_are_written() {
+    let v4 = Ipv4Addr::new(127, 0, 0, 1);
+    let v6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x12, 0x3456);
+    let (socket_v4, socket_v6) = (SocketAddrV4::new(v4, 4747), SocketAddrV6::new(v6, 65_535, 7, 9));
+    let value = (
+        // Not aligned by chance.
+        (3_u8, v4, v6),
+        (IpAddr::V4(v4), IpAddr::V6(v6)),
+        (5_u8, socket_v4, socket_v6),
+        (SocketAddr::V4(socket_v4), SocketAddr::V6(socket_v6)),
+    );
+    let text =
+        "((u8, ipv4addr, ipv6addr), (ipaddr, ipaddr), (u8, socketaddrv4, socketaddrv6), (socketaddr, socketaddr))";
+    let archive = archive(&value);
+    let read = json(text, &archive);
+    assert_eq!(read, serde_json::to_string(&value).unwrap());
+    assert!(read.contains(r#"[5,"127.0.0.1:4747","[fe80::12:3456%9]:65535"]"#), "{read}");
+}
+
+#[test]
+fn an_address_of_neither_kind_is_refused() {
+    let mut bytes = archive(&IpAddr::V4(Ipv4Addr::LOCALHOST)).to_vec();
+    bytes[0] = 2;
+    let refused = parse("ipaddr").render(FieldKind::Block, &bytes);
+    assert_eq!(refused, Err(RenderError::Invalid { at: 0, expected: "address" }));
 }
 
 #[test]

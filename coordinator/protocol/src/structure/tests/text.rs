@@ -147,6 +147,12 @@ pub(super) fn structures() -> impl Strategy<Value = Structure<'static>> {
             S::String,
             S::Bytes,
             S::Duration,
+            S::IpAddr,
+            S::Ipv4Addr,
+            S::Ipv6Addr,
+            S::SocketAddr,
+            S::SocketAddrV4,
+            S::SocketAddrV6,
             S::Counter
         ]),
         names().prop_map(S::Opaque),
