@@ -1,14 +1,21 @@
 //! `kiln bench` as a process: every row gives figures, and no process outlives the one that measures.
 
+use kiln_coordinator::server::{Options, Server};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-fn bench(arguments: &[&str]) -> Command {
+fn kiln(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.arg("bench").args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = kiln(&["bench"]);
+    command.args(arguments);
     command
 }
 
@@ -42,6 +49,41 @@ fn a_wrong_name_lists_the_rows() {
     assert!(!output.status.success());
     let remarks = String::from_utf8_lossy(&output.stderr);
     assert!(remarks.contains("`nonsense`") && remarks.contains("view_handle"), "{remarks}");
+}
+
+#[test]
+fn a_coordinator_that_runs_already_is_left_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let mut options = Options::new(directory.path().join("coordinator"));
+    options.listen.set_port(0);
+    let server = threads.block_on(Server::start(options)).unwrap();
+    let profile = server.profile_path().to_str().unwrap().to_owned();
+    // The second time the roots are there already.
+    for _ in 0..2 {
+        for rows in ["commit", "hand_off_flat", "view_key_1m", "object_memory"] {
+            let arguments = ["--json", "--secs", "0.02", "--scale", "0.001", "--only", rows, "--against", &profile];
+            let output = bench(&arguments).output().unwrap();
+            let remarks = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{remarks}");
+            assert_eq!(remarks.contains("object_memory: left out"), rows == "object_memory", "{remarks}");
+            assert_eq!(output.stdout.is_empty(), rows == "object_memory", "{rows}");
+        }
+        let listed = kiln(&["ls", "--json", "--profile", &profile]).output().unwrap();
+        let roots: Vec<serde_json::Value> =
+            serde_json::Deserializer::from_slice(&listed.stdout).into_iter().map(|root| root.unwrap()).collect();
+        assert!(roots.len() >= 3, "{roots:?}");
+        assert!(roots.iter().all(|root| root["objects"] == 0), "{roots:?}");
+    }
+    threads.block_on(server.stop(Duration::from_secs(5))).unwrap();
+}
+
+#[test]
+fn a_coordinator_that_is_not_there_is_said_once() {
+    let output = bench(&["--against", "nowhere.toml"]).output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    let remarks = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(remarks.matches("cannot read the profile `nowhere.toml`").count(), 1, "{remarks}");
 }
 
 #[test]

@@ -2,14 +2,17 @@
 //! first node.
 
 use super::BenchError;
-use super::job::{Done, Job, Prepared};
+use super::job::{Done, Job, Prepared, Sample};
 use super::peer::{Peer, Role, Steered};
-use kiln::Runtime;
+use super::wire::WIRE_ROOT;
+use kiln::{Clustered, Root, Runtime};
 use kiln_coordinator::server::{Options, Server};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// Address space, not memory: enough for a million small objects.
 const HEAP_BYTES: usize = 4 << 30;
@@ -42,6 +45,20 @@ impl Cluster {
         node.tell(&profile.display().to_string())?;
         node.hear("attached").await?;
         Ok(Self { node, runtime, coordinator, profile, _directory: directory })
+    }
+
+    /// Whether the coordinator of this profile can be reached.
+    pub(super) async fn check(profile: &Path) -> Result<(), BenchError> {
+        let runtime = attach(profile, "bench-check").await.map_err(BenchError::Kiln)?;
+        runtime.detach(STOP_DEADLINE).await.map_err(|error| BenchError::Kiln(error.into()))
+    }
+
+    /// Removes everything in these roots of samples, and what the bare streams made.
+    pub(super) async fn remove_objects(&self, roots: &BTreeSet<String>) -> Result<(), BenchError> {
+        for root in roots {
+            remove_all::<Sample>(&self.runtime, root).await.map_err(BenchError::Kiln)?;
+        }
+        remove_all::<Wire>(&self.runtime, WIRE_ROOT).await.map_err(BenchError::Kiln)
     }
 
     /// Another node in this process, for objects that are not to weigh on later rows.
@@ -79,6 +96,32 @@ impl Cluster {
 }
 
 type Played = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// What the bare streams describe to the coordinator.
+#[derive(Clustered, Default)]
+struct Wire {
+    value: u64,
+}
+
+/// Empties a root.
+async fn remove_all<T: Clustered>(runtime: &Runtime, name: &str) -> Played {
+    let root: Root<String, T> = runtime.root(name).await?;
+    let mut keys = root.keys();
+    loop {
+        let page = keys.next_page(0).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let mut removing = JoinSet::new();
+        for key in page {
+            let root = root.clone();
+            removing.spawn(async move { root.remove(&key).await });
+        }
+        while let Some(removed) = removing.join_next().await {
+            removed??;
+        }
+    }
+}
 
 async fn attach(profile: &Path, name: &str) -> Result<Runtime, Box<dyn Error + Send + Sync>> {
     let builder = Runtime::builder().profile(profile).node_name(name);

@@ -20,10 +20,11 @@ use peer::Role;
 
 use awake::Awake;
 use cluster::Cluster;
+use job::ROOT;
 use peer::Steered;
 use report::Report;
 use row::{Judged, Row};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -36,7 +37,8 @@ use std::time::Duration;
 /// row's unit if that is a time, else in microseconds.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Measure the coordinator of this profile instead of one that is started for it
+    /// Measure the coordinator of this profile instead of one that is started for it; the objects made there are removed
+    /// at the end
     #[arg(long, value_name = "PROFILE")]
     against: Option<PathBuf>,
     /// Only rows whose name contains this, and their floors
@@ -132,7 +134,7 @@ enum BenchError {
         error: io::Error,
     },
     /// A row that looks into our own coordinator's process.
-    #[error("needs a coordinator of its own: leave --against out")]
+    #[error("left out: it looks into the coordinator's process, which has to be one of its own (no --against)")]
     NeedsCoordinator,
     /// The async runtime, or a thread.
     #[error("cannot start: {0}")]
@@ -149,6 +151,8 @@ struct Bench {
     measured: BTreeMap<&'static str, f64>,
     /// Started for the first row that needs it.
     cluster: Option<Cluster>,
+    /// Roots of [`Sample`]s with objects in them.
+    roots: BTreeSet<String>,
 }
 
 impl Bench {
@@ -162,7 +166,16 @@ impl Bench {
             Some(cluster) => cluster,
             None => Cluster::start(self.args.against.as_deref()).await?,
         };
+        self.roots.insert(ROOT.to_owned());
         Ok(self.cluster.insert(cluster))
+    }
+
+    /// Leaves a coordinator that is not ours as it was, but for empty roots.
+    async fn clean(&self) -> Result<(), BenchError> {
+        match &self.cluster {
+            Some(cluster) if self.args.against.is_some() => cluster.remove_objects(&self.roots).await,
+            _ => Ok(()),
+        }
     }
 
     /// A count of objects, smaller with `--scale`.
@@ -259,14 +272,20 @@ async fn measure(args: Args, mut report: Report) -> Result<ExitCode, (BenchError
     };
     let awake = args.keep_awake.then(Awake::hold);
     report.remark(&Awake::describe(awake.as_ref()));
-    let mut bench = Bench { args, measured: BTreeMap::new(), cluster: None };
+    let mut bench = Bench { args, measured: BTreeMap::new(), cluster: None, roots: BTreeSet::new() };
+    // Said once, not by each row.
+    if let Some(profile) = &bench.args.against
+        && let Err(error) = Cluster::check(profile).await
+    {
+        return Err((error, report));
+    }
     let mut failed = false;
     for row in selected {
         report.progress(&format!("measuring {}: {}", row.name, row.what));
         let figures = match (row.run)(&mut bench).await {
             Ok(figures) => figures,
             Err(error) => {
-                failed = true;
+                failed |= !matches!(error, BenchError::NeedsCoordinator);
                 report.remark(&format!("{}: {error}", row.name));
                 continue;
             }
@@ -278,6 +297,10 @@ async fn measure(args: Args, mut report: Report) -> Result<ExitCode, (BenchError
         if let Err(error) = report.row(row, &judged) {
             return Err((BenchError::Report(error), report));
         }
+    }
+    if let Err(error) = bench.clean().await {
+        failed = true;
+        report.remark(&format!("objects are left behind: {error}"));
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

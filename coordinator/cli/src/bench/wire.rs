@@ -16,6 +16,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Where its objects are.
+pub(super) const WIRE_ROOT: &str = "bench-wire";
+
 /// One stream to the coordinator, attached as a node.
 pub(super) struct Wire {
     _endpoint: Endpoint,
@@ -77,7 +80,7 @@ impl Wire {
         let request = self.next_request();
         let open = ToCoordinator::OpenRoot {
             request,
-            name: "bench-wire".into(),
+            name: WIRE_ROOT.into(),
             key: "string".into(),
             type_description: TypeDescription { name: "Wire".into(), fields: vec![field] },
             options: Default::default(),

@@ -29,7 +29,9 @@ pub(super) async fn by_key(bench: &mut Bench, count: u32) -> Result<Figures> {
     let secs = bench.secs();
     // A node of its own: its objects leave with it.
     let runtime = bench.cluster().await?.extra_node().await?;
-    let root: Root<String, Sample> = runtime.root(&format!("keys-{count}")).await.map_err(kiln)?;
+    let name = format!("keys-{count}");
+    let root: Root<String, Sample> = runtime.root(&name).await.map_err(kiln)?;
+    bench.roots.insert(name);
     let mut keys = Keys::new(count);
     // Handles keep the objects resident.
     let mut handles = Vec::new();
