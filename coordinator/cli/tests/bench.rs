@@ -74,6 +74,12 @@ fn a_coordinator_that_runs_already_is_left_empty() {
             serde_json::Deserializer::from_slice(&listed.stdout).into_iter().map(|root| root.unwrap()).collect();
         assert!(roots.len() >= 3, "{roots:?}");
         assert!(roots.iter().all(|root| root["objects"] == 0), "{roots:?}");
+        let status = kiln(&["status", "--profile", &profile]).output().unwrap();
+        let status = String::from_utf8_lossy(&status.stdout);
+        assert!(
+            status.contains("kiln-cli") && !status.contains("bench-a") && !status.contains("bench-extra"),
+            "{status}"
+        );
     }
     threads.block_on(server.stop(Duration::from_secs(5))).unwrap();
 }

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 /// Address space, not memory: enough for a million small objects.
 const HEAP_BYTES: usize = 4 << 30;
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
+/// A million grants are given back.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Cluster {
     /// Declared first, so that it ends first: the node's goodbye needs the coordinator.
@@ -50,7 +52,12 @@ impl Cluster {
     /// Whether the coordinator of this profile can be reached.
     pub(super) async fn check(profile: &Path) -> Result<(), BenchError> {
         let runtime = attach(profile, "bench-check").await.map_err(BenchError::Kiln)?;
-        runtime.detach(STOP_DEADLINE).await.map_err(|error| BenchError::Kiln(error.into()))
+        detach(runtime).await
+    }
+
+    /// Says goodbye, so that the coordinator need not find out that this node is gone.
+    pub(super) async fn leave(self) -> Result<(), BenchError> {
+        detach(self.runtime).await
     }
 
     /// Removes everything in these roots of samples, and what the bare streams made.
@@ -96,6 +103,11 @@ impl Cluster {
 }
 
 type Played = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Leaves a cluster in good order.
+pub(super) async fn detach(runtime: Runtime) -> Result<(), BenchError> {
+    runtime.detach(LEAVE_DEADLINE).await.map_err(|error| BenchError::Kiln(error.into()))
+}
 
 /// What the bare streams describe to the coordinator.
 #[derive(Clustered, Default)]

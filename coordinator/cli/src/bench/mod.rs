@@ -171,9 +171,12 @@ impl Bench {
     }
 
     /// Leaves a coordinator that is not ours as it was, but for empty roots.
-    async fn clean(&self) -> Result<(), BenchError> {
-        match &self.cluster {
-            Some(cluster) if self.args.against.is_some() => cluster.remove_objects(&self.roots).await,
+    async fn leave(self) -> Result<(), BenchError> {
+        match self.cluster {
+            Some(cluster) if self.args.against.is_some() => {
+                cluster.remove_objects(&self.roots).await?;
+                cluster.leave().await
+            }
             _ => Ok(()),
         }
     }
@@ -298,9 +301,9 @@ async fn measure(args: Args, mut report: Report) -> Result<ExitCode, (BenchError
             return Err((BenchError::Report(error), report));
         }
     }
-    if let Err(error) = bench.clean().await {
+    if let Err(error) = bench.leave().await {
         failed = true;
-        report.remark(&format!("objects are left behind: {error}"));
+        report.remark(&format!("the coordinator is not left as it was: {error}"));
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

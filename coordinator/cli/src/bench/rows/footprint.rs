@@ -2,6 +2,7 @@
 
 use super::{Bench, BenchError, Result, kiln};
 use crate::bench::clock::{self, count};
+use crate::bench::cluster::detach;
 use crate::bench::row::Figures;
 use kiln::{Clustered, Root};
 use std::fs;
@@ -45,7 +46,7 @@ pub(super) async fn object_memory(bench: &mut Bench) -> Result<Figures> {
     let before = resident_bytes(coordinator)?;
     create(&root, BLOBS_FIRST, blobs).await?;
     drop(root);
-    node.detach(Duration::from_secs(10)).await.map_err(kiln)?;
+    detach(node).await?;
     let bytes = resident_bytes(coordinator)?.saturating_sub(before);
     Ok(Figures::of(count(bytes) / f64::from(blobs)).noted(format!("{blobs} objects")))
 }

@@ -2,6 +2,7 @@
 
 use super::{BATCH, Bench, Result, Sample, kiln, open};
 use crate::bench::clock::Laps;
+use crate::bench::cluster::detach;
 use crate::bench::floors::Keys;
 use crate::bench::row::Figures;
 use kiln::{AccessError, Root, Shared};
@@ -61,8 +62,11 @@ pub(super) async fn by_key(bench: &mut Bench, count: u32) -> Result<Figures> {
         }
         laps.end(lap, BATCH);
     }
+    let objects = handles.len();
+    drop((handles, root));
+    detach(runtime).await?;
     Ok(Figures {
         broken: (missing > 0).then(|| format!("{missing} look-ups found nothing")),
-        ..Figures::nanos(laps.times()).noted(format!("{} objects", handles.len()))
+        ..Figures::nanos(laps.times()).noted(format!("{objects} objects"))
     })
 }
