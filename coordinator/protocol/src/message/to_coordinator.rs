@@ -1,6 +1,8 @@
 //! What nodes say.
 
 use super::{Commit, Hello, Mode, RootOptions, WatchTarget};
+#[cfg(doc)]
+use super::{Failure, ToNode};
 use crate::ids::{BarrierId, CommitSeq, GroupId, Incarnation, ObjectId, RequestId, RootId, Token, Version, WatchId};
 use crate::schema::TypeDescription;
 use bytes::Bytes;
@@ -184,13 +186,13 @@ pub enum ToCoordinator {
         /// Names the answer.
         request: RequestId,
     },
-    /// Renews the node's lease. Answer: [`ToNode::Heartbeat`](super::ToNode::Heartbeat).
+    /// Renews the node's lease. Answer: [`ToNode::Heartbeat`].
     Heartbeat {
         /// Names the answer.
         number: u64,
     },
     /// After a resume and its resends: the node still has this grant. Answer:
-    /// [`ToNode::GrantLost`](super::ToNode::GrantLost) if it is not so.
+    /// [`ToNode::GrantLost`] if it is not so.
     Reassert {
         /// The object.
         object: ObjectId,
@@ -202,7 +204,7 @@ pub enum ToCoordinator {
         mode: Mode,
     },
     /// After a resume: the node holds the object at these versions. Records interest. Answer:
-    /// [`ToNode::Outdated`](super::ToNode::Outdated) or [`ToNode::Destroyed`](super::ToNode::Destroyed) if it is not
+    /// [`ToNode::Outdated`] or [`ToNode::Destroyed`] if it is not
     /// current.
     Revalidate {
         /// The object.
@@ -213,15 +215,15 @@ pub enum ToCoordinator {
         versions: Vec<(GroupId, Version)>,
     },
     /// After a resume: grants that were not re-asserted are given back. Answer:
-    /// [`ToNode::Resynced`](super::ToNode::Resynced).
+    /// [`ToNode::Resynced`].
     Resynced,
-    /// Answer with [`ToNode::EverywhereReached`](super::ToNode::EverywhereReached) once no node shows what was before
+    /// Answer with [`ToNode::EverywhereReached`] once no node shows what was before
     /// this commit of the sender, which has been applied.
     AwaitEverywhere {
         /// The commit.
         seq: CommitSeq,
     },
-    /// What became of a commit, of whomever? Answer: [`ToNode::Fate`](super::ToNode::Fate).
+    /// What became of a commit, of whomever? Answer: [`ToNode::Fate`].
     Fate {
         /// Names the answer.
         request: RequestId,

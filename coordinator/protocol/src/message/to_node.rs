@@ -1,5 +1,7 @@
 //! What the coordinator says.
 
+#[cfg(doc)]
+use super::ToCoordinator;
 use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, Status};
 use crate::ids::{
     BarrierId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
