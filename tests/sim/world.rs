@@ -205,7 +205,7 @@ impl World {
             }
             960..970 => node.node.refetch_stale(),
             970..990 | 996..998 => {
-                self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64)
+                self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64);
             }
             990..996 => self.cut(node),
             _ => self.crash(node),
@@ -437,7 +437,7 @@ pub(crate) fn value(entry: &Entry, field: Field) -> i64 {
 }
 
 pub(crate) fn hello(role: Role) -> Hello {
-    Hello::new("simulated".to_owned(), role)
+    Hello::new("simulated", role)
 }
 
 pub(crate) const fn secret() -> Secret {

@@ -6,8 +6,8 @@ use kiln_protocol::connection::{IDLE_TIMEOUT_MS, INITIAL_RTT, KEEP_ALIVE};
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Record, Role};
 use kiln_protocol::{
-    ALPN, CloseCode, Epoch, Failure, FrameDecoder, PROTOCOL_VERSION, Profile, ProfileError, RequestId, RootId,
-    ToCoordinator, ToNode, encode_to_coordinator,
+    ALPN, CloseCode, Epoch, Failure, FrameDecoder, Profile, ProfileError, RequestId, RootId, ToCoordinator, ToNode,
+    encode_to_coordinator,
 };
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, VarInt};

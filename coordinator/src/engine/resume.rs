@@ -161,8 +161,8 @@ impl Engine {
         };
         self.hold_copy(node, slot);
         let of = self.state.objects.at(slot);
-        let version_of = |group| versions.iter().find(|(of, _)| *of == group).map_or(Version::default(), |(_, at)| *at);
-        let mut current = of.versions().iter().all(|(group, version)| version_of(*group) == *version);
+        let told = |group| versions.iter().find(|(of, _)| *of == group).map(|(_, version)| *version);
+        let mut current = of.versions().iter().all(|(group, version)| told(*group).unwrap_or_default() == *version);
         current &= versions.iter().all(|(group, version)| of.version(*group) == *version);
         let renamed = (of.key() != key).then(|| Bytes::copy_from_slice(of.key()));
         if let Some(key) = renamed {

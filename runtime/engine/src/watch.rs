@@ -109,6 +109,7 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_protocol::RootId;
 
     fn event(object: u64) -> WatchEvent {
         WatchEvent {
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn an_overflow_is_an_explicit_gap() {
-        let queue = WatchQueue::default();
+        let queue = WatchQueue::new(WatchTarget::Root(RootId::from_bits(1)));
         for object in 0..=WATCH_EVENTS_MAX as u64 {
             queue.push(event(object));
         }

@@ -67,10 +67,8 @@ impl<T: Clustered> Shared<T> {
     /// How far the copy here can be trusted.
     #[must_use]
     pub fn state(&self) -> State {
-        match self.entry.state() {
-            State::Current if !self.runtime.node.link.is_synced() => State::Stale,
-            state => state,
-        }
+        let state = self.entry.state();
+        if state == State::Current && !self.runtime.node.link.is_synced() { State::Stale } else { state }
     }
 
     /// The version of the default lock group that is shown here.

@@ -13,6 +13,7 @@ use quinn::VarInt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinSet;
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -54,8 +55,8 @@ impl Keeper {
     async fn serve(&self, welcomed: Welcomed) -> Lost {
         let Welcomed { endpoint, connection, send, mut receive, .. } = welcomed;
         endpoint.clone_into(&mut self.endpoint.lock().unwrap_or_else(PoisonError::into_inner));
-        let writer = tokio::spawn(stream::write(Arc::clone(&self.node), send));
-        let abort = AbortOnDrop(writer.abort_handle());
+        let mut writer = JoinSet::new();
+        writer.spawn(stream::write(Arc::clone(&self.node), send));
         let mut was_synced = true;
         let heard = || self.heard(&mut was_synced);
         let lost = tokio::select! {
@@ -65,9 +66,8 @@ impl Keeper {
         if self.node.ended().is_none() {
             self.node.disconnected();
         }
-        drop(abort);
         // Until it has gone, it might take what is meant for the next connection.
-        drop(writer.await);
+        writer.shutdown().await;
         if self.node.ended().is_none() {
             endpoint.close(RECONNECTING, b"the node connects again");
         }
@@ -159,13 +159,5 @@ impl Keeper {
                 Ok(Some(next))
             }
         }
-    }
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -5,8 +5,8 @@ use kiln_protocol::codec::{decode_to_node, encode_commit, encode_to_coordinator}
 use kiln_protocol::message::{Hello, Role};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
 use kiln_protocol::{
-    ALPN, Epoch, FieldId, FrameDecoder, GroupId, ObjectId, PROTOCOL_VERSION, Profile, RequestId, ToCoordinator, ToNode,
-    Token, Version, Write,
+    ALPN, Epoch, FieldId, FrameDecoder, GroupId, ObjectId, Profile, RequestId, ToCoordinator, ToNode, Token, Version,
+    Write,
 };
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, RecvStream, SendStream};
@@ -59,7 +59,7 @@ impl Wire {
             request: RequestId::default(),
             buffer: Vec::new(),
         };
-        let hello = Hello::new("bench-wire".into(), Role::Node);
+        let hello = Hello::new("bench-wire", Role::Node);
         wire.say(&ToCoordinator::Hello(hello)).await?;
         let answer = wire.hear().await?;
         let ToNode::Welcome { epoch, .. } = answer else {

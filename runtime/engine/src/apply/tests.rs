@@ -42,7 +42,7 @@ struct Copy {
 impl Copy {
     /// Title 1, body 1 at version 1; 10 hits after one add.
     fn fetched() -> Self {
-        let settings = Settings { epoch: EPOCH, incarnation: Incarnation::from_bits(1), outbox_bytes_max: 1 << 16 };
+        let settings = Settings { epoch: EPOCH, outbox_bytes_max: 1 << 16 };
         let node = Node::new(settings, Heap::new(Options { bytes_max: 1 << 20 }).unwrap());
         let binding = TypeBinding {
             id: TypeId::from_bits(1),
@@ -61,7 +61,7 @@ impl Copy {
     fn refused() -> Self {
         let copy = Self::fetched();
         let changes = [Change::Scalar { slot: 0, bits: 2 }];
-        copy.node.commit(&[Changed { entry: &copy.entry, changes: &changes }], Waiter::None).unwrap();
+        copy.node.commit(None, &[Changed { entry: &copy.entry, changes: &changes }], Waiter::None).unwrap();
         copy.node.handle(ToNode::CommitRefused { seq: CommitSeq::from_bits(1), failure: Failure::Stopping }).unwrap();
         assert_eq!((copy.entry.state(), copy.shown()), (State::Stale, [2, 1, 10]));
         copy
