@@ -30,12 +30,12 @@ fn section<'a>(document: &'a str, heading: &str) -> &'a str {
 
 #[test]
 fn the_protocol_document_has_a_row_for_every_message() {
-    let messages = read("coordinator/protocol/src/message.rs");
     let document = read("docs/PROTOCOL.md");
-    for (name, heading) in [
-        ("ToCoordinator", "\n## From a node to the coordinator\n"),
-        ("ToNode", "\n## From the coordinator to a node\n"),
+    for (name, file, heading) in [
+        ("ToCoordinator", "to_coordinator", "\n## From a node to the coordinator\n"),
+        ("ToNode", "to_node", "\n## From the coordinator to a node\n"),
     ] {
+        let messages = read(&format!("coordinator/protocol/src/message/{file}.rs"));
         let (variants, section) = (variants(&messages, name), section(&document, heading));
         assert!(variants.len() > 15, "{variants:?}");
         let rows = rows(section);
