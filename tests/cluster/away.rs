@@ -5,8 +5,11 @@ use kiln::{
     AccessError, Away, ClusterEvent, CommitError, DetachError, Ended, Level, LockError, RootError, Runtime, State,
     UpdateError,
 };
-use kiln_tests::{Coordinator, Process, SessionCounters as _, soon};
+use kiln_tests::{Coordinator, Process, SessionCounters as _, soon, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -126,6 +129,39 @@ async fn detaching_sends_what_was_queued() {
     assert_eq!(session(&b, "s").await.view().visits(), 500);
     assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
     assert_eq!(handle.view().visits(), 500);
+}
+
+/// Commits that are made while the node leaves: each is acknowledged, or nothing of it happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_leaves_no_commit_unknown() {
+    let coordinator = Coordinator::start().await;
+    let watcher = coordinator.node("watcher").await;
+    for round in 0..20 {
+        let key = format!("s{round}");
+        let leaver = coordinator.node("leaver").await;
+        let handle = session(&leaver, &key).await;
+        let made = Arc::new(AtomicU64::new(0));
+        let mut busy = JoinSet::new();
+        busy.spawn({
+            let made = Arc::clone(&made);
+            async move {
+                loop {
+                    match handle.update(|session| *session.visits += 1).await {
+                        Ok(()) => made.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => return error,
+                    };
+                }
+            }
+        });
+        until("it is busy", async || made.load(Ordering::Relaxed) > 3).await;
+        leaver.detach(Duration::from_secs(5)).await.unwrap();
+        let error = busy.join_next().await.unwrap().unwrap();
+        assert!(
+            matches!(error, UpdateError::Lock(_) | UpdateError::Commit(CommitError::Disconnected)),
+            "round {round}: {error:?}"
+        );
+        assert_eq!(session(&watcher, &key).await.view().visits(), made.load(Ordering::Relaxed), "round {round}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

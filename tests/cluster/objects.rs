@@ -2,7 +2,7 @@
 
 use crate::{held_by, session, sessions};
 use kiln::{AccessError, CommitError, Failure, LockError, Map, Root, State, UpdateError};
-use kiln_tests::{Coordinator, Line, Session, SessionCounters as _, soon, until};
+use kiln_tests::{Coordinator, Dropped, Line, Session, SessionCounters as _, drop_after, soon, until};
 use tokio::task::JoinSet;
 
 fn full() -> Session {
@@ -156,4 +156,23 @@ async fn keys_come_in_pages_in_ascending_order() {
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 4]);
     assert_eq!(pages.concat(), (-12..0).chain(1..13).collect::<Vec<_>>());
     assert_eq!(numbers.keys().next_page(0).await.unwrap().len(), 24);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_was_given_up_is_not_done_later() {
+    let coordinator = Coordinator::start().await;
+    let (a, b) = coordinator.two_nodes().await;
+    let on_a = session(&a, "s").await;
+    let guard = on_a.write().await.unwrap();
+    let on_b = sessions(&b).await;
+    for _ in 0..3 {
+        assert!(matches!(drop_after(1, Box::pin(on_b.remove("s"))).await, Dropped::Pending));
+        assert!(matches!(drop_after(1, Box::pin(on_b.insert("s".into(), Session::default()))).await, Dropped::Pending));
+    }
+    drop(guard);
+    // Behind whatever would have been done.
+    on_a.update(|session| *session.visits += 1).await.unwrap();
+    let object = soon("it is there", on_b.get("s")).await.unwrap().unwrap();
+    object.update(|session| *session.visits += 1).await.unwrap();
+    assert_eq!((object.id(), object.view().visits()), (on_a.id(), 2));
 }

@@ -313,7 +313,7 @@ impl Actor {
         let (key, to) = if self.world.random.below(2) == 0 { (one, two) } else { (two, one) };
         let root = self.root.id;
         self.doing("remove or rename");
-        match Wait::new(self.node.node.ask_yes_no(|request| question(request, root, key, to))).await {
+        match Wait::new(self.node.node.ask_yes_no(|request| question(request, root, key, to)).1).await {
             Ok(_) | Err(RequestError::Refused(Failure::KeyTaken)) => Ok(()),
             Err(error) => self.gone(Err(error)),
         }
@@ -333,7 +333,7 @@ impl Actor {
     async fn insert(&self, key: &'static str) -> Done {
         let key = Bytes::from_static(key.as_bytes());
         self.doing("insert");
-        let inserted = self.node.node.insert(self.root.id, key, self.writes());
+        let (_, inserted) = self.node.node.insert(self.root.id, key, self.writes());
         self.gone(Wait::new(inserted).await).map(drop)
     }
 

@@ -35,6 +35,8 @@ struct Lock<'a> {
 struct Party<'a> {
     node: Option<&'a str>,
     incarnation: Option<u64>,
+    /// What the node asked the coordinator to do under the lock, if it is not the node itself that has or wants it.
+    operation: Option<&'a str>,
     mode: kiln_protocol::message::Mode,
     age_ms: u64,
 }
@@ -84,6 +86,7 @@ fn party(party: &LockParty) -> Party<'_> {
     Party {
         node: node.map(|(_, name)| name.as_str()),
         incarnation: node.map(|(incarnation, _)| incarnation.to_bits()),
+        operation: party.operation.as_deref(),
         mode: party.mode,
         age_ms: party.age_ms,
     }
@@ -108,7 +111,8 @@ fn parties(parties: &[LockParty]) -> String {
             Some((incarnation, name)) => format!("{}#{incarnation}", shown(name)),
             None => "coordinator".to_owned(),
         };
-        format!("{node} {} {}", party.mode, duration(party.age_ms))
+        let does = party.operation.as_ref().map_or_else(|| party.mode.to_string(), |operation| shown(operation));
+        format!("{node} {does} {}", duration(party.age_ms))
     });
     let mut text = shown_parties.collect::<Vec<_>>().join(", ");
     if parties.len() > SHOWN_MAX {

@@ -160,13 +160,13 @@ impl Engine {
         let of = self.state.type_of(object);
         let root = self.state.roots.get(object.root);
         let party = |party: Party, mode: Mode, since: Duration| {
-            let node = match party {
-                Party::Operation(_) => None,
+            let (node, operation) = match party {
+                Party::Operation(id) => self.operations.of(id).map(|(node, what)| (node, Some(what.to_owned())))?,
                 // The grant of a node that left is nobody's.
-                Party::Node(node) => Some(self.name_of(node)?),
+                Party::Node(node) => (node, None),
             };
             let age_ms = ms(self.now.saturating_sub(since));
-            Some(LockParty { node, mode, age_ms })
+            Some(LockParty { node: Some(self.name_of(node)?), operation, mode, age_ms })
         };
         let holders = lock.holders().iter().filter_map(|holder| party(holder.party, holder.mode, holder.since));
         let waiters = lock.queue().iter().filter_map(|waiter| party(waiter.party, waiter.mode, waiter.since));

@@ -330,6 +330,7 @@ impl Engine {
                 self.remove(node, request, root, key, everywhere);
             }
             ToCoordinator::Rename { request, root, from, to } => self.rename(node, request, root, from, to),
+            ToCoordinator::GiveUp { request } => self.give_up(node, request),
             ToCoordinator::Heartbeat { number } => self.heartbeat(node, number),
             ToCoordinator::Reassert { object, group, token, mode } => self.reassert(node, object, group, token, mode),
             ToCoordinator::Revalidate { object, key, versions } => self.revalidate(node, object, &key, &versions),

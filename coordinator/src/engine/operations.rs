@@ -51,6 +51,17 @@ pub(super) struct Operations {
 }
 
 impl Operations {
+    /// Who asked for an operation, and what it is.
+    pub(super) fn of(&self, id: OperationId) -> Option<(NodeSlot, &'static str)> {
+        let operation = self.operations.get(&id)?;
+        let what = match operation.act {
+            Act::Insert { .. } => "insert",
+            Act::Remove { .. } => "remove",
+            Act::Rename { .. } => "rename",
+        };
+        Some((operation.node, what))
+    }
+
     /// Lets an operation look at its state again.
     pub(super) fn wake(&mut self, operation: OperationId) {
         self.awake.push_back(operation);
@@ -162,6 +173,17 @@ impl Engine {
             self.settle(slot, group);
         }
         self.remove_if_unused(slot);
+    }
+
+    /// Nobody waits for an operation any more.
+    pub(super) fn give_up(&mut self, node: NodeSlot, request: RequestId) {
+        let Some(of) = self.nodes.get(node) else { return };
+        let is_it = |id: &OperationId| self.operations.operations.get(id).is_some_and(|of| of.request == request);
+        if let Some(id) = of.operations.iter().copied().find(is_it) {
+            self.give_up_locks(id);
+            self.finish(id);
+            self.fail(node, request, Failure::GivenUp);
+        }
     }
 
     /// Drops an operation whose node left.

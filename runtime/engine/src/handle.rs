@@ -135,10 +135,12 @@ impl Node {
         };
         drop(unanswered);
         match pending {
-            Pending::Fetch { root, key, question, ticket } if crossed => self.ask(|request| {
-                let question = again(question, request);
-                (question.clone(), Pending::Fetch { root, key, question, ticket })
-            }),
+            Pending::Fetch { root, key, question, ticket } if crossed => {
+                self.ask(|request| {
+                    let question = again(question, request);
+                    (question.clone(), Pending::Fetch { root, key, question, ticket })
+                });
+            }
             Pending::Fetch { root, key, ticket, .. } => {
                 let found = self.admit(root, &key, record).map(|entry| {
                     for (group, token) in grants {

@@ -342,7 +342,7 @@ impl Node {
         let mut unanswered = self.unanswered();
         let mut lost = Vec::new();
         for (request, mut asked) in std::mem::take(&mut unanswered.requests) {
-            if !asked.may_be_asked_again() {
+            if !asked.is_to_be_asked_again() {
                 lost.push(asked.pending);
                 continue;
             }

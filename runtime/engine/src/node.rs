@@ -133,19 +133,20 @@ impl Node {
     }
 
     /// Sends a question; its answer completes `pending`'s ticket.
-    pub(crate) fn ask(&self, make: impl FnOnce(RequestId) -> (ToCoordinator, Pending)) {
+    pub(crate) fn ask(&self, make: impl FnOnce(RequestId) -> (ToCoordinator, Pending)) -> RequestId {
         let mut unanswered = self.unanswered();
         let request = self.requests.take();
         let (question, pending) = make(request);
         if unanswered.closed {
             drop(unanswered);
             pending.fail(RequestError::Disconnected);
-            return;
+            return request;
         }
         // Sent under the lock: ids go up in the order of the stream.
         self.outbox.send(&question);
         let sent = self.outbox.is_up();
         unanswered.requests.insert(request, Asked { question, pending, sent });
+        request
     }
 
     /// Opens a root.
@@ -182,15 +183,15 @@ impl Node {
     }
 
     /// Puts a new object under a key.
-    pub fn insert(&self, root: RootId, key: Bytes, writes: Bytes) -> Arc<Ticket<Answer<Option<Found>>>> {
+    pub fn insert(&self, root: RootId, key: Bytes, writes: Bytes) -> (RequestId, Arc<Ticket<Answer<Option<Found>>>>) {
         let ticket = Ticket::new();
-        self.ask(|request| {
+        let request = self.ask(|request| {
             let question = ToCoordinator::Insert { request, root, key: key.clone(), writes };
             // Asked again it must not insert again: an answer that an eviction crossed is fetched.
             let again = ToCoordinator::Fetch { request, root, key: key.clone(), create: None };
             (question, Pending::Fetch { root, key, question: again, ticket: Arc::clone(&ticket) })
         });
-        ticket
+        (request, ticket)
     }
 
     /// Fetches a stale object anew.
@@ -204,10 +205,10 @@ impl Node {
     }
 
     /// Asks a question with a yes or no for an answer.
-    pub fn ask_yes_no(&self, make: impl FnOnce(RequestId) -> ToCoordinator) -> Arc<Ticket<Answer<bool>>> {
+    pub fn ask_yes_no(&self, make: impl FnOnce(RequestId) -> ToCoordinator) -> (RequestId, Arc<Ticket<Answer<bool>>>) {
         let ticket = Ticket::new();
-        self.ask(|request| (make(request), Pending::Done(Arc::clone(&ticket))));
-        ticket
+        let request = self.ask(|request| (make(request), Pending::Done(Arc::clone(&ticket))));
+        (request, ticket)
     }
 
     /// Asks what became of a commit.
@@ -215,6 +216,15 @@ impl Node {
         let ticket = Ticket::new();
         self.ask(|request| (ToCoordinator::Fate { request, incarnation, seq }, Pending::Fate(Arc::clone(&ticket))));
         ticket
+    }
+
+    /// Nobody waits any more for the answer of an insert, remove or rename: whether it was done is unknown, unless it
+    /// still waits for locks; then it is not.
+    pub fn give_up(&self, request: RequestId) {
+        // The answer is still to come: what it may bring must not be missed.
+        if self.unanswered().requests.contains_key(&request) {
+            self.outbox.send(&ToCoordinator::GiveUp { request });
+        }
     }
 
     /// Asks for a page of keys.
@@ -232,7 +242,8 @@ impl Node {
         watches.0 = watch;
         watches.1.insert(watch, Arc::clone(&queue));
         drop(watches);
-        let ticket = self.ask_yes_no(|request| ToCoordinator::Watch { request, watch, target, with_writes: false });
+        let (_, ticket) =
+            self.ask_yes_no(|request| ToCoordinator::Watch { request, watch, target, with_writes: false });
         (watch, queue, ticket)
     }
 

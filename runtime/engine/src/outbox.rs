@@ -74,6 +74,8 @@ struct Inner {
     space_waiters: Vec<Arc<Ticket<()>>>,
     writer: Option<Waker>,
     link: Link,
+    /// The node is about to leave: no new commits.
+    leaving: bool,
     /// Counts the incarnations: a commit that was prepared under an earlier one is not made.
     life: u64,
     commits: u64,
@@ -125,6 +127,7 @@ impl Outbox {
             space_waiters: Vec::new(),
             writer: None,
             link: Link::Up,
+            leaving: false,
             life: 0,
             commits: 0,
             commit_bytes: 0,
@@ -181,6 +184,9 @@ impl Outbox {
             Link::Up | Link::Down => {}
             Link::Lapsed => return Err(QueueError::Fenced),
             Link::Closed => return Err(QueueError::Closed),
+        }
+        if inner.leaving {
+            return Err(QueueError::Closed);
         }
         if life.is_some_and(|life| life != inner.life) {
             return Err(QueueError::Fenced);
@@ -325,6 +331,11 @@ impl Outbox {
             });
         }
         install(&missing)
+    }
+
+    /// The node is about to leave: no commit is taken any more.
+    pub fn leave(&self) {
+        self.lock().leaving = true;
     }
 
     /// The connection is lost. What was queued is not sent on another.

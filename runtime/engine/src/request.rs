@@ -73,6 +73,20 @@ pub(crate) enum Pending {
     Fate(Arc<Ticket<Answer<Fate>>>),
 }
 
+impl Pending {
+    /// Nobody waits any more.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::OpenRoot(ticket) => ticket.is_closed(),
+            Self::Fetch { ticket, .. } => ticket.is_closed(),
+            Self::Refetch { ticket, .. } => ticket.as_ref().is_some_and(|ticket| ticket.is_closed()),
+            Self::Done(ticket) => ticket.is_closed(),
+            Self::Keys(ticket) => ticket.is_closed(),
+            Self::Fate(ticket) => ticket.is_closed(),
+        }
+    }
+}
+
 /// A question, and who waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -83,9 +97,12 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Whether it may be asked once more although it was perhaps carried out.
+    /// Whether it is to be asked once more, although it was perhaps carried out.
     #[expect(clippy::wildcard_enum_match_arm, reason = "whatever only looks may be asked again")]
-    pub(crate) const fn may_be_asked_again(&self) -> bool {
+    pub(crate) fn is_to_be_asked_again(&self) -> bool {
+        if self.pending.is_given_up() {
+            return false;
+        }
         match self.question {
             ToCoordinator::Insert { .. } | ToCoordinator::Remove { .. } | ToCoordinator::Rename { .. } => !self.sent,
             _ => true,

@@ -88,7 +88,10 @@ pub enum AttachError {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// No answer within the deadline. Something that was asked to change may have changed.
-    #[error("no answer from the coordinator within {waited:?}; whether anything was changed is unknown")]
+    #[error(
+        "no answer within {waited:?}; whether anything was changed is unknown. Somebody may hold the object's locks: \
+         `kiln locks` shows who"
+    )]
     Timeout {
         /// How long it waited.
         waited: Duration,

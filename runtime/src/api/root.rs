@@ -13,8 +13,8 @@ use kiln_protocol::{RequestId, ToCoordinator};
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A named collection of objects of one type, by key. Cheap to clone.
 pub struct Root<K, T> {
@@ -120,18 +120,21 @@ impl<K: Key, T: Clustered> Root<K, T> {
         self.create(value, fetch, fetch).await
     }
 
-    /// Puts a new object under a key. One that was there is removed first; its handles see `Destroyed`.
+    /// Puts a new object under a key. One that was there is removed first; its handles see `Destroyed`. Waits for those
+    /// who hold its locks; given up before that (the deadline, or a dropped future), it is not done.
     ///
     /// # Errors
     /// [`AccessError`].
     pub async fn insert(&self, key: K, value: T) -> Result<Shared<T>, AccessError> {
         let (key, writes) = (key_bytes(&key)?, self.encode(&value)?);
-        let insert = |node: &Node| node.insert(self.cache.id, key.clone(), writes);
+        let asked = Asked::new(&self.runtime);
+        let insert = |node: &Node| asked.note(node.insert(self.cache.id, key.clone(), writes));
         // In the cluster it is made after the first attempt; what was missing is room for it here.
         self.create(value, insert, |node| node.fetch(self.cache.id, key.clone(), None)).await
     }
 
-    /// Removes the object under a key; `false` when there is none. Waits for those who hold its locks.
+    /// Removes the object under a key; `false` when there is none. Waits for those who hold its locks; given up before
+    /// that (the deadline, or a dropped future), it is not done.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -221,7 +224,8 @@ impl<K: Key, T: Clustered> Root<K, T> {
         make: impl FnOnce(RequestId, kiln_protocol::RootId) -> ToCoordinator,
     ) -> Result<bool, AccessError> {
         let root = self.cache.id;
-        self.runtime.wait(|node| node.ask_yes_no(|request| make(request, root))).await
+        let asked = Asked::new(&self.runtime);
+        self.runtime.wait(|node| asked.note(node.ask_yes_no(|request| make(request, root)))).await
     }
 
     fn encode(&self, value: &T) -> Result<Bytes, AccessError> {
@@ -232,6 +236,31 @@ impl<K: Key, T: Clustered> Root<K, T> {
             return Err(AccessError::TooLarge { bytes: writes.len(), limit: RECORD_BYTES_MAX });
         }
         Ok(writes.into())
+    }
+}
+
+/// An operation that was asked for; dropping it before the answer gives it up.
+struct Asked<'a> {
+    runtime: &'a Attached,
+    request: OnceLock<RequestId>,
+}
+
+impl<'a> Asked<'a> {
+    const fn new(runtime: &'a Attached) -> Self {
+        Self { runtime, request: OnceLock::new() }
+    }
+
+    fn note<T>(&self, (request, ticket): (RequestId, T)) -> T {
+        self.request.get_or_init(|| request);
+        ticket
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request.get() {
+            self.runtime.node.give_up(*request);
+        }
     }
 }
 

@@ -163,6 +163,8 @@ impl Runtime {
     pub async fn detach(self, deadline: Duration) -> Result<(), DetachError> {
         let attached = &self.attached;
         let node = &attached.node;
+        // From here on commits are refused, so that none is under way when the node is gone.
+        node.outbox.leave();
         let left = tokio::time::timeout(deadline, async {
             loop {
                 let acknowledged = Wait::new(node.outbox.wait_for_space());

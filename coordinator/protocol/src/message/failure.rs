@@ -127,6 +127,9 @@ pub enum Failure {
         /// The incarnation.
         incarnation: Incarnation,
     },
+    /// Nobody waited for it any more.
+    #[error("it was given up before it was done")]
+    GivenUp,
     /// An observer asked for what only a node may do.
     #[error("an observer may not do this: attach as a node")]
     NotANode,

@@ -97,8 +97,11 @@ pub struct LockInfo {
 /// A holder of, or a waiter for, a lock.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct LockParty {
-    /// The node, and its name; `None` for an operation of the coordinator (insert, remove, rename).
+    /// The node, and its name; `None` for the coordinator itself.
     pub node: Option<(Incarnation, String)>,
+    /// What the node asked the coordinator to do: `insert`, `remove` or `rename`. `None`: the node itself has or wants
+    /// the lock.
+    pub operation: Option<String>,
     /// Held or wanted.
     pub mode: Mode,
     /// For how long.

@@ -123,6 +123,12 @@ pub enum ToCoordinator {
         /// The group.
         group: GroupId,
     },
+    /// Nobody waits any more for the answer to an [`Insert`](Self::Insert), [`Remove`](Self::Remove) or
+    /// [`Rename`](Self::Rename): if it still waits for locks, it is not done, and answered with [`Failure::GivenUp`].
+    GiveUp {
+        /// The request.
+        request: RequestId,
+    },
     /// Gives a grant back, or turns a write grant into a read grant. No answer.
     Release {
         /// The object.

@@ -227,6 +227,10 @@ impl Cluster {
         self.last_request
     }
 
+    pub(super) const fn last_request(&self) -> RequestId {
+        self.last_request
+    }
+
     pub(super) fn peer(&mut self, name: &str) -> &mut Peer {
         self.peers.get_mut(name).unwrap()
     }

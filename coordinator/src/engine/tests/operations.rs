@@ -1,8 +1,8 @@
 //! Insert, remove and rename.
 
 use super::cluster::{CART_GROUP, Cluster, MAIN, SESSIONS, visits};
-use kiln_protocol::ToNode;
 use kiln_protocol::message::Mode;
+use kiln_protocol::{ToCoordinator, ToNode};
 
 #[test]
 fn an_insert_on_a_free_key_is_at_once() {
@@ -25,6 +25,29 @@ fn an_insert_over_an_object_takes_its_locks_first() {
     cluster.release("ann", old, CART_GROUP, false);
     assert_eq!(cluster.sent_to("ann"), ["destroyed s"]);
     assert_eq!(cluster.sent_to("bob"), ["created object 2.1650 [visits=4] 0#5 1#6"]);
+}
+
+#[test]
+fn what_is_given_up_is_not_done_later() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let object = cluster.get_or_create("ann", "s");
+    cluster.remove("bob", "s", false);
+    let remove = cluster.last_request();
+    cluster.insert("bob", "s", visits(4));
+    let insert = cluster.last_request();
+    for request in [remove, insert, remove] {
+        cluster.send("bob", ToCoordinator::GiveUp { request });
+    }
+    let given_up = "failed: it was given up before it was done";
+    assert_eq!(cluster.sent_to("bob"), [given_up, given_up]);
+    cluster.release("ann", object, MAIN, false);
+    cluster.release("ann", object, CART_GROUP, false);
+    assert!(cluster.slots(object).is_some());
+    // Too late, it changes nothing.
+    cluster.remove("bob", "s", false);
+    let request = cluster.last_request();
+    cluster.send("bob", ToCoordinator::GiveUp { request });
+    assert_eq!(cluster.sent_to("bob"), ["yes"]);
 }
 
 #[test]
