@@ -5,7 +5,7 @@ use crate::world::{EPOCH, World, hello, secret};
 use kiln_coordinator::engine::{Event, SessionId};
 use kiln_engine::Lapse;
 use kiln_protocol::codec::decode_to_node;
-use kiln_protocol::limits::LEASE;
+use kiln_protocol::connection::LEASE;
 use kiln_protocol::message::{Hello, Mode, Past, Role};
 use kiln_protocol::{CommitSeq, ObjectId, ToCoordinator, ToNode};
 use std::rc::Rc;

@@ -10,6 +10,9 @@ use std::time::Duration;
 pub const IDLE_TIMEOUT_MS: u32 = 3_000;
 /// How often a side that has nothing to say shows that it lives: one of them may be lost within the idle timeout.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long the coordinator keeps a node's grants without hearing from it, where nothing else is configured. A node stops
+/// trusting them a tenth of that before, counted from the sending of the last heartbeat that was answered.
+pub const LEASE: Duration = Duration::from_secs(5);
 /// The round trip time that is assumed for the first packets of a handshake; then it is measured. QUIC's own assumption
 /// of a third of a second makes a lost first packet cost about a second.
 pub const INITIAL_RTT: Duration = Duration::from_millis(20);

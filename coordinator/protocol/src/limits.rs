@@ -1,7 +1,5 @@
 //! Every limit on what a peer can send or make us keep. The unit is the last word of the name.
 
-use std::time::Duration;
-
 /// One frame: a message and its length.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// The slot writes of one commit, and all slots of one record.
@@ -38,12 +36,6 @@ pub const WATCHES_MAX: usize = 4096;
 pub const REQUESTS_MAX: usize = 1 << 18;
 /// Nodes attached at once.
 pub const NODES_MAX: usize = 4096;
-/// How long a node keeps its grants without being heard of, where nothing else is configured.
-pub const LEASE: Duration = Duration::from_secs(5);
-/// How often a node renews its lease.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A node stops trusting its grants by this much before its lease lapses: what two clocks may differ in that time.
-pub const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// Bytes that wait to be sent to one node before it is cut off.
 pub const OUTPUT_BYTES_MAX: usize = 256 << 20;
 /// How deep an archive may nest: its check refuses this many levels and more.

@@ -34,7 +34,8 @@ mod watch;
 pub use entry::{BadEntry, Entry, LogSeq};
 
 use barrier::Waits;
-use kiln_protocol::limits::{LEASE, NODES_MAX, REQUESTS_MAX};
+use kiln_protocol::connection::LEASE;
+use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
 use kiln_protocol::{Epoch, Failure, GroupId, ObjectId, Secret, ToCoordinator, ToNode};
 use lock::{Step, Tokens};

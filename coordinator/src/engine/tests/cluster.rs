@@ -4,7 +4,7 @@ use super::super::{Effect, Engine, Entry, Event, LogSeq, SessionId, Settings};
 use super::copy::{Copy, Slots};
 use super::speech::say;
 use bytes::Bytes;
-use kiln_protocol::message::{Commit, Hello, Mode, Part, Resume, Role, RootOptions};
+use kiln_protocol::message::{Commit, Hello, Mode, Part, Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
 use kiln_protocol::{
     CommitSeq, Epoch, Failure, FieldId, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, ToCoordinator,
@@ -29,18 +29,18 @@ pub(super) const SECRET: Secret = Secret::from_bytes([1; 16]);
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) session: SessionId,
-    role: Role,
+    pub(super) role: Role,
     pub(super) incarnation: Incarnation,
     pub(super) inbox: VecDeque<ToNode>,
     pub(super) closed: Option<Option<Failure>>,
     pub(super) copies: BTreeMap<ObjectId, Copy>,
     /// Grants that it got and did not give back.
     pub(super) grants: BTreeMap<(ObjectId, GroupId), (Mode, Token)>,
-    destroyed: BTreeSet<ObjectId>,
-    commits: VecDeque<(CommitSeq, Commit)>,
+    pub(super) destroyed: BTreeSet<ObjectId>,
+    pub(super) commits: VecDeque<(CommitSeq, Commit)>,
     pub(super) sent: CommitSeq,
     pub(super) acked: CommitSeq,
-    top_token: Token,
+    pub(super) top_token: Token,
 }
 
 /// A coordinator and its nodes.
@@ -53,7 +53,7 @@ pub(super) struct Cluster {
     /// Who was said to have joined or left, to whomever.
     pub(super) members: Vec<(String, bool)>,
     names: BTreeMap<ObjectId, String>,
-    last_session: SessionId,
+    pub(super) last_session: SessionId,
     last_request: RequestId,
 }
 
@@ -182,44 +182,6 @@ impl Cluster {
         self.peers.remove(name);
         self.event(Event::Message { session, message: ToCoordinator::Bye });
         self.event(Event::Detached { session });
-    }
-
-    /// The connection of a node is lost, not the node.
-    pub(super) fn lose(&mut self, name: &str) -> Peer {
-        let peer = self.peers.remove(name).unwrap();
-        self.event(Event::Detached { session: peer.session });
-        peer
-    }
-
-    /// The node is back, as what it was if the coordinator agrees.
-    pub(super) fn come_back(&mut self, name: &str, peer: Peer, secret: Secret) {
-        self.last_session = self.last_session.next();
-        let session = self.last_session;
-        let resume = Resume { epoch: EPOCH, incarnation: peer.incarnation, secret, acked: peer.acked, lapsed: false };
-        let (inbox, copies, grants) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
-        self.peers.insert(name.to_owned(), Peer { session, inbox, copies, grants, closed: None, ..peer });
-        let hello = Hello { resume: Some(resume), ..Hello::new(name, Role::Node) };
-        self.event(Event::Attached { session, hello, secret: Secret::from_bytes([2; 16]) });
-    }
-
-    /// A node that is back names a grant.
-    pub(super) fn reassert(&mut self, name: &str, object: ObjectId, grant: (Mode, Token)) {
-        let (mode, token) = grant;
-        self.send(name, ToCoordinator::Reassert { object, group: MAIN, token, mode });
-        if !matches!(self.peer(name).inbox.back(), Some(ToNode::GrantLost { .. })) {
-            self.peer(name).grants.insert((object, MAIN), grant);
-        }
-    }
-
-    /// Time passes, and these nodes send heartbeats.
-    pub(super) fn pass(&mut self, time: Duration, alive: &[&str]) {
-        self.now += time;
-        for name in alive {
-            self.send(name, ToCoordinator::Heartbeat { number: 1 });
-            let heard = self.peer(name).inbox.pop_back();
-            assert_eq!(heard, Some(ToNode::Heartbeat { number: 1 }));
-        }
-        self.event(Event::Tick);
     }
 
     pub(super) fn request(&mut self) -> RequestId {

@@ -1,18 +1,59 @@
 //! Nodes that go silent, and nodes that come back.
 
 use super::super::{Event, Settings};
-use super::cluster::{Cluster, EPOCH, MAIN, SECRET, SESSIONS, clicks, visits};
+use super::cluster::{Cluster, EPOCH, MAIN, Peer, SECRET, SESSIONS, clicks, visits};
 use bytes::Bytes;
-use kiln_protocol::limits::LEASE;
-use kiln_protocol::message::{Commit, Hello, Mode, Resume, Role};
+use kiln_protocol::connection::LEASE;
+use kiln_protocol::message::{Commit, Hello, Mode, Past, Resume, Role};
 use kiln_protocol::{
-    BarrierId, CommitSeq, Epoch, Failure, GroupId, Incarnation, Secret, ToCoordinator, ToNode, Version,
+    BarrierId, CommitSeq, Epoch, Failure, GroupId, Incarnation, ObjectId, Secret, ToCoordinator, ToNode, Token, Version,
 };
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+impl Cluster {
+    /// The connection of a node is lost, not the node.
+    pub(super) fn lose(&mut self, name: &str) -> Peer {
+        let peer = self.peers.remove(name).unwrap();
+        self.event(Event::Detached { session: peer.session });
+        peer
+    }
+
+    /// The node is back, as what it was if the coordinator agrees.
+    pub(super) fn come_back(&mut self, name: &str, peer: Peer, secret: Secret) {
+        self.last_session = self.last_session.next();
+        let session = self.last_session;
+        let resume = Resume { epoch: EPOCH, incarnation: peer.incarnation, secret, acked: peer.acked, lapsed: false };
+        let (inbox, copies, grants) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
+        self.peers.insert(name.to_owned(), Peer { session, inbox, copies, grants, closed: None, ..peer });
+        let hello = Hello { resume: Some(resume), ..Hello::new(name, Role::Node) };
+        self.event(Event::Attached { session, hello, secret: Secret::from_bytes([2; 16]) });
+    }
+
+    /// A node that is back names a grant.
+    pub(super) fn reassert(&mut self, name: &str, object: ObjectId, grant: (Mode, Token)) {
+        let (mode, token) = grant;
+        self.send(name, ToCoordinator::Reassert { object, group: MAIN, token, mode });
+        if !matches!(self.peer(name).inbox.back(), Some(ToNode::GrantLost { .. })) {
+            self.peer(name).grants.insert((object, MAIN), grant);
+        }
+    }
+
+    /// Time passes, and these nodes send heartbeats.
+    pub(super) fn pass(&mut self, time: Duration, alive: &[&str]) {
+        self.now += time;
+        for name in alive {
+            self.send(name, ToCoordinator::Heartbeat { number: 1 });
+            let heard = self.peer(name).inbox.pop_back();
+            assert_eq!(heard, Some(ToNode::Heartbeat { number: 1 }));
+        }
+        self.event(Event::Tick);
+    }
+}
 
 const NOTHING: [&str; 0] = [];
 
-fn grant_of(cluster: &mut Cluster, name: &str, object: kiln_protocol::ObjectId) -> (Mode, kiln_protocol::Token) {
+fn grant_of(cluster: &mut Cluster, name: &str, object: ObjectId) -> (Mode, Token) {
     cluster.peer(name).grants[&(object, MAIN)]
 }
 
@@ -111,7 +152,7 @@ fn a_silent_node_is_dead_when_its_lease_has_lapsed() {
     cluster.peer("ann").sent = CommitSeq::default();
     cluster.commit_parts("ann", false, vec![part]);
     assert!(cluster.sent_to("ann")[0].starts_with("refused 1: group 0 of object"), "S2");
-    cluster.reassert("ann", object, (Mode::Write, kiln_protocol::Token::new(EPOCH, 1).unwrap()));
+    cluster.reassert("ann", object, (Mode::Write, Token::new(EPOCH, 1).unwrap()));
     assert_eq!(cluster.sent_to("ann"), ["lost s/0#1"]);
 }
 
@@ -297,7 +338,7 @@ fn a_node_of_another_history_begins_anew() {
     };
     cluster.hello("ann", Hello { resume: Some(resume), ..Hello::new("ann", Role::Node) });
     let past = cluster.heard("ann").pop();
-    assert!(matches!(past, Some(ToNode::Welcome { past: kiln_protocol::message::Past::Reset, .. })), "{past:?}");
+    assert!(matches!(past, Some(ToNode::Welcome { past: Past::Reset, .. })), "{past:?}");
 }
 
 #[test]
