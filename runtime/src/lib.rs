@@ -3,8 +3,7 @@
 //! Put a derive on a type, run a coordinator, attach a runtime, and every process sees the same object. Reads are plain
 //! memory reads of the last version held; writes take a cluster-wide lock; only the fields that changed travel.
 //!
-//! Absent so far: leases and reconnecting (a lost connection ends the node with a clear error), durable storage (the
-//! coordinator keeps its state in memory), and work while the cluster is away.
+//! Absent so far: durable storage (the coordinator keeps its state in memory), and writing while the cluster is away.
 
 // The derive names this crate `::kiln`, also in here.
 extern crate self as kiln;

@@ -85,6 +85,7 @@ impl Engine {
     /// Puts a barrier into the stream of each node that somebody waits for.
     pub(super) fn send_barriers(&mut self) {
         for slot in std::mem::take(&mut self.barriers_due) {
+            self.tell_all_outdated(slot);
             let Some(node) = self.nodes.get_mut(slot) else { continue };
             let waits = std::mem::take(&mut node.barrier_due);
             if waits.is_empty() {

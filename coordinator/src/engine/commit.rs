@@ -55,8 +55,13 @@ impl Engine {
                 concerned.sort_unstable();
             }
             for of_node in concerned.chunk_by(|one, other| one.0 == other.0) {
-                let parts = of_node.iter().map(|(_, at)| parts[usize::from(*at)].clone()).collect();
-                self.send(of_node[0].0, ToNode::Delta(Delta { writer, parts }));
+                let to = of_node[0].0;
+                let parts: SmallVec<[DeltaPart; 1]> =
+                    of_node.iter().map(|(_, at)| parts[usize::from(*at)].clone()).collect();
+                let later = parts.iter().filter(|part| self.is_told_later(to, part.object)).count();
+                if later == 0 {
+                    self.send(to, ToNode::Delta(Delta { writer, parts }));
+                }
             }
             if watched {
                 self.watch_commit(node, &slots, &parts);

@@ -165,6 +165,7 @@ impl Engine {
                     if let Some(node) = self.nodes.get_mut(node) {
                         node.grants += u64::from(first);
                     }
+                    self.tell_outdated(node, object);
                     let record = waiter.want_record.then(|| self.hold(node, slot));
                     let grant = ToNode::Grant { request: waiter.request, object, group, mode, token, cached, record };
                     self.answer(node, grant);

@@ -9,6 +9,7 @@
 
 mod admin;
 mod barrier;
+mod behind;
 mod commit;
 mod entry;
 mod fetch;
@@ -118,6 +119,16 @@ pub enum Event {
     /// A connection is lost.
     Detached {
         /// Which.
+        session: SessionId,
+    },
+    /// A node does not read what it is sent: from now on it is told which objects changed, not how.
+    Behind {
+        /// Its connection.
+        session: SessionId,
+    },
+    /// It has been sent everything.
+    CaughtUp {
+        /// Its connection.
         session: SessionId,
     },
     /// The log has made everything up to this entry safe.
@@ -249,6 +260,8 @@ impl Engine {
                     self.detached(node);
                 }
             }
+            Event::Behind { session } => self.fall_behind(session),
+            Event::CaughtUp { session } => self.catch_up(session),
             Event::Tick => self.lapse(),
             Event::Logged { seq } => self.logged = self.logged.max(seq),
             Event::Stop => self.stop(),

@@ -4,6 +4,7 @@
 //! interest and its grants stay with the slot it had until it has named what it still holds (`resume.rs`).
 
 use super::barrier::WaitId;
+use super::behind::Behind;
 use super::operations::OperationId;
 use super::schema::at_most;
 use super::{Effect, Engine, Entry, SessionId};
@@ -52,6 +53,8 @@ pub(super) struct Node {
     pub(super) previous: Vec<NodeSlot>,
     /// Commits that were refused, newest last: the answer may not have reached it.
     pub(super) refused: VecDeque<(CommitSeq, Failure)>,
+    /// What it misses because it does not read what it is sent.
+    pub(super) behind: Option<Behind>,
     /// Objects it holds.
     pub(super) interest: u64,
     /// Grants it holds.
@@ -121,6 +124,7 @@ impl Nodes {
         self.recent = None;
         if let Some(node) = self.get_mut(slot) {
             node.away = Some(now);
+            node.behind = None;
             if let Some(session) = node.session.take() {
                 self.sessions.remove(&session);
             }
@@ -249,6 +253,7 @@ impl Engine {
             heard: self.now,
             previous: Vec::new(),
             refused: VecDeque::new(),
+            behind: None,
             interest: 0,
             grants: 0,
             requests: 0,

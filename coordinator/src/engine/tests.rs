@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the messages it is about")]
 
 mod attaching;
+mod behind;
 mod cluster;
 mod commits;
 mod copy;

@@ -204,6 +204,9 @@ impl Engine {
         writer: Option<(Incarnation, String)>,
         change: Change,
     ) {
+        if self.is_gap_told_later(to.node, to.watch) {
+            return;
+        }
         let event = ToNode::Event { watch: to.watch, object, key, writer, change };
         self.send(to.node, event);
     }

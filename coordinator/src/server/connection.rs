@@ -269,7 +269,10 @@ async fn write(shared: &Shared, id: SessionId) -> Ending {
             Some(since) => timeout_at(Deadline::from_std(since + shared.tuning.stall_timeout), look).await,
         };
         match state {
-            Ok(OutputState::Drained) => blocked = None,
+            Ok(OutputState::Drained) => {
+                blocked = None;
+                shared.core().catch_up(id);
+            }
             Ok(OutputState::Blocked(since)) => blocked = Some(since),
             Ok(OutputState::Ended(close)) => return Ending::Done(close),
             Err(_elapsed) => {

@@ -167,10 +167,26 @@ impl Core {
     }
 
     fn write(&mut self) {
+        let mut behind = Vec::new();
         for id in self.touched.drain(..) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.write(self.now);
+                if session.falls_behind() {
+                    behind.push(id);
+                }
             }
+        }
+        for session in behind {
+            self.event(Event::Behind { session });
+        }
+    }
+
+    /// A peer that was behind has been sent everything.
+    pub(super) fn catch_up(&mut self, id: SessionId) {
+        if self.sessions.get_mut(&id).is_some_and(Session::catches_up) {
+            self.begin();
+            self.event(Event::CaughtUp { session: id });
+            self.finish();
         }
     }
 

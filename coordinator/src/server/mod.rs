@@ -89,6 +89,8 @@ pub struct Tuning {
     pub output_bytes_max: usize,
     /// Bytes that wait to be sent to one peer before its next message is left unread.
     pub pending_bytes_max: usize,
+    /// Bytes that wait to be sent to one node before it is told which objects changed instead of how.
+    pub behind_bytes: usize,
     /// Peers that have connected but are not attached yet.
     pub handshakes_max: usize,
     /// How long a peer may take from its first packet to its Hello.
@@ -104,6 +106,7 @@ impl Default for Tuning {
         Self {
             output_bytes_max: OUTPUT_BYTES_MAX,
             pending_bytes_max: 8 << 20,
+            behind_bytes: 4 << 20,
             handshakes_max: 256,
             hello_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),

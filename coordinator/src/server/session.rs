@@ -69,6 +69,9 @@ pub(super) struct Session {
     output_bytes_max: usize,
     /// With more pending, what the peer says is left unread.
     pending_bytes_max: usize,
+    /// With more pending, the peer is behind.
+    behind_bytes: usize,
+    behind: bool,
     /// Since when the peer has given no credit.
     blocked: Option<Instant>,
     /// The peer's task: reader and writer in one.
@@ -99,6 +102,8 @@ impl Session {
             output: Output::default(),
             output_bytes_max: tuning.output_bytes_max,
             pending_bytes_max: tuning.pending_bytes_max,
+            behind_bytes: tuning.behind_bytes,
+            behind: false,
             blocked: None,
             task: None,
             gated: false,
@@ -129,6 +134,21 @@ impl Session {
     /// Whether the peer must first read what it asked for.
     pub(super) const fn is_full(&self) -> bool {
         self.output.pending() > self.pending_bytes_max
+    }
+
+    /// Whether it is behind since the last look.
+    pub(super) fn falls_behind(&mut self) -> bool {
+        let falls = !self.behind && !self.cut && self.blocked.is_some() && self.output.pending() > self.behind_bytes;
+        self.behind |= falls;
+        if falls {
+            tracing::warn!(node = ?self.node, peer = %self.peer, "the node does not keep up: it is told only what changed");
+        }
+        falls
+    }
+
+    /// Everything was sent. Returns whether it was behind.
+    pub(super) fn catches_up(&mut self) -> bool {
+        self.output.pending() == 0 && std::mem::take(&mut self.behind)
     }
 
     /// Whether nothing it says matters any more.

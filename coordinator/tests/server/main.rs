@@ -4,10 +4,16 @@
 
 mod client;
 
-use client::{Client, PATIENCE};
+use bytes::Bytes;
+use client::{Client, PATIENCE, RESET};
 use kiln_coordinator::server::{Options, Server, Tuning};
 use kiln_protocol::limits::FRAME_BYTES_MAX;
-use kiln_protocol::{CloseCode, Failure, PROTOCOL_VERSION, Profile, RequestId, ToCoordinator, ToNode};
+use kiln_protocol::message::{Commit, Part, RootOptions};
+use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
+use kiln_protocol::{
+    CloseCode, CommitSeq, Failure, FieldId, GroupId, PROTOCOL_VERSION, Profile, RequestId, ToCoordinator, ToNode,
+    Token, Version, Write,
+};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -29,6 +35,8 @@ impl Running {
         let directory = tempfile::tempdir().unwrap();
         let mut options = Options::new(directory.path().join("kiln"));
         options.listen.set_port(0);
+        // These peers send no heartbeats.
+        options.tuning.lease = PATIENCE * 3;
         change(&mut options);
         let server = Server::start(options).await.unwrap();
         Self { server, _directory: directory }
@@ -52,7 +60,8 @@ async fn attached(profile: &Profile) -> Vec<String> {
     let ToNode::Status { status, .. } = answer else { panic!("no status but {answer:?}") };
     client.say(&ToCoordinator::Bye).await;
     assert_eq!(client.next().await, ToNode::Goodbye);
-    status.nodes.into_iter().map(|node| node.name).filter(|name| name != "looks").collect()
+    let connected = status.nodes.into_iter().filter(|node| node.away_ms.is_none());
+    connected.map(|node| node.name).filter(|name| name != "looks").collect()
 }
 
 /// Waits until exactly these are attached.
@@ -242,7 +251,12 @@ async fn many_peers_come_and_go() {
 
 #[tokio::test]
 async fn a_slow_reader_is_not_read_from_and_then_cut_off() {
-    let tuning = Tuning { pending_bytes_max: 10_000, stall_timeout: Duration::from_millis(300), ..Tuning::default() };
+    let tuning = Tuning {
+        pending_bytes_max: 10_000,
+        stall_timeout: Duration::from_millis(300),
+        lease: PATIENCE * 3,
+        ..Tuning::default()
+    };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut slow = Client::connect_with_window(running.profile(), 1000).await.unwrap();
     slow.hello("slow", PROTOCOL_VERSION).await;
@@ -262,7 +276,7 @@ async fn a_slow_reader_is_not_read_from_and_then_cut_off() {
 
 #[tokio::test]
 async fn peers_that_stop_reading_are_cut_off_though_nothing_else_happens() {
-    let tuning = Tuning { stall_timeout: Duration::from_millis(100), ..Tuning::default() };
+    let tuning = Tuning { stall_timeout: Duration::from_millis(100), lease: PATIENCE * 3, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     // Several, since reader and writer of a peer are looked at in any order.
     let mut peers = Vec::new();
@@ -278,13 +292,79 @@ async fn peers_that_stop_reading_are_cut_off_though_nothing_else_happens() {
         peers.push(slow);
     }
     for slow in peers {
-        assert_eq!(slow.closed().await.0, CloseCode::Slow.to_bits());
+        let (code, reason) = slow.closed().await;
+        assert!(code == CloseCode::Slow.to_bits() || code == RESET, "{code}: {reason}");
+    }
+}
+
+/// A peer that lags behind is told which objects changed once it reads on, and is neither cut off nor sent every change.
+#[tokio::test]
+async fn a_reader_that_lags_is_told_what_changed_and_not_how() {
+    const COMMITS: u64 = 5_000;
+    let tuning = Tuning { behind_bytes: 1_000, lease: PATIENCE * 3, ..Tuning::default() };
+    let running = Running::with(|options| options.tuning = tuning).await;
+    let mut slow = Client::connect_with_window(running.profile(), 2_000).await.unwrap();
+    slow.hello("slow", PROTOCOL_VERSION).await;
+    assert!(matches!(slow.next().await, ToNode::Welcome { .. }));
+    let mut writer = Client::attach(running.profile(), "writer").await;
+    let mut object = None;
+    for client in [&mut writer, &mut slow] {
+        client.say(&open_counters()).await;
+        let opened = client.next().await;
+        let ToNode::RootOpened { root, .. } = opened else { panic!("{opened:?}") };
+        let (request, key, create) = (RequestId::from_bits(2), Bytes::from_static(b"k"), Some(Bytes::new()));
+        client.say(&ToCoordinator::Fetch { request, root, key, create }).await;
+        let fetched = client.next().await;
+        let ToNode::Fetched { record, .. } = fetched else { panic!("{fetched:?}") };
+        object = Some(record.object);
+    }
+    let object = object.unwrap();
+    let mut writes = Vec::new();
+    Write::Add { field: FieldId::from_bits(0), amount: 1 }.encode(&mut writes);
+    let part = Part {
+        object,
+        group: GroupId::COMMUTATIVE,
+        token: Token::default(),
+        version: Version::default(),
+        writes: writes.into(),
+    };
+    for _ in 0..COMMITS {
+        writer.say(&ToCoordinator::Commit(Commit { everywhere: false, parts: [part.clone()].into() })).await;
+    }
+    while writer.next().await != (ToNode::Ack { applied: CommitSeq::from_bits(COMMITS) }) {}
+    let mut deltas = 0;
+    loop {
+        match slow.next().await {
+            ToNode::Delta(_) => deltas += 1,
+            ToNode::Outdated { object: of } => break assert_eq!(of, object),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..COMMITS).contains(&deltas), "{deltas} deltas");
+    // From here on it is kept up to date again.
+    writer.say(&ToCoordinator::Commit(Commit { everywhere: false, parts: [part].into() })).await;
+    assert!(matches!(slow.next().await, ToNode::Delta(_)));
+}
+
+fn open_counters() -> ToCoordinator {
+    let clicks = FieldDescription {
+        name: "clicks".into(),
+        kind: FieldKind::Counter,
+        structure: "counter".into(),
+        group: String::new(),
+    };
+    ToCoordinator::OpenRoot {
+        request: RequestId::from_bits(1),
+        name: "counters".into(),
+        key: "string".into(),
+        type_description: TypeDescription { name: "Counted".into(), fields: vec![clicks] },
+        options: RootOptions::default(),
     }
 }
 
 #[tokio::test]
 async fn output_is_bounded() {
-    let tuning = Tuning { output_bytes_max: 20_000, ..Tuning::default() };
+    let tuning = Tuning { output_bytes_max: 20_000, lease: PATIENCE * 3, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut slow = Client::connect_with_window(running.profile(), 1000).await.unwrap();
     slow.hello("slow", PROTOCOL_VERSION).await;
@@ -302,7 +382,8 @@ async fn output_is_bounded() {
 #[tokio::test]
 async fn answers_arrive_in_order_however_slowly_they_are_read() {
     const REQUESTS: u64 = 5_000;
-    let tuning = Tuning { pending_bytes_max: 10_000, output_bytes_max: 20_000, ..Tuning::default() };
+    let tuning =
+        Tuning { pending_bytes_max: 10_000, output_bytes_max: 20_000, lease: PATIENCE * 3, ..Tuning::default() };
     let running = Running::with(|options| options.tuning = tuning).await;
     let mut client = Client::connect_with_window(running.profile(), 5_000).await.unwrap();
     client.hello("a", PROTOCOL_VERSION).await;

@@ -164,7 +164,9 @@ fn locks_in_use_are_listed_busiest_first() {
     assert_eq!(first.holders[0].node.as_ref().unwrap().1, "ann");
     assert_eq!(first.holders[0].age_ms, 2000);
     let waiters: Vec<_> = first.waiters.iter().map(|waiter| waiter.node.as_ref().map(|(_, name)| &name[..])).collect();
-    assert_eq!(waiters, [Some("bob"), None]);
+    assert_eq!(waiters, [Some("bob"), Some("bob")]);
+    let operations: Vec<_> = first.waiters.iter().map(|waiter| waiter.operation.as_deref()).collect();
+    assert_eq!(operations, [None, Some("remove")]);
     assert_eq!(locks.iter().filter(|lock| lock.group == "cart").count(), 4);
 }
 
