@@ -41,11 +41,27 @@ impl World {
         let Some(session) = node.session.take() else { return };
         node.cuts.set(node.cuts.get() + 1);
         node.node.disconnected();
+        node.behind.set(false);
         node.up.lose();
         node.down.lose();
         node.unnoticed.set(Some(session));
         if self.random.below(2) == 0 {
             self.notice(node);
+        }
+    }
+
+    pub(crate) fn fall_behind(&self, node: &SimNode) {
+        if let Some(session) = node.session.get() {
+            node.behind.set(true);
+            node.was_behind.set(true);
+            self.event(Event::Behind { session });
+        }
+    }
+
+    /// Everything that was sent has arrived.
+    pub(crate) fn catch_up(&self, node: &SimNode) {
+        if let (true, Some(session)) = (node.behind.take(), node.session.get()) {
+            self.event(Event::CaughtUp { session });
         }
     }
 

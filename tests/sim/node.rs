@@ -19,6 +19,9 @@ pub(crate) struct SimNode {
     pub(crate) alive: Cell<bool>,
     /// The connection that it lost, if the coordinator has not noticed.
     pub(crate) unnoticed: Cell<Option<SessionId>>,
+    /// It is told which objects changed, not how.
+    pub(crate) behind: Cell<bool>,
+    pub(crate) was_behind: Cell<bool>,
     /// How often it lost its connection, and its lease.
     pub(crate) cuts: Cell<u64>,
     pub(crate) lapses: Cell<u64>,

@@ -164,6 +164,8 @@ impl World {
             session: Cell::new(Some(session)),
             incarnation: Cell::new(incarnation),
             unnoticed: Cell::default(),
+            behind: Cell::default(),
+            was_behind: Cell::default(),
             cuts: Cell::default(),
             lapses: Cell::default(),
             held: RefCell::default(),
@@ -207,7 +209,8 @@ impl World {
             970..990 | 996..998 => {
                 self.coordinator.borrow_mut().now += Duration::from_millis(self.random.below(50) as u64);
             }
-            990..996 => self.cut(node),
+            990..994 => self.cut(node),
+            994..996 => self.fall_behind(node),
             _ => self.crash(node),
         }
         // Every few steps: it looks at every lock of every node.
@@ -242,7 +245,7 @@ impl World {
 
     fn down(&self, node: &SimNode) {
         if node.down.len() == 0 {
-            return;
+            return self.catch_up(node);
         }
         node.down.arrive(1 + self.random.below(node.down.len()));
         while let Some(frame) = self.next_frame(&node.down) {

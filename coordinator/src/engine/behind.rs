@@ -1,7 +1,7 @@
 //! Nodes that do not read what they are sent: what they miss is remembered by object, not by change.
 //!
 //! A delta for such a node is one id, however many there are. It hears of them once it has read what came before, or
-//! earlier where it matters: before a grant of the object, and before a barrier. Grants and answers still go out.
+//! earlier where it matters: before a grant of one of them, before a record, and before a barrier. Grants and answers still go out.
 
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, SessionId};
@@ -64,13 +64,14 @@ impl Engine {
 
     /// Before a grant: the node must not use what it has.
     pub(super) fn tell_outdated(&mut self, slot: NodeSlot, object: ObjectId) {
-        let behind = self.nodes.get_mut(slot).and_then(|node| node.behind.as_mut());
-        if behind.is_some_and(|behind| behind.outdated.remove(&object)) {
-            self.answer(slot, ToNode::Outdated { object });
+        let behind = self.nodes.get(slot).and_then(|node| node.behind.as_ref());
+        if behind.is_some_and(|behind| behind.outdated.contains(&object)) {
+            self.tell_all_outdated(slot);
         }
     }
 
-    /// Before a barrier: the node must not show what it has.
+    /// Before a barrier, and before any record: the node must not show what it has, not even beside an object that was
+    /// changed together with it (S11).
     pub(super) fn tell_all_outdated(&mut self, slot: NodeSlot) {
         let behind = self.nodes.get_mut(slot).and_then(|node| node.behind.as_mut());
         for object in behind.map(|behind| std::mem::take(&mut behind.outdated)).unwrap_or_default() {

@@ -111,7 +111,7 @@ impl Engine {
     /// Records interest, and makes the record in the same step: no delta can fall between.
     pub(super) fn hold(&mut self, node: NodeSlot, slot: u32) -> Record {
         self.hold_copy(node, slot);
-        self.tell_outdated(node, self.state.objects.at(slot).id);
+        self.tell_all_outdated(node);
         self.record(node, slot)
     }
 
