@@ -79,6 +79,14 @@ id!(
     WatchId(u32)
 );
 id!(
+    /// A transaction of one node, chosen by the node: what owns locks in the wait-for graph.
+    OwnerId(u64)
+);
+id!(
+    /// A look of the coordinator at a cycle of waits. The default one is none.
+    CheckId(u64)
+);
+id!(
     /// A barrier that the coordinator put into a node's stream.
     BarrierId(u64)
 );

@@ -215,6 +215,7 @@ impl Engine {
             self.cancel(operation);
         }
         self.leave_queues(slot);
+        self.owners_leave(slot);
         for object in node.ephemeral {
             self.leave_object(slot, object);
         }

@@ -6,6 +6,7 @@ mod attaching;
 mod cluster;
 mod commits;
 mod copy;
+mod deadlocks;
 mod everywhere;
 mod faults;
 mod hostile;

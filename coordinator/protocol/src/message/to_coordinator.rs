@@ -1,7 +1,7 @@
 //! What nodes say.
 
-use super::{Commit, Hello, Mode, RootOptions, WatchTarget};
-use crate::ids::{BarrierId, GroupId, ObjectId, RequestId, RootId, Token, WatchId};
+use super::{Commit, Hello, Mode, OwnerWait, RootOptions, WatchTarget};
+use crate::ids::{BarrierId, GroupId, ObjectId, OwnerId, RequestId, RootId, Token, WatchId};
 use crate::schema::TypeDescription;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,16 @@ pub enum ToCoordinator {
     Locks {
         /// Names the answer.
         request: RequestId,
+    },
+    /// A transaction began to wait for a lock, or still waits. Answer, only if it is one of a cycle:
+    /// [`ToNode::CheckWait`], then, for one of them, [`ToNode::Deadlock`].
+    OwnerWaits(OwnerWait),
+    /// A transaction does not wait any more. No answer.
+    OwnerGoesOn {
+        /// The transaction.
+        owner: OwnerId,
+        /// The wait that is over.
+        wait: RequestId,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].

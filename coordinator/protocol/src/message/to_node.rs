@@ -1,8 +1,8 @@
 //! What the coordinator says.
 
-use super::{Change, Delta, Failure, LockInfo, Mode, Record, RootInfo, Status};
+use super::{Change, Delta, Failure, LockInfo, Mode, Record, RootInfo, Status, WaitEdge};
 use crate::ids::{
-    BarrierId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
+    BarrierId, CheckId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
 };
 use crate::schema::TypeBinding;
 use bytes::Bytes;
@@ -188,6 +188,29 @@ pub enum ToNode {
         locks: Vec<LockInfo>,
         /// Locks that did not fit into the answer.
         left_out: u64,
+    },
+    /// The wait seems to be one of a cycle: if it goes on, say so again with [`ToCoordinator::OwnerWaits`]. No answer
+    /// when it is over.
+    CheckWait {
+        /// The object whose lock is waited for.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The wait.
+        wait: RequestId,
+        /// To be repeated.
+        check: CheckId,
+    },
+    /// The wait is one of a cycle: it is to end, so that the others can go on.
+    Deadlock {
+        /// The object whose lock is waited for.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The wait.
+        wait: RequestId,
+        /// The whole cycle, from this wait on.
+        cycle: Vec<WaitEdge>,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Delta`].

@@ -49,6 +49,11 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
         ToNode::Status { .. } => "status".to_owned(),
         ToNode::Roots { roots, .. } => format!("{} roots", roots.len()),
         ToNode::Locks { locks, left_out, .. } => format!("{} locks and {left_out}", locks.len()),
+        ToNode::CheckWait { object: id, group, wait, .. } => format!("still {wait} for {}/{group}?", object(*id)),
+        ToNode::Deadlock { object: id, group, wait, cycle } => {
+            let cycle: Vec<_> = cycle.iter().map(|edge| format!("{} {} {}", edge.node, edge.mode, edge.key)).collect();
+            format!("deadlock {wait} for {}/{group}: {}", object(*id), cycle.join(", "))
+        }
         ToNode::Delta(delta) => {
             let parts: Vec<_> = delta.parts.iter().map(|part| say_part(part, object)).collect();
             format!("delta {}", parts.join(", "))
