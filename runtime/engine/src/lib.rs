@@ -24,7 +24,7 @@ pub use cache::{Cache, RootCache};
 pub use entry::{Corrupt, Entry, State};
 pub use grant::GrantCell;
 pub use handle::Violation;
-pub use lock::{Admission, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
+pub use lock::{Admission, Claim, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
 pub use node::{Ended, Figures, Node, Settings};
 pub use outbox::{CommitFailure, OutPart, Outbox, Outcome, Output, QueueError, Waiter};
 pub use request::{Answer, Found, KeysPage, RequestError};

@@ -320,7 +320,7 @@ fn a_refusal_fails_those_who_wait() {
     let lock = Lock::new();
     let waiting = lock.enter(Mode::Write).unwrap();
     let failure = Failure::Stopping;
-    lock.lock.refused(RequestId::from_bits(1), &failure);
+    lock.lock.refused(lock.context(), RequestId::from_bits(1), &failure);
     assert_eq!(waiting.close(), Some(Err(LockFailure::Refused(failure))));
     assert!(lock.enter(Mode::Write).is_some());
     assert_eq!(lock.sent(), ["acquire 1 write", "acquire 2 write"]);
