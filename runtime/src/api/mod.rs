@@ -11,13 +11,15 @@ mod root;
 mod runtime;
 mod shared;
 mod together;
+mod transaction;
 mod watch;
 
 pub use builder::{Away, Builder};
 pub use commit::{Commit, Level};
 pub use counter::Counter;
 pub use error::{
-    AccessError, AttachError, CommitError, DetachError, LockError, RootError, TryUpdateError, UpdateError,
+    AccessError, AttachError, CommitError, DetachError, LockError, RootError, TransactionError, TryUpdateError,
+    UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
 pub use named::{NamedGuard, NamedLock};
@@ -25,6 +27,7 @@ pub use root::{Keys, Root};
 pub use runtime::{NodeInfo, Runtime, Stats};
 pub use shared::Shared;
 pub use together::{CommitTogether, ViewTogether};
+pub use transaction::{Transaction, TransactionGuard};
 pub use watch::{Event, EventKind, Watch};
 
 /// What the driver needs of this module.
