@@ -364,9 +364,10 @@ fn a_transaction_is_spoken_of_while_it_waits() {
     // Given up, also from the middle of the queue.
     let third = lock.enter_for(3, Mode::Read).unwrap();
     lock.sent();
+    assert_eq!(third.close(), None);
+    assert_eq!(lock.check(4, 8), Vec::<String>::new());
     lock.lock.give_up(lock.context(), Mode::Read, &third);
     assert_eq!(lock.sent(), ["owner 3 goes on 4"]);
-    assert_eq!(lock.check(4, 8), Vec::<String>::new());
     lock.leave(Mode::Write);
     assert_eq!(lock.sent(), ["owner 2 goes on 3"]);
     assert!(admitted(&second));
