@@ -1,8 +1,9 @@
-//! Money moves between two accounts on two nodes at once: a commit over both is all or nothing, and whoever looks at
-//! both sees either.
+//! Money moves between two accounts on two nodes at once: a transaction over both is all or nothing, and whoever looks at
+//! both sees either. Each locks the account that pays first, so they come to wait for each other; then one of them is
+//! told, and tries again.
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
-use kiln::{Clustered, Root, Runtime, Shared};
+use kiln::{Clustered, LockError, Root, Runtime, Shared, TransactionError};
 use std::error::Error;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -27,13 +28,21 @@ async fn accounts(kiln: &Runtime) -> Result<[Shared<Account>; 2], Failure> {
 /// Pays a cent a number of times, and looks at both accounts after each.
 async fn pay(kiln: Runtime, towards_grace: bool) -> Result<(), Failure> {
     let [ada, grace] = accounts(&kiln).await?;
-    for _ in 0..TRANSFERS {
-        // In the same order everywhere.
-        let (mut a, mut g) = (ada.write().await?, grace.write().await?);
-        let (from, to) = if towards_grace { (&mut a, &mut g) } else { (&mut g, &mut a) };
-        *from.cents = from.cents.checked_sub(1).ok_or("the account is empty")?;
-        *to.cents += 1;
-        kiln.commit((a, g)).await?;
+    let (from, to) = if towards_grace { (&ada, &grace) } else { (&grace, &ada) };
+    let mut paid = 0;
+    while paid < TRANSFERS {
+        let transfer = kiln.transaction(async |tx| {
+            let (mut from, mut to) = (tx.write(from).await?, tx.write(to).await?);
+            *from.cents -= 1;
+            *to.cents += 1;
+            Ok(())
+        });
+        match transfer.await {
+            Ok(()) => paid += 1,
+            // Nothing happened; the other one goes first.
+            Err(TransactionError::RolledBack(LockError::Deadlock { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
         let total = kiln.view_all((&ada, &grace), |(ada, grace)| ada.cents() + grace.cents());
         if total != TOTAL {
             return Err(format!("saw half of a transfer: {total} cents together").into());

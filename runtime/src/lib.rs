@@ -17,11 +17,12 @@ mod embedded;
 pub use api::{
     AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether, Counter,
     DetachError, Event, EventKind, Keys, Level, LockError, NamedGuard, NamedLock, NodeInfo, ReadGuard, Root, RootError,
-    Runtime, Shared, Stats, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
+    Runtime, Shared, Stats, Transaction, TransactionError, TransactionGuard, TryUpdateError, UpdateError, ViewTogether,
+    Watch, WriteGuard,
 };
 pub use kiln_engine::{Corrupt, Ended, State};
 pub use kiln_object::*;
-pub use kiln_protocol::message::{Failure, Fate};
+pub use kiln_protocol::message::{Failure, Fate, WaitEdge};
 pub use kiln_protocol::profile::{Profile, ProfileError};
 pub use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Version};
 pub use rkyv;

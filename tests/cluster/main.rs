@@ -16,6 +16,7 @@ mod objects;
 mod processes;
 mod readers;
 mod together;
+mod transactions;
 mod versions;
 mod watches;
 

@@ -92,6 +92,14 @@ told_id!(
     WatchId(u32)
 );
 told_id!(
+    /// A transaction of one node, chosen by the node: what owns locks in the wait-for graph.
+    OwnerId(u64)
+);
+told_id!(
+    /// A look of the coordinator at a cycle of waits. The default one is none.
+    CheckId(u64)
+);
+told_id!(
     /// A barrier that the coordinator put into a node's stream.
     BarrierId(u64)
 );

@@ -34,6 +34,12 @@ pub const LOCKS_PAGE_MAX: usize = 4096;
 pub const WATCHES_MAX: usize = 4096;
 /// Requests of one node that the coordinator has not answered, lock requests included.
 pub const REQUESTS_MAX: usize = 1 << 18;
+/// Waits of one node's transactions that the coordinator keeps at once. More of them have only their deadlines.
+pub const OWNER_WAITS_MAX: usize = 1 << 14;
+/// Locks that one transaction holds.
+pub const OWNER_LOCKS_MAX: usize = 4096;
+/// Transactions in one cycle of waits. A longer one ends at its deadlines.
+pub const CYCLE_WAITS_MAX: usize = 64;
 /// Nodes attached at once.
 pub const NODES_MAX: usize = 4096;
 /// Bytes that wait to be sent to one node before it is cut off.

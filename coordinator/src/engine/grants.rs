@@ -2,7 +2,7 @@
 
 use super::lock::{Lock, Party};
 use super::nodes::NodeSlot;
-use kiln_protocol::message::Mode;
+use kiln_protocol::message::{Mode, Place};
 use kiln_protocol::{GroupId, Token};
 use smallvec::SmallVec;
 use std::time::Duration;
@@ -78,6 +78,23 @@ impl Locks {
                 group == GroupId::DEFAULT && sole.node == node && sole.mode == Mode::Write && sole.token == token
             }
             Self::Table(table) => table.locks.iter().any(|(of, lock)| *of == group && lock.guards(node, token)),
+        }
+    }
+
+    /// Whether a node has a grant of at least this mode.
+    pub(super) fn has_grant(&self, group: GroupId, node: NodeSlot, mode: Mode) -> bool {
+        match self {
+            Self::Free => false,
+            Self::Sole(sole) => group == GroupId::DEFAULT && sole.node == node && sole.mode >= mode,
+            Self::Table(table) => table.locks.iter().any(|(of, lock)| *of == group && lock.has_grant(node, mode)),
+        }
+    }
+
+    /// See [`Lock::is_behind`].
+    pub(super) fn is_behind(&self, group: GroupId, reader: (NodeSlot, Place), writer: (NodeSlot, Place)) -> bool {
+        match self {
+            Self::Free | Self::Sole(_) => false,
+            Self::Table(table) => table.locks.iter().any(|(of, lock)| *of == group && lock.is_behind(reader, writer)),
         }
     }
 

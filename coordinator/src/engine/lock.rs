@@ -6,7 +6,7 @@
 
 use super::nodes::NodeSlot;
 use super::operations::OperationId;
-use kiln_protocol::message::Mode;
+use kiln_protocol::message::{Mode, Place};
 use kiln_protocol::{Epoch, RequestId, Token};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -297,6 +297,34 @@ impl Lock {
         self.holders
             .iter()
             .any(|holder| holder.party == Party::Node(node) && holder.mode == Mode::Write && holder.token == token)
+    }
+
+    /// Whether a node has a grant of at least this mode.
+    pub(super) fn has_grant(&self, node: NodeSlot, mode: Mode) -> bool {
+        self.holders.iter().any(|holder| holder.party == Party::Node(node) && holder.mode >= mode)
+    }
+
+    /// Whether a reader of one node is served only after a writer of another: whatever grant the reader's node gets next,
+    /// it gets behind one that the writer's node has or waits for, and the writer is served under that. A grant that is
+    /// still on its way to the reader's node serves the reader.
+    pub(super) fn is_behind(&self, reader: (NodeSlot, Place), writer: (NodeSlot, Place)) -> bool {
+        let ((reader, reads), (writer, writes)) = (reader, writer);
+        let holder = |node| self.holders.iter().find(|holder| holder.party == Party::Node(node));
+        let request =
+            |node, mode| self.queue.iter().position(|waiter| waiter.party == Party::Node(node) && waiter.mode >= mode);
+        let (own, asked) = (holder(reader), request(reader, Mode::Read));
+        if own.is_some_and(|own| !reads.is_past(own.token)) {
+            return false;
+        }
+        if let Some(held) = holder(writer).filter(|held| held.mode == Mode::Write) {
+            return asked.is_some() && writes.is_served_under(held.token);
+        }
+        match (request(writer, Mode::Write), asked) {
+            (Some(ahead), Some(behind)) => writes.soon && ahead < behind,
+            // It asks again when it has given back what it has.
+            (Some(_), None) => writes.soon && own.is_some(),
+            (None, _) => false,
+        }
     }
 
     /// Answers all waiters that can be, in order; recalls the grants that the next one waits for.

@@ -27,6 +27,7 @@ impl Engine {
                 self.note_ephemeral(node, slot);
                 self.state.objects.at_mut(slot).locks.lock(group).request(waiter);
                 self.settle(slot, group);
+                self.owners_requested(node, (object, group));
             }
             Err(failure) => {
                 let failed = ToNode::LockFailed { request, object, group, failure };

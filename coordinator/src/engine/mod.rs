@@ -11,6 +11,7 @@ mod admin;
 mod barrier;
 mod behind;
 mod commit;
+mod deadlock;
 mod entry;
 mod fetch;
 mod grants;
@@ -22,6 +23,7 @@ mod nodes;
 mod object;
 mod objects;
 mod operations;
+mod owners;
 mod resume;
 mod roots;
 mod schema;
@@ -35,6 +37,7 @@ mod watch;
 pub use entry::{BadEntry, Entry, LogSeq};
 
 use barrier::Waits;
+use deadlock::WaitGraph;
 use kiln_protocol::connection::LEASE;
 use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
@@ -208,6 +211,7 @@ pub struct Engine {
     /// Which nodes have to do with objects of ephemeral roots; each node has its part of it.
     ephemeral: BTreeSet<(ObjectId, NodeSlot)>,
     operations: Operations,
+    owners: WaitGraph,
     waits: Waits,
     watches: Watches,
     sweep: Sweep,
@@ -237,6 +241,7 @@ impl Engine {
             cooling: VecDeque::new(),
             ephemeral: BTreeSet::new(),
             operations: Operations::default(),
+            owners: WaitGraph::default(),
             waits: Waits::default(),
             watches: Watches::default(),
             sweep: Sweep::default(),
@@ -333,6 +338,8 @@ impl Engine {
                 self.release(node, object, group, token, keep_read);
             }
             ToCoordinator::Withdraw { request, object, group } => self.withdraw(node, request, object, group),
+            ToCoordinator::OwnerWaits(wait) => self.owner_waits(node, wait),
+            ToCoordinator::OwnerGoesOn { owner, wait } => self.owner_goes_on(node, owner, wait),
             ToCoordinator::Forget { object } => self.forget(node, object),
             ToCoordinator::Refetch { request, object } => self.refetch(node, request, object),
             ToCoordinator::Fetch { request, root, key, create } => self.fetch(node, request, root, key, create),

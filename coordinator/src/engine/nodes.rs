@@ -329,7 +329,9 @@ impl Engine {
         self.leave_queues(slot);
         for previous in &node.previous {
             self.leave_queues(*previous);
+            self.owners_leave(*previous);
         }
+        self.owners_leave(slot);
         for object in node.ephemeral {
             for of in std::iter::once(slot).chain(node.previous.iter().copied()) {
                 self.leave_object(of, object);

@@ -288,6 +288,7 @@ impl Engine {
         self.watches.end_object(id, &mut self.nodes);
         self.append(Entry::Removed { object: id });
         self.forget_ephemeral(id);
+        self.owners_forget(id);
         for node in &interested {
             if let Some(node) = self.nodes.get_mut(*node) {
                 node.interest -= 1;

@@ -40,6 +40,7 @@ impl Engine {
             self.cancel(operation);
         }
         self.drop_waits(incarnation);
+        self.owners_leave(slot);
         if let Some(node) = self.nodes.get_mut(slot) {
             node.requests = 0;
         }

@@ -7,6 +7,7 @@ mod behind;
 mod cluster;
 mod commits;
 mod copy;
+mod deadlocks;
 mod everywhere;
 mod faults;
 mod hostile;

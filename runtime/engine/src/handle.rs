@@ -39,7 +39,13 @@ impl Node {
                 });
             }
             ToNode::LockFailed { request, object, group, failure } => {
-                self.with_lock(object, group, |lock, _| lock.refused(request, &failure));
+                self.with_lock(object, group, |lock, context| lock.refused(context, request, &failure));
+            }
+            ToNode::CheckWait { object, group, wait, check } => {
+                self.with_lock(object, group, |lock, context| lock.check_wait(context, wait, check));
+            }
+            ToNode::Deadlock { object, group, wait, cycle } => {
+                self.with_lock(object, group, |lock, context| lock.deadlocked(context, wait, cycle));
             }
             ToNode::Recall { object, group, token, wanted } => {
                 Counters::count(&self.counters.recalls);

@@ -30,7 +30,7 @@ pub use entry::{Corrupt, Entry, State};
 pub use grant::GrantCell;
 pub use handle::Violation;
 pub use link::{Lapse, LinkState, Member, UnknownCommit};
-pub use lock::{Admission, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
+pub use lock::{Admission, Claim, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
 pub use node::{Ended, Figures, Node, Settings};
 pub use outbox::{CommitFailure, OutPart, Outbox, Outcome, Output, QueueError, Waiter};
 pub use request::{Answer, Found, KeysPage, RequestError};

@@ -309,6 +309,12 @@ impl Node {
                 lock.resync(entry.lock_context(index, &self.outbox, &self.requests));
             }
         }
+        // Behind all grants: what a transaction holds counts only when the coordinator knows of it.
+        for entry in self.cache.all() {
+            for (index, lock) in entry.locks().iter().enumerate() {
+                lock.report_again(entry.lock_context(index, &self.outbox, &self.requests));
+            }
+        }
         let watching = self.ask_again();
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = watches.1.iter().map(|(watch, queue)| (*watch, Arc::clone(queue))).collect();

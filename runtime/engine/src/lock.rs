@@ -7,12 +7,18 @@
 use crate::grant::GrantCell;
 use crate::outbox::Outbox;
 use crate::ticket::Ticket;
-use kiln_protocol::message::{Failure, Mode};
+use kiln_protocol::message::{Failure, Mode, WaitEdge};
 use kiln_protocol::{GroupId, ObjectId, RequestId, ToCoordinator, Token};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod owner;
+mod reconnect;
+
+pub use owner::Claim;
+use owner::Waiting;
 
 /// How many tasks that waited when a recall came are still served before the grant goes back.
 pub const RECALL_BATCH_MAX: usize = 64;
@@ -27,6 +33,9 @@ pub enum LockFailure {
     Refused(Failure),
     /// The node's lease lapsed while it waited.
     Fenced,
+    /// The transaction that waits for it is one of a cycle of transactions that wait for each other: this one has to
+    /// give way. The cycle, from this wait on.
+    Deadlock(Vec<WaitEdge>),
     /// The node is no longer attached.
     Disconnected,
 }
@@ -94,6 +103,8 @@ impl LockState {
 struct LocalWaiter {
     mode: Mode,
     ticket: Arc<Ticket<Admission>>,
+    /// The transaction that waits.
+    owner: Option<Box<Waiting>>,
 }
 
 #[derive(Debug)]
@@ -128,13 +139,22 @@ pub struct LockContext<'a> {
 
 /// Gives out request ids.
 #[derive(Debug, Default)]
-pub struct RequestIds(AtomicU64);
+pub struct RequestIds {
+    last: AtomicU64,
+    newest_grant: AtomicU64,
+}
 
 impl RequestIds {
     /// The next id, from 1.
     pub fn take(&self) -> RequestId {
         // Relaxed: only uniqueness is needed.
-        RequestId::from_bits(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+        RequestId::from_bits(self.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The newest grant that this node was told of: the time, as far as all nodes know it.
+    pub fn newest_grant(&self) -> Token {
+        // Relaxed: nothing hangs on how new it is.
+        Token::from_bits(self.newest_grant.load(Ordering::Relaxed))
     }
 }
 
@@ -169,10 +189,22 @@ impl GroupLock {
 
     /// Queues for the lock. The ticket completes when the caller holds it; `None`: it does already.
     pub fn enter(&self, context: LockContext<'_>, mode: Mode, want_record: bool) -> Option<Arc<Ticket<Admission>>> {
+        self.enter_for(context, mode, want_record, || None)
+    }
+
+    /// As [`enter`](Self::enter), on behalf of a transaction: while it waits, the coordinator knows of it.
+    pub fn enter_for(
+        &self,
+        context: LockContext<'_>,
+        mode: Mode,
+        want_record: bool,
+        claim: impl FnOnce() -> Option<Claim>,
+    ) -> Option<Arc<Ticket<Admission>>> {
         if self.cell.try_enter(mode) {
             return None;
         }
         let ticket = Ticket::new();
+        let owner = claim().map(|claim| Box::new(Waiting { claim, reported: None }));
         let mut machine = self.lock();
         if let Some(failure) = machine.dead.clone() {
             drop(machine);
@@ -181,7 +213,7 @@ impl GroupLock {
         }
         self.cell.close();
         machine.want_record |= want_record;
-        machine.waiters.push_back(LocalWaiter { mode, ticket: Arc::clone(&ticket) });
+        machine.waiters.push_back(LocalWaiter { mode, ticket: Arc::clone(&ticket), owner });
         self.pump(machine, context);
         Some(ticket)
     }
@@ -199,7 +231,12 @@ impl GroupLock {
             self.leave(context, mode);
             return;
         }
-        self.pump(self.lock(), context);
+        let mut machine = self.lock();
+        if let Some(waiter) = machine.waiters.iter_mut().find(|waiter| std::ptr::eq(&raw const *waiter.ticket, ticket))
+        {
+            waiter.goes_on(context);
+        }
+        self.pump(machine, context);
     }
 
     /// A grant arrived. Returns `false` when it changes nothing.
@@ -214,6 +251,7 @@ impl GroupLock {
         token: Token,
         cached: bool,
     ) -> bool {
+        context.requests.newest_grant.fetch_max(token.to_bits(), Ordering::Relaxed);
         let mut machine = self.lock();
         if machine.dead.is_some() {
             return false;
@@ -259,14 +297,17 @@ impl GroupLock {
     }
 
     /// The coordinator cannot grant the request: all who wait are told.
-    pub fn refused(&self, request: RequestId, failure: &Failure) {
+    pub fn refused(&self, context: LockContext<'_>, request: RequestId, failure: &Failure) {
         let mut machine = self.lock();
         if machine.asked() != Some(request) {
             return;
         }
         machine.request = None;
         machine.step(LockEvent::Withdrawn);
-        let waiters = std::mem::take(&mut machine.waiters);
+        let mut waiters = std::mem::take(&mut machine.waiters);
+        for waiter in &mut waiters {
+            waiter.goes_on(context);
+        }
         drop(machine);
         for waiter in waiters {
             let _unwanted = waiter.ticket.complete(Err(LockFailure::Refused(failure.clone())));
@@ -285,49 +326,15 @@ impl GroupLock {
         }
     }
 
-    /// The connection is another one: names the grant, and asks again for what was asked for.
-    pub(crate) fn resync(&self, context: LockContext<'_>) {
-        let machine = self.lock();
-        let LockContext { object, group, outbox, .. } = context;
-        if let Some(mode) = machine.state.grant() {
-            outbox.send(&ToCoordinator::Reassert { object, group, token: machine.token, mode });
-        }
-        machine.send_request(context);
-    }
-
-    /// The grant is not this node's any more, for all that it knew.
-    pub(crate) fn grant_lost(&self, context: LockContext<'_>, token: Token) {
-        let mut machine = self.lock();
-        if machine.token != token || machine.state.grant().is_none() || machine.dead.is_some() {
-            return;
-        }
-        machine.lose(&self.cell);
-        self.pump(machine, context);
-    }
-
-    /// The node's lease has lapsed: the grant is gone, and whoever waits is told. Who holds the lock still does, here;
-    /// what they commit is refused.
-    pub(crate) fn fenced(&self) {
-        let mut machine = self.lock();
-        if machine.dead.is_some() {
-            return;
-        }
-        machine.lose(&self.cell);
-        let waiters = std::mem::take(&mut machine.waiters);
-        drop(machine);
-        for waiter in waiters {
-            let _unwanted = waiter.ticket.complete(Err(LockFailure::Fenced));
-        }
-    }
-
     /// Brings lock, waiters and coordinator together. May be called at any time.
     fn pump(&self, mut machine: MutexGuard<'_, Machine>, context: LockContext<'_>) {
         let mut admitted = Admitted::new();
-        machine.admit(&self.cell, &mut admitted);
+        machine.admit(&self.cell, context, &mut admitted);
         machine.give_back(&self.cell, context);
         // What became a read grant lets the readers in who came after the recall.
-        machine.admit(&self.cell, &mut admitted);
+        machine.admit(&self.cell, context, &mut admitted);
         machine.request_for_waiters(context);
+        machine.report(context);
         if machine.waiters.is_empty() && !machine.state.is_recalled() && machine.state.grant().is_some() {
             self.cell.open();
         }
@@ -385,7 +392,7 @@ impl Machine {
         }
     }
 
-    fn admit(&mut self, cell: &GrantCell, admitted: &mut Admitted) {
+    fn admit(&mut self, cell: &GrantCell, context: LockContext<'_>, admitted: &mut Admitted) {
         while let Some(head) = self.waiters.front() {
             if head.ticket.is_closed() {
                 self.waiters.pop_front();
@@ -398,7 +405,10 @@ impl Machine {
                 return;
             }
             self.batch_left = self.batch_left.saturating_sub(1);
-            admitted.extend(self.waiters.pop_front());
+            if let Some(mut waiter) = self.waiters.pop_front() {
+                waiter.goes_on(context);
+                admitted.push(waiter);
+            }
         }
     }
 

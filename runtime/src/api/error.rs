@@ -3,7 +3,7 @@
 use super::commit::Commit;
 use kiln_engine::{BindError, CommitFailure, LockFailure};
 use kiln_object::ValueError;
-use kiln_protocol::message::Failure;
+use kiln_protocol::message::{Failure, WaitEdge};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -173,6 +173,22 @@ pub enum LockError {
         /// How long it waited.
         waited: Duration,
     },
+    /// Transactions wait for each other in a cycle, and this one has to give way; or a transaction takes a lock that it
+    /// holds already. Roll back, and try again from the start.
+    #[error("deadlock: {}", .cycle.iter().map(WaitEdge::to_string).collect::<Vec<_>>().join(", which is held or wanted first by: "))]
+    Deadlock {
+        /// The waits of the cycle, from this one on: each one's owner holds what the one before waits for, or waits for
+        /// it in front of that one.
+        cycle: Vec<WaitEdge>,
+    },
+    /// A named lock could not be looked up.
+    #[error("the lock `{name}` cannot be looked up: {error}")]
+    Name {
+        /// The lock.
+        name: String,
+        /// Why.
+        error: Box<RootError>,
+    },
     /// The object was removed.
     #[error("{DESTROYED}")]
     Destroyed,
@@ -301,6 +317,17 @@ pub enum TryUpdateError<E> {
     Commit(#[from] CommitError),
 }
 
+/// Why a transaction failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError<E> {
+    /// The closure said no: everything it did was rolled back.
+    #[error("rolled back: {0}")]
+    RolledBack(E),
+    /// The commit failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
 /// What was not done when the node left.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum DetachError {
@@ -328,6 +355,7 @@ impl From<LockFailure> for LockError {
             LockFailure::Refused(Failure::Destroyed { .. }) => Self::Destroyed,
             LockFailure::Refused(failure) => Self::Refused(failure),
             LockFailure::Fenced => Self::Fenced,
+            LockFailure::Deadlock(cycle) => Self::Deadlock { cycle },
             LockFailure::Disconnected => Self::Disconnected,
         }
     }

@@ -5,10 +5,10 @@ use super::error::{CommitError, LockError};
 use super::runtime::Attached;
 use super::shared::Shared;
 use crate::clock::boot_nanos;
-use kiln_engine::{Admission, Changed, Entry, State, Ticket};
+use kiln_engine::{Admission, Changed, Claim, Entry, State, Ticket};
 use kiln_object::{Change, Changes, Clustered};
 use kiln_protocol::Incarnation;
-use kiln_protocol::message::Mode;
+use kiln_protocol::message::{Mode, OwnerLock};
 use std::fmt;
 use std::future::Future;
 use std::ops::{Deref, DerefMut, Range};
@@ -65,18 +65,71 @@ impl<'a> Held<'a> {
         shared: &'a Shared<T>,
         groups: Range<usize>,
         mode: Mode,
+        claim: Option<&Claim>,
     ) -> Result<Self, LockError> {
         let (runtime, entry) = (&shared.runtime, &shared.entry);
         let mut held = Self::nothing(runtime, entry, groups.start, mode);
         for index in groups {
             let context = entry.lock_context(index, &runtime.node.outbox, &runtime.node.requests);
             let stale = runtime.node.wants_record(entry);
-            if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
+            let claim = || claim.map(|claim| held.add_to(claim.clone()));
+            if let Some(ticket) = entry.locks()[index].enter_for(context, mode, stale, claim) {
                 Admitting { runtime, entry, index, mode, ticket: Some(ticket) }.await?;
             }
             held.groups.end = index + 1;
         }
         Ok(held)
+    }
+}
+
+impl Held<'_> {
+    fn add_to(&self, mut claim: Claim) -> Claim {
+        claim.holds.extend(self.locks());
+        claim
+    }
+
+    fn locks(&self) -> impl Iterator<Item = OwnerLock> {
+        locks_of(self.entry, self.groups.clone(), self.mode)
+    }
+
+    /// Gives the groups to a transaction, which leaves them at its end.
+    pub(super) fn keep(mut self) -> Kept {
+        let groups = std::mem::replace(&mut self.groups, 0..0);
+        Kept {
+            runtime: Arc::clone(self.runtime),
+            entry: Arc::clone(self.entry),
+            groups,
+            mode: self.mode,
+            life: self.life,
+        }
+    }
+}
+
+fn locks_of(entry: &Entry, groups: Range<usize>, mode: Mode) -> impl Iterator<Item = OwnerLock> {
+    let groups = entry.binding.groups()[groups].iter();
+    groups.map(move |group| OwnerLock { object: entry.id, group: *group, mode })
+}
+
+/// Lock groups of an object that a transaction holds; dropping it leaves them.
+#[derive(Debug)]
+pub(super) struct Kept {
+    runtime: Arc<Attached>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) groups: Range<usize>,
+    mode: Mode,
+    /// As of [`Held`].
+    pub(super) life: u64,
+}
+
+impl Kept {
+    pub(super) fn locks(&self) -> impl Iterator<Item = OwnerLock> {
+        locks_of(&self.entry, self.groups.clone(), self.mode)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.runtime.node.leave_groups(&self.entry, self.groups.clone(), self.mode);
     }
 }
 
@@ -115,7 +168,8 @@ impl Drop for Admitting<'_> {
 /// A read lock that is held. `Send`; may be kept across `.await`.
 pub struct ReadGuard<'a, T: Clustered> {
     shared: &'a Shared<T>,
-    _held: Held<'a>,
+    /// `None`: a transaction holds it.
+    _held: Option<Held<'a>>,
 }
 
 impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
@@ -125,7 +179,7 @@ impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
 }
 
 impl<'a, T: Clustered> ReadGuard<'a, T> {
-    pub(super) const fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
+    pub(super) const fn new(shared: &'a Shared<T>, held: Option<Held<'a>>) -> Self {
         Self { shared, _held: held }
     }
 
@@ -243,16 +297,20 @@ impl Uncommitted<'_> {
 }
 
 impl Held<'_> {
-    /// Every changed field must be in a locked group, or be commutative.
     fn check(&self, changes: &[Change]) -> Result<(), CommitError> {
-        let binding = &self.entry.binding;
-        for change in changes {
-            let group = binding.slot_group(change.slot());
-            if group != binding.commutative() && !self.groups.contains(&usize::from(group)) {
-                let (field, group) = (binding.slot_name(change.slot()), binding.group_name(group));
-                return Err(CommitError::NotLocked { field, group });
-            }
-        }
-        Ok(())
+        check_locked(self.entry, &self.groups, changes)
     }
+}
+
+/// Every changed field must be in a locked group, or be commutative.
+pub(super) fn check_locked(entry: &Entry, groups: &Range<usize>, changes: &[Change]) -> Result<(), CommitError> {
+    let binding = &entry.binding;
+    for change in changes {
+        let group = binding.slot_group(change.slot());
+        if group != binding.commutative() && !groups.contains(&usize::from(group)) {
+            let (field, group) = (binding.slot_name(change.slot()), binding.group_name(group));
+            return Err(CommitError::NotLocked { field, group });
+        }
+    }
+    Ok(())
 }

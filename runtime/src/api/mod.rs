@@ -12,6 +12,7 @@ mod root;
 mod runtime;
 mod shared;
 mod together;
+mod transaction;
 mod watch;
 
 pub use builder::{Away, Builder};
@@ -19,7 +20,8 @@ pub use cluster::{ClusterEvent, ClusterEvents};
 pub use commit::{Commit, Level};
 pub use counter::Counter;
 pub use error::{
-    AccessError, AttachError, CommitError, DetachError, LockError, RootError, TryUpdateError, UpdateError,
+    AccessError, AttachError, CommitError, DetachError, LockError, RootError, TransactionError, TryUpdateError,
+    UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
 pub use named::{NamedGuard, NamedLock};
@@ -27,6 +29,7 @@ pub use root::{Keys, Root};
 pub use runtime::{NodeInfo, Runtime, Stats};
 pub use shared::Shared;
 pub use together::{CommitTogether, ViewTogether};
+pub use transaction::{Transaction, TransactionGuard};
 pub use watch::{Event, EventKind, Watch};
 
 /// What the driver needs of this module.

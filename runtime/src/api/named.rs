@@ -50,7 +50,7 @@ impl Clustered for LockOnly {
 /// A lock of the cluster, known by its name.
 #[derive(Clone, Debug)]
 pub struct NamedLock {
-    object: Shared<LockOnly>,
+    pub(super) object: Shared<LockOnly>,
 }
 
 /// A named lock that is held, until it is dropped. `Send`; may be kept across `.await`.

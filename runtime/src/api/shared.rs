@@ -7,7 +7,7 @@ use super::guard::{Held, ReadGuard, WriteGuard};
 use super::room::Room;
 use super::runtime::Attached;
 use super::watch::Watch;
-use kiln_engine::{Entry, RequestError, State, Wait};
+use kiln_engine::{Claim, Entry, RequestError, State, Wait};
 use kiln_object::{Clustered, CounterSource, Key};
 use kiln_protocol::message::{Mode, WatchTarget};
 use kiln_protocol::{ObjectId, Version};
@@ -115,7 +115,7 @@ impl<T: Clustered> Shared<T> {
     /// # Errors
     /// [`LockError`]; then nothing is held. May be dropped at any time.
     pub async fn read(&self) -> Result<ReadGuard<'_, T>, LockError> {
-        Ok(ReadGuard::new(self, self.enter(self.all_groups(), Mode::Read).await?))
+        Ok(ReadGuard::new(self, Some(self.enter(self.all_groups(), Mode::Read).await?)))
     }
 
     /// Takes the write lock of every group.
@@ -131,17 +131,7 @@ impl<T: Clustered> Shared<T> {
     /// # Errors
     /// [`LockError`]; then nothing is held. May be dropped at any time.
     pub async fn write_group(&self, group: &str) -> Result<WriteGuard<'_, T>, LockError> {
-        let Some(index) = self.entry.binding.group_named(group).map(usize::from) else {
-            return Err(LockError::UnknownGroup {
-                type_name: T::NAME,
-                group: group.to_owned(),
-                known: (0..self.entry.locks().len())
-                    .filter_map(|index| u8::try_from(index).ok())
-                    .map(|index| self.entry.binding.group_name(index))
-                    .collect(),
-            });
-        };
-        Ok(WriteGuard::new(self, self.enter(index..index + 1, Mode::Write).await?))
+        Ok(WriteGuard::new(self, self.enter(self.group(group)?, Mode::Write).await?))
     }
 
     /// Takes the write lock of every group if this node has its grants and nobody here holds them. Never waits.
@@ -196,20 +186,41 @@ impl<T: Clustered> Shared<T> {
         Watch::start(&self.runtime, WatchTarget::Object(self.id()), Arc::clone(&self.entry.binding)).await
     }
 
-    fn all_groups(&self) -> Range<usize> {
+    pub(super) fn all_groups(&self) -> Range<usize> {
         0..self.entry.locks().len()
     }
 
+    pub(super) fn group(&self, name: &str) -> Result<Range<usize>, LockError> {
+        let index = self.entry.binding.group_named(name).map(usize::from);
+        index.map(|index| index..index + 1).ok_or_else(|| LockError::UnknownGroup {
+            type_name: T::NAME,
+            group: name.to_owned(),
+            known: (0..self.entry.locks().len())
+                .filter_map(|index| u8::try_from(index).ok())
+                .map(|index| self.entry.binding.group_name(index))
+                .collect(),
+        })
+    }
+
     async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
-        if let Some(held) = Held::try_enter(self, groups.clone(), mode) {
-            return Ok(held);
+        match Held::try_enter(self, groups.clone(), mode) {
+            Some(held) => Ok(held),
+            None => self.wait_to_enter(groups, mode, None).await,
         }
+    }
+
+    pub(super) async fn wait_to_enter(
+        &self,
+        groups: Range<usize>,
+        mode: Mode,
+        claim: Option<&Claim>,
+    ) -> Result<Held<'_>, LockError> {
         self.runtime.node.count_wait();
         let wait = async {
             if !self.runtime.is_online(self.timeout).await {
                 return Err(LockError::Disconnected);
             }
-            let held = Held::enter(self, groups, mode).await?;
+            let held = Held::enter(self, groups, mode, claim).await?;
             self.refresh().await?;
             if held.is_fenced() { Err(LockError::Fenced) } else { Ok(held) }
         };

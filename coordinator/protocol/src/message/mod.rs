@@ -8,11 +8,13 @@ use smallvec::SmallVec;
 use std::fmt;
 
 mod failure;
+mod owner;
 mod status;
 mod to_coordinator;
 mod to_node;
 
 pub use failure::Failure;
+pub use owner::{OwnerLock, OwnerWait, Place, Turn, WaitEdge};
 pub use status::{LockInfo, LockParty, NodeInfo, RootInfo, Status};
 pub use to_coordinator::ToCoordinator;
 pub use to_node::ToNode;

@@ -1,9 +1,11 @@
 //! What nodes say.
 
-use super::{Commit, Hello, Mode, RootOptions, WatchTarget};
+use super::{Commit, Hello, Mode, OwnerWait, RootOptions, WatchTarget};
 #[cfg(doc)]
 use super::{Failure, ToNode};
-use crate::ids::{BarrierId, CommitSeq, GroupId, Incarnation, ObjectId, RequestId, RootId, Token, Version, WatchId};
+use crate::ids::{
+    BarrierId, CommitSeq, GroupId, Incarnation, ObjectId, OwnerId, RequestId, RootId, Token, Version, WatchId,
+};
 use crate::schema::TypeDescription;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -237,6 +239,16 @@ pub enum ToCoordinator {
         incarnation: Incarnation,
         /// The commit.
         seq: CommitSeq,
+    },
+    /// A transaction began to wait for a lock, or still waits. Answer, only if it is one of a cycle:
+    /// [`ToNode::CheckWait`], then, for one of them, [`ToNode::Deadlock`].
+    OwnerWaits(OwnerWait),
+    /// A transaction does not wait any more. No answer.
+    OwnerGoesOn {
+        /// The transaction.
+        owner: OwnerId,
+        /// The wait that is over.
+        wait: RequestId,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].

@@ -2,9 +2,9 @@
 
 #[cfg(doc)]
 use super::ToCoordinator;
-use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, Status};
+use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, Status, WaitEdge};
 use crate::ids::{
-    BarrierId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
+    BarrierId, CheckId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
 };
 use crate::schema::TypeBinding;
 use bytes::Bytes;
@@ -232,6 +232,29 @@ pub enum ToNode {
         name: String,
         /// It joined.
         joined: bool,
+    },
+    /// The wait seems to be one of a cycle: if it goes on, say so again with [`ToCoordinator::OwnerWaits`]. No answer
+    /// when it is over.
+    CheckWait {
+        /// The object whose lock is waited for.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The wait.
+        wait: RequestId,
+        /// To be repeated.
+        check: CheckId,
+    },
+    /// The wait is one of a cycle: it is to end, so that the others can go on.
+    Deadlock {
+        /// The object whose lock is waited for.
+        object: ObjectId,
+        /// The group.
+        group: GroupId,
+        /// The wait.
+        wait: RequestId,
+        /// The whole cycle, from this wait on.
+        cycle: Vec<WaitEdge>,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Delta`].

@@ -57,6 +57,11 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
         ToNode::Resynced => "resynced".to_owned(),
         ToNode::Fate { fate, .. } => format!("fate {fate:?}"),
         ToNode::Member { name, joined, .. } => format!("{} {name}", if *joined { "joined" } else { "left" }),
+        ToNode::CheckWait { object: id, group, wait, .. } => format!("still {wait} for {}/{group}?", object(*id)),
+        ToNode::Deadlock { object: id, group, wait, cycle } => {
+            let cycle: Vec<_> = cycle.iter().map(|edge| format!("{} {} {}", edge.node, edge.mode, edge.key)).collect();
+            format!("deadlock {wait} for {}/{group}: {}", object(*id), cycle.join(", "))
+        }
         ToNode::Delta(delta) => {
             let parts: Vec<_> = delta.parts.iter().map(|part| say_part(part, object)).collect();
             format!("delta {}", parts.join(", "))

@@ -1,0 +1,41 @@
+//! What becomes of a lock when the connection, or the lease, is lost.
+
+use super::{GroupLock, LockContext, LockFailure};
+use kiln_protocol::{ToCoordinator, Token};
+
+impl GroupLock {
+    /// The connection is another one: names the grant, and asks again for what was asked for.
+    pub(crate) fn resync(&self, context: LockContext<'_>) {
+        let machine = self.lock();
+        let LockContext { object, group, outbox, .. } = context;
+        if let Some(mode) = machine.state.grant() {
+            outbox.send(&ToCoordinator::Reassert { object, group, token: machine.token, mode });
+        }
+        machine.send_request(context);
+    }
+
+    /// The grant is not this node's any more, for all that it knew.
+    pub(crate) fn grant_lost(&self, context: LockContext<'_>, token: Token) {
+        let mut machine = self.lock();
+        if machine.token != token || machine.state.grant().is_none() || machine.dead.is_some() {
+            return;
+        }
+        machine.lose(&self.cell);
+        self.pump(machine, context);
+    }
+
+    /// The node's lease has lapsed: the grant is gone, and whoever waits is told. Who holds the lock still does, here;
+    /// what they commit is refused.
+    pub(crate) fn fenced(&self) {
+        let mut machine = self.lock();
+        if machine.dead.is_some() {
+            return;
+        }
+        machine.lose(&self.cell);
+        let waiters = std::mem::take(&mut machine.waiters);
+        drop(machine);
+        for waiter in waiters {
+            let _unwanted = waiter.ticket.complete(Err(LockFailure::Fenced));
+        }
+    }
+}
