@@ -77,6 +77,40 @@ async fn a_node_that_is_to_block_waits_before_it_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_to_read_locally_says_that_it_is_stale() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path().join("kiln");
+    let mut coordinator = Process::start("the coordinator", TEST_COORDINATOR, &[files.as_os_str()]);
+    let profile = coordinator.hear();
+    let profile = profile.strip_prefix("profile ").unwrap();
+    let a = Runtime::builder().profile(profile).away(Away::LocalReads).attach().await.unwrap();
+    let root = sessions(&a).await;
+    let handle = session(&a, "s").await;
+    handle.update(|session| *session.visits = 3).await.unwrap();
+    assert!(!handle.read().await.unwrap().is_stale());
+    let mut events = a.events();
+    coordinator.kill();
+    soon("it is noticed", async { while events.next().await != Some(ClusterEvent::OperationsDisabled) {} }).await;
+    let found = root.get("s").await.unwrap().unwrap();
+    assert_eq!((found.state(), found.view().visits()), (State::Stale, 3));
+    assert!(matches!(root.get("t").await, Err(AccessError::Disconnected)));
+    soon("the lease lapses", async {
+        while handle.try_write().is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let guard = handle.read().await.unwrap();
+    assert!(guard.is_stale());
+    assert_eq!(guard.view().visits(), 3);
+    assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
+    // As each call likes.
+    let other = handle.with_away(Away::Fail);
+    assert!(matches!(other.read().await, Err(LockError::Disconnected)));
+    assert!(matches!(root.with_away(Away::Fail).get("s").await, Err(AccessError::Disconnected)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_answered_is_reported_as_unknown() {
     let directory = tempfile::tempdir().unwrap();
     let files = directory.path().join("kiln");

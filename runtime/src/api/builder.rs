@@ -20,6 +20,9 @@ pub enum Away {
     Fail,
     /// Waits this long, or until its own deadline if that is sooner, for the connection.
     Block(Duration),
+    /// Reads answer from what is resident here, and say that it is stale ([`ReadGuard::is_stale`](crate::ReadGuard::is_stale),
+    /// [`Shared::state`](crate::Shared::state)); everything else fails at once.
+    LocalReads,
 }
 
 impl Default for Away {

@@ -44,7 +44,7 @@ pub(super) async fn queue(
     if !runtime.node.link.is_leased(boot_nanos()) {
         return Err(if runtime.node.ended().is_some() { CommitError::Disconnected } else { CommitError::Fenced });
     }
-    if runtime.options.away == Away::Fail && !runtime.node.link.is_synced() {
+    if !matches!(runtime.options.away, Away::Block(_)) && !runtime.node.link.is_synced() {
         return Err(CommitError::Disconnected);
     }
     let life = Some(life);

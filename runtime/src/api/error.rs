@@ -361,6 +361,20 @@ impl From<LockFailure> for LockError {
     }
 }
 
+impl AccessError {
+    /// There was nobody to ask, or no answer.
+    pub(super) const fn is_for_want_of_connection(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Disconnected | Self::Unknown)
+    }
+}
+
+impl LockError {
+    /// There was nobody to ask, or no answer.
+    pub(super) const fn is_for_want_of_connection(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Disconnected | Self::Fenced)
+    }
+}
+
 impl CommitError {
     pub(super) fn from_failure(failure: CommitFailure, commit: Commit) -> Self {
         match failure {

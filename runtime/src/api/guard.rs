@@ -165,11 +165,12 @@ impl Drop for Admitting<'_> {
     }
 }
 
-/// A read lock that is held. `Send`; may be kept across `.await`.
+/// A read lock that is held, unless it [is stale](Self::is_stale). `Send`; may be kept across `.await`.
 pub struct ReadGuard<'a, T: Clustered> {
     shared: &'a Shared<T>,
-    /// `None`: a transaction holds it.
+    /// `None`: a transaction holds it, or nobody.
     _held: Option<Held<'a>>,
+    is_stale: bool,
 }
 
 impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
@@ -180,7 +181,18 @@ impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
 
 impl<'a, T: Clustered> ReadGuard<'a, T> {
     pub(super) const fn new(shared: &'a Shared<T>, held: Option<Held<'a>>) -> Self {
-        Self { shared, _held: held }
+        Self { shared, _held: held, is_stale: false }
+    }
+
+    /// What is here, without a lock.
+    pub(super) const fn stale(shared: &'a Shared<T>) -> Self {
+        Self { shared, _held: None, is_stale: true }
+    }
+
+    /// Whether no lock could be had, and this is the last version held: only with [`Away::LocalReads`](crate::Away).
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        self.is_stale
     }
 
     /// The object, which nobody changes while the guard lives. Counters move without a lock.

@@ -1,11 +1,12 @@
 //! Roots: named, keyed collections of objects.
 
+use super::builder::Away;
 use super::error::{AccessError, RootError};
 use super::runtime::{Attached, Runtime};
 use super::shared::Shared;
 use super::watch::Watch;
 use bytes::Bytes;
-use kiln_engine::{Answer, Found, KeysPage, Node, RootCache, State, Ticket};
+use kiln_engine::{Answer, Entry, Found, KeysPage, Node, RootCache, State, Ticket};
 use kiln_object::{Changes, Clustered, Key, KeyBytes};
 use kiln_protocol::limits::{KEY_BYTES_MAX, KEYS_PAGE_MAX, RECORD_BYTES_MAX};
 use kiln_protocol::message::{RootOptions, WatchTarget};
@@ -20,12 +21,18 @@ use std::sync::{Arc, OnceLock};
 pub struct Root<K, T> {
     runtime: Arc<Attached>,
     cache: Arc<RootCache>,
+    away: Away,
     _types: PhantomData<fn(K) -> T>,
 }
 
 impl<K, T> Clone for Root<K, T> {
     fn clone(&self) -> Self {
-        Self { runtime: Arc::clone(&self.runtime), cache: Arc::clone(&self.cache), _types: PhantomData }
+        Self {
+            runtime: Arc::clone(&self.runtime),
+            cache: Arc::clone(&self.cache),
+            away: self.away,
+            _types: PhantomData,
+        }
     }
 }
 
@@ -52,14 +59,27 @@ impl Runtime {
     ) -> Result<Root<K, T>, RootError> {
         let runtime = &self.attached;
         let options = RootOptions { ephemeral };
-        let (id, binding) = runtime.wait(|node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options)).await?;
+        let (id, binding) = runtime
+            .wait(runtime.options.away, |node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options))
+            .await?;
         let cache = runtime.node.add_root::<T>(name, id, &binding)?;
         runtime.claim_type::<T>(id, name)?;
-        Ok(Root { runtime: Arc::clone(runtime), cache, _types: PhantomData })
+        let away = runtime.options.away;
+        Ok(Root { runtime: Arc::clone(runtime), cache, away, _types: PhantomData })
     }
 }
 
 impl<K: Key, T: Clustered> Root<K, T> {
+    /// The same root, whose operations and objects do this while the connection is lost.
+    #[must_use]
+    pub fn with_away(&self, away: Away) -> Self {
+        Self { away, ..self.clone() }
+    }
+
+    fn shared(&self, entry: Arc<Entry>) -> Shared<T> {
+        Shared::new(Arc::clone(&self.runtime), entry, self.away)
+    }
+
     /// The root's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -74,7 +94,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
     {
         let entry = key.with_bytes(|key| self.cache.get(key))?;
         let is_current = entry.state() == State::Current && self.runtime.node.link.is_synced();
-        is_current.then(|| Shared::new(Arc::clone(&self.runtime), entry))
+        is_current.then(|| self.shared(entry))
     }
 
     /// The object under a key; fetched when it is not resident here.
@@ -91,12 +111,15 @@ impl<K: Key, T: Clustered> Root<K, T> {
         let key = key_bytes(key)?;
         if let Some(entry) = self.cache.get(&key) {
             let refetch = |node: &Node| node.refetch(&entry);
-            self.runtime.wait_resident(refetch, refetch).await?;
-            return Ok(Some(Shared::new(Arc::clone(&self.runtime), entry)));
+            let answered = self.runtime.wait_resident(self.away, refetch, refetch).await;
+            if self.away != Away::LocalReads || !matches!(&answered, Err(error) if error.is_for_want_of_connection()) {
+                answered?;
+            }
+            return Ok(Some(self.shared(entry)));
         }
         let fetch = |node: &Node| node.fetch(self.cache.id, key.clone(), None);
-        let found = self.runtime.wait_resident(fetch, fetch).await?;
-        Ok(found.map(|found| Shared::new(Arc::clone(&self.runtime), found.entry)))
+        let found = self.runtime.wait_resident(self.away, fetch, fetch).await?;
+        Ok(found.map(|found| self.shared(found.entry)))
     }
 
     /// The object under a key; created from `make` when the cluster has none. Atomic: of all who try, one creates.
@@ -210,13 +233,13 @@ impl<K: Key, T: Clustered> Root<K, T> {
             is_again.store(true, Ordering::Relaxed);
             again(node)
         };
-        let found = self.runtime.wait_resident(start, again).await?;
+        let found = self.runtime.wait_resident(self.away, start, again).await?;
         let Found { entry, created } = found.ok_or(AccessError::Removed)?;
         if created || is_again.load(Ordering::Relaxed) {
             // Whoever found it first here keeps the local fields that it has made.
             entry.local.get_or_init(|| Box::new(value.into_local()));
         }
-        Ok(Shared::new(Arc::clone(&self.runtime), entry))
+        Ok(self.shared(entry))
     }
 
     async fn ask(
@@ -225,7 +248,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
     ) -> Result<bool, AccessError> {
         let root = self.cache.id;
         let asked = Asked::new(&self.runtime);
-        self.runtime.wait(|node| asked.note(node.ask_yes_no(|request| make(request, root)))).await
+        self.runtime.wait(self.away, |node| asked.note(node.ask_yes_no(|request| make(request, root)))).await
     }
 
     fn encode(&self, value: &T) -> Result<Bytes, AccessError> {
@@ -293,7 +316,8 @@ impl<K: Key, T: Clustered> Keys<K, T> {
         let limit = if limit == 0 { KEYS_PAGE_MAX } else { limit.min(KEYS_PAGE_MAX) };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let (root, after) = (self.root.cache.id, self.after.clone());
-        let KeysPage { keys, more } = self.root.runtime.wait(|node| node.keys(root, after, limit)).await?;
+        let KeysPage { keys, more } =
+            self.root.runtime.wait(self.root.away, |node| node.keys(root, after, limit)).await?;
         self.done = !more;
         self.after = keys.last().cloned().or_else(|| self.after.take());
         let decoded = keys.iter().map(|key| {

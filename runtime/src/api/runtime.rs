@@ -145,7 +145,9 @@ impl Runtime {
     pub async fn fate(&self, commit: Commit) -> Result<Fate, AccessError> {
         match commit.seq {
             None => Ok(Fate::Applied),
-            Some(seq) => self.attached.wait(|node| node.fate(commit.incarnation, seq)).await,
+            Some(seq) => {
+                self.attached.wait(self.attached.options.away, |node| node.fate(commit.incarnation, seq)).await
+            }
         }
     }
 
@@ -218,14 +220,19 @@ impl Attached {
     }
 
     /// Starts a request and waits for its answer, up to the runtime's deadline.
-    pub(super) async fn wait<T>(&self, start: impl FnOnce(&Node) -> Arc<Ticket<Answer<T>>>) -> Result<T, AccessError> {
-        self.within_deadline(async { Wait::new(start(&self.node)).await }).await
+    pub(super) async fn wait<T>(
+        &self,
+        away: Away,
+        start: impl FnOnce(&Node) -> Arc<Ticket<Answer<T>>>,
+    ) -> Result<T, AccessError> {
+        self.within_deadline(away, async { Wait::new(start(&self.node)).await }).await
     }
 
     /// As [`wait`](Self::wait), for a request that makes an object resident: asks again with `again` when there was no
     /// room for it, as long as there may be some.
     pub(super) async fn wait_resident<T>(
         &self,
+        away: Away,
         start: impl FnOnce(&Node) -> Arc<Ticket<Answer<T>>>,
         again: impl Fn(&Node) -> Arc<Ticket<Answer<T>>>,
     ) -> Result<T, AccessError> {
@@ -237,13 +244,13 @@ impl Attached {
             }
             answer
         };
-        self.within_deadline(attempts).await
+        self.within_deadline(away, attempts).await
     }
 
-    async fn within_deadline<T>(&self, answer: impl Future<Output = Answer<T>>) -> Result<T, AccessError> {
+    async fn within_deadline<T>(&self, away: Away, answer: impl Future<Output = Answer<T>>) -> Result<T, AccessError> {
         let waited = self.options.timeout;
         let answer =
-            async { if self.is_online(waited).await { answer.await } else { Err(RequestError::Disconnected) } };
+            async { if self.is_online(away, waited).await { answer.await } else { Err(RequestError::Disconnected) } };
         match tokio::time::timeout(waited, answer).await {
             Ok(answer) => answer.map_err(|error| self.access_error(error)),
             Err(_elapsed) => Err(AccessError::Timeout { waited }),
@@ -251,12 +258,12 @@ impl Attached {
     }
 
     /// Whether the node is connected, perhaps after waiting for that as the runtime was told to.
-    pub(super) async fn is_online(&self, timeout: Duration) -> bool {
+    pub(super) async fn is_online(&self, away: Away, timeout: Duration) -> bool {
         let (node, link) = (&self.node, &self.node.link);
         if link.is_synced() {
             return node.ended().is_none();
         }
-        let Away::Block(wait) = self.options.away else { return false };
+        let Away::Block(wait) = away else { return false };
         let back = async {
             loop {
                 let synced = Wait::new(link.wait_synced());

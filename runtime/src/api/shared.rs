@@ -1,5 +1,6 @@
 //! A handle to one object.
 
+use super::builder::Away;
 use super::commit::Level;
 use super::counter::Counter;
 use super::error::{AccessError, LockError, TryUpdateError, UpdateError};
@@ -26,6 +27,7 @@ pub struct Shared<T> {
     pub(super) runtime: Arc<Attached>,
     pub(super) entry: Arc<Entry>,
     pub(super) timeout: Duration,
+    away: Away,
     _type: PhantomData<fn() -> T>,
 }
 
@@ -35,6 +37,7 @@ impl<T> Clone for Shared<T> {
             runtime: Arc::clone(&self.runtime),
             entry: Arc::clone(&self.entry),
             timeout: self.timeout,
+            away: self.away,
             _type: PhantomData,
         }
     }
@@ -47,15 +50,21 @@ impl<T: Clustered> fmt::Debug for Shared<T> {
 }
 
 impl<T: Clustered> Shared<T> {
-    pub(super) fn new(runtime: Arc<Attached>, entry: Arc<Entry>) -> Self {
+    pub(super) fn new(runtime: Arc<Attached>, entry: Arc<Entry>, away: Away) -> Self {
         let timeout = runtime.options.timeout;
-        Self { runtime, entry, timeout, _type: PhantomData }
+        Self { runtime, entry, timeout, away, _type: PhantomData }
     }
 
     /// The same object, with another deadline for what waits.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
+    }
+
+    /// The same object, with something else to do while the connection is lost.
+    #[must_use]
+    pub fn with_away(&self, away: Away) -> Self {
+        Self { away, ..self.clone() }
     }
 
     /// The object's id in the cluster.
@@ -115,7 +124,13 @@ impl<T: Clustered> Shared<T> {
     /// # Errors
     /// [`LockError`]; then nothing is held. May be dropped at any time.
     pub async fn read(&self) -> Result<ReadGuard<'_, T>, LockError> {
-        Ok(ReadGuard::new(self, Some(self.enter(self.all_groups(), Mode::Read).await?)))
+        match self.enter(self.all_groups(), Mode::Read).await {
+            Ok(held) => Ok(ReadGuard::new(self, Some(held))),
+            Err(error) if self.away == Away::LocalReads && error.is_for_want_of_connection() => {
+                Ok(ReadGuard::stale(self))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the write lock of every group.
@@ -217,7 +232,7 @@ impl<T: Clustered> Shared<T> {
     ) -> Result<Held<'_>, LockError> {
         self.runtime.node.count_wait();
         let wait = async {
-            if !self.runtime.is_online(self.timeout).await {
+            if !self.runtime.is_online(self.away, self.timeout).await {
                 return Err(LockError::Disconnected);
             }
             let held = Held::enter(self, groups, mode, claim).await?;

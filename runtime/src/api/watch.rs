@@ -73,7 +73,7 @@ impl<K: Key> Watch<K> {
         binding: Arc<Binding>,
     ) -> Result<Self, AccessError> {
         let mut started = None;
-        let answer = runtime.wait(|node| {
+        let answer = runtime.wait(runtime.options.away, |node| {
             let (id, queue, ticket) = node.watch(target);
             // Made before the answer: a dropped future ends the watch.
             started = Some(Self { runtime: Arc::clone(runtime), id, queue, binding, _key: PhantomData });
