@@ -27,10 +27,10 @@ pub(crate) async fn roots(client: &mut Client) -> Result<Vec<RootInfo>, ClientEr
     Ok(roots)
 }
 
-/// The root with this name.
+/// The root with this name, or shown like it.
 pub(crate) fn find(roots: &[RootInfo], name: &str) -> Result<RootInfo, NoRoot> {
     const LISTED_MAX: usize = 10;
-    if let Some(root) = roots.iter().find(|root| root.name == name) {
+    if let Some(root) = roots.iter().find(|root| shown(&root.name) == name || root.name == name) {
         return Ok(root.clone());
     }
     let mut near: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();

@@ -171,6 +171,30 @@ async fn get_shows_fields_by_name() {
 }
 
 #[tokio::test]
+async fn a_key_is_read_as_it_is_shown() {
+    let running = Running::start().await;
+    let mut node = Node::attach(running.server.profile()).await;
+    for key in ["\u{1b}[31mred\n", "\\u{a}", "C:\\users"] {
+        create(&mut node.client, node.root, &node.fields, key).await;
+    }
+    let said = running.kiln(&["ls", "sessions"]).await;
+    assert_eq!(said.out.lines().count(), 5, "{}", said.out);
+    for shown in said.out.lines() {
+        let json_of = running.kiln(&["get", "sessions", shown, "--json"]).await;
+        let key = json(&json_of.out)["key"].as_str().unwrap().to_owned();
+        assert!(shown == key || shown.contains("\\u{"), "{shown} {key}");
+        let listed = running.kiln(&["ls", "sessions", "--json"]).await;
+        assert!(listed.out.lines().any(|line| json(line)["key"] == key.as_str()), "{key}: {}", listed.out);
+        // A program that has the key itself, from --json, gives that.
+        let literal = running.kiln(&["get", "sessions", &key, "--json"]).await;
+        assert_eq!(literal.out, json_of.out);
+    }
+    let mut watch = Process::start(kiln(running.directory.path(), &["watch", "sessions", "\\u{1b}[31mred\\u{a}"]));
+    let mut err = BufReader::new(watch.child.stderr.take().unwrap()).lines();
+    assert!(err.next().unwrap().unwrap().contains("watching sessions \\u{1b}[31mred"));
+}
+
+#[tokio::test]
 async fn watch_shows_each_change() {
     let running = Running::start().await;
     let mut node = Node::attach(running.server.profile()).await;
