@@ -19,7 +19,10 @@ use kiln_heap::{Object, Pinned};
 ///   A counter that is named like a method of `Shared` is reached as `SessionCounters::state(&session)`.
 /// - `SessionLocal`, when there are `local` fields: those fields, as one process keeps them for one object.
 ///
-/// On the struct: `#[clustered(rename = "Name")]` gives the cluster another name than the struct's. On a field:
+/// The cluster knows a type by the struct's bare name, without its module or program: structs of one name are one type,
+/// in every root and every program, and share the numbers of their fields. That is how two versions of a program run side
+/// by side. Two types that only happen to have the same name would become one as well: give one of them another name with
+/// `#[clustered(rename = "Name")]` on the struct. On a field:
 ///
 /// | `#[clustered(..)]` | |
 /// |---|---|
