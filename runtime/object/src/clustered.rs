@@ -27,7 +27,7 @@ use kiln_heap::{Object, Pinned};
 /// | `#[clustered(..)]` | |
 /// |---|---|
 /// | `rename = "x"` | the cluster knows the field by this name |
-/// | `lock = "cart"` | the field is in a lock group of its own; on a nested struct, those of its fields without a group |
+/// | `lock = "cart"` | the field is in this lock group instead of `default`; on a nested struct, those of its fields without a group |
 /// | `default = expr` | what a missing field reads as, instead of `Default::default()`: when an older version of the program created the object |
 /// | `counter` | an `i64` that only adds: needs no lock, never loses an update |
 /// | `nested` | the fields of another clustered struct become fields `a.b` of this one; its lock groups join the groups of the same name |

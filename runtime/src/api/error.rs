@@ -17,6 +17,10 @@ fn no_room(needed_bytes: usize, oldest_pin_ms: u64) -> String {
     )
 }
 
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// Why a runtime could not attach.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -183,7 +187,7 @@ pub enum LockError {
     #[error("{0}")]
     Refused(Failure),
     /// The type has no such lock group.
-    #[error("type `{type_name}` has no lock group `{group}`; its groups are {known:?}")]
+    #[error("type `{type_name}` has no lock group `{group}`; its groups are {}", listed(known))]
     UnknownGroup {
         /// The type.
         type_name: &'static str,
@@ -260,7 +264,7 @@ pub enum CommitError {
     NotLocked {
         /// The field.
         field: &'static str,
-        /// Its group; empty for the default one.
+        /// Its group; `default` for that of the fields without `lock`.
         group: &'static str,
     },
     /// A write that its slot does not take.

@@ -118,7 +118,8 @@ async fn status_shows_who_is_attached() {
     let said = running.kiln(&["status", "--json"]).await;
     let status = json(&said.out);
     assert_eq!(status["objects"], 2);
-    assert_eq!(status["nodes"][0]["name"], "web-1");
+    let node = &status["nodes"][0];
+    assert_eq!((&node["name"], &node["role"], &node["objects"]), (&"web-1".into(), &"node".into(), &2.into()));
 }
 
 #[tokio::test]
@@ -129,6 +130,10 @@ async fn ls_shows_roots_and_keys() {
     let _node = Node::attach(running.server.profile()).await;
     let said = running.kiln(&["ls"]).await;
     assert!(said.out.contains("sessions") && said.out.contains("Session"), "{}", said.out);
+    let said = running.kiln(&["ls", "--json"]).await;
+    let root = json(&said.out);
+    assert_eq!((&root["root"], &root["type"], &root["objects"]), (&"sessions".into(), &"Session".into(), &2.into()));
+    assert_eq!((&root["fields"][0]["group"], &root["fields"][3]["group"]), (&"default".into(), &"counters".into()));
     let said = running.kiln(&["ls", "sessions"]).await;
     assert_eq!(said.out, "s-1\ns-2\n");
     let said = running.kiln(&["ls", "sessions", "--limit", "1", "--json"]).await;
@@ -273,6 +278,7 @@ async fn locks_shows_holders_and_waiters() {
     }
     let said = running.kiln(&["locks", "--json"]).await;
     let lock = said.out.lines().map(json).find(|lock| lock["key"] == "s-1").unwrap();
+    assert_eq!(lock["group"], "default");
     assert_eq!(lock["holders"][0]["node"], "web-1");
     assert_eq!(lock["waiters"][0]["node"], "web-2");
 }
