@@ -22,7 +22,7 @@ pub(crate) struct Args {
     key: String,
     #[command(flatten)]
     connect: Connect,
-    /// Print one JSON object; fields at their default are left out.
+    /// Print one JSON object; a field that was never written is left out.
     #[arg(long)]
     json: bool,
 }
@@ -101,7 +101,8 @@ fn print(
         match value {
             // Entries of a map below each other: there may be many.
             Some(Rendered::Map(entries)) if !entries.is_empty() => {
-                out.line(format_args!("{name:<width$}"))?;
+                let plural = if entries.len() == 1 { "entry" } else { "entries" };
+                out.line(format_args!("{name:<width$}  {} {plural}", entries.len()))?;
                 for (key, value) in entries {
                     out.line(format_args!("  {key}: {value}"))?;
                 }

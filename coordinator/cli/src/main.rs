@@ -38,6 +38,9 @@ enum Command {
     /// List the roots, or the keys of one.
     Ls(ls::Args),
     /// Show one object, its fields by name.
+    ///
+    /// Every field has its value. Only one that was never written, because the program that made the object did not know
+    /// it, is `(default)`: each program reads its own default there.
     Get(get::Args),
     /// Follow every change of a root or of one object.
     Watch(watch::Args),
