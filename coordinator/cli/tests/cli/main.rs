@@ -270,6 +270,7 @@ async fn locks_shows_holders_and_waiters() {
     let request = RequestId::from_bits(1);
     let (object, group) = (node.object, GroupId::DEFAULT);
     other.say(&ToCoordinator::Acquire { request, object, group, mode: Mode::Write, want_record: false }).await;
+    assert!(matches!(node.client.next().await, ToNode::Member { joined: true, .. }));
     assert!(matches!(node.client.next().await, ToNode::Recall { .. }));
     let said = running.kiln(&["locks"]).await;
     let row = said.out.lines().find(|line| line.contains("s-1")).unwrap();
@@ -424,7 +425,7 @@ async fn metrics_are_served_where_asked() {
 async fn a_reader_that_goes_away_is_no_error() {
     let running = Running::start().await;
     let mut node = Node::attach(running.server.profile()).await;
-    for key in 0..20_000 {
+    for key in 0..10_000 {
         create(&mut node.client, node.root, &node.fields, &format!("a-rather-long-key-{key:05}")).await;
     }
     let mut process = Process::start(kiln(running.directory.path(), &["ls", "sessions"]));
