@@ -116,7 +116,7 @@ async fn groups_are_locked_apart() {
     let unknown = on_a.write_group("monney").await;
     assert!(matches!(&unknown, Err(LockError::UnknownGroup { .. })));
     let message = unknown.unwrap_err().to_string();
-    assert!(message.contains("monney") && message.contains("\"money\""), "{message}");
+    assert!(message.contains("monney") && message.contains("`money`"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

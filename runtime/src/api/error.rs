@@ -17,6 +17,26 @@ fn no_room(needed_bytes: usize, oldest_pin_ms: u64) -> String {
     )
 }
 
+fn late(commits: u64, bytes: usize, waited: Duration) -> String {
+    if commits == 0 {
+        return format!(
+            "the coordinator did not answer the goodbye within {waited:?}: no commit was open, and what this node still \
+             holds ends with its lease"
+        );
+    }
+    let (counted, were, whose) = counted(commits);
+    format!("{counted} ({bytes} bytes) {were} not acknowledged within {waited:?}: {whose} fate is unknown")
+}
+
+fn lost(commits: u64) -> String {
+    let (counted, _, whose) = counted(commits);
+    format!("the connection was lost with {counted} not acknowledged: {whose} fate is unknown")
+}
+
+fn counted(commits: u64) -> (String, &'static str, &'static str) {
+    if commits == 1 { ("1 commit".to_owned(), "was", "its") } else { (format!("{commits} commits"), "were", "their") }
+}
+
 fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
@@ -306,7 +326,7 @@ pub enum TryUpdateError<E> {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum DetachError {
     /// The deadline passed first.
-    #[error("{commits} commits ({bytes} bytes) were not acknowledged within {waited:?}: their fate is unknown")]
+    #[error("{}", late(*commits, *bytes, *waited))]
     Timeout {
         /// Unacknowledged commits.
         commits: u64,
@@ -316,7 +336,7 @@ pub enum DetachError {
         waited: Duration,
     },
     /// The connection was gone already, or was lost on the way.
-    #[error("the connection was lost with {commits} commits not acknowledged: their fate is unknown")]
+    #[error("{}", lost(*commits))]
     Lost {
         /// Unacknowledged commits that nobody was told of.
         commits: u64,
@@ -341,5 +361,20 @@ impl CommitError {
             CommitFailure::Refused(failure) => Self::Refused(failure),
             CommitFailure::Unknown => Self::Unknown { commit },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_remained_is_counted() {
+        let late = |commits| DetachError::Timeout { commits, bytes: 9, waited: Duration::from_secs(3) }.to_string();
+        assert!(late(0).starts_with("the coordinator did not answer the goodbye within 3s: no commit was open"));
+        assert_eq!(late(1), "1 commit (9 bytes) was not acknowledged within 3s: its fate is unknown");
+        assert_eq!(late(2), "2 commits (9 bytes) were not acknowledged within 3s: their fate is unknown");
+        let lost = DetachError::Lost { commits: 1 }.to_string();
+        assert_eq!(lost, "the connection was lost with 1 commit not acknowledged: its fate is unknown");
     }
 }
