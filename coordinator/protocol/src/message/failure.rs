@@ -133,4 +133,7 @@ pub enum Failure {
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,
+    /// A root was asked for by an empty name.
+    #[error("a root needs a name: the one asked for is empty")]
+    UnnamedRoot,
 }

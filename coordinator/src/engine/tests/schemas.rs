@@ -134,7 +134,7 @@ fn a_bad_description_is_refused() {
         assert!(said.contains(what), "{said} instead of {what}");
     }
     let said = opened(&mut cluster, "", described("T", vec![]));
-    assert!(said.contains("a root needs a name"), "{said}");
+    assert_eq!(said, "a root needs a name: the one asked for is empty");
     assert_eq!(opened(&mut cluster, "new", described("T", vec![])), "root 3 type 1:  in ");
 }
 
