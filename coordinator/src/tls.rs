@@ -18,18 +18,28 @@ pub(crate) struct Chain {
     key: PrivateKeyDer<'static>,
 }
 
+/// What is wrong with a certificate and its key, and so which file is to blame.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadPair {
+    #[error("it holds no certificate ({0})")]
+    Certificate(String),
+    #[error("it holds no private key ({0})")]
+    Key(String),
+    #[error("certificate and key do not belong together ({0})")]
+    Mismatch(String),
+}
+
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Reads a certificate and its key, and checks that they belong together. The error says what is wrong.
-pub(crate) fn chain(certificate_pem: &str, key_pem: &str) -> Result<Chain, String> {
+/// Reads a certificate and its key, and checks that they belong together.
+pub(crate) fn chain(certificate_pem: &str, key_pem: &str) -> Result<Chain, BadPair> {
     let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
-        .map_err(|error| format!("its certificate does not read ({error})"))?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-        .map_err(|error| format!("its key does not read ({error})"))?;
+        .map_err(|error| BadPair::Certificate(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| BadPair::Key(error.to_string()))?;
     CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &provider())
-        .map_err(|error| format!("certificate and key do not belong together ({error})"))?;
+        .map_err(|error| BadPair::Mismatch(error.to_string()))?;
     Ok(Chain { pem: certificate_pem.to_owned(), certificate, key })
 }
 

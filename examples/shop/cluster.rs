@@ -5,8 +5,10 @@ use crate::node::{PAIRED, READY};
 use crate::output::say;
 use crate::signals;
 use kiln::Runtime;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -79,9 +81,9 @@ impl Cluster {
     /// Resolves when the coordinator or a node has ended although nobody asked it to.
     pub(crate) async fn broken(&mut self) -> String {
         tokio::select! {
-            ended = self.kiln.closed() => format!("the coordinator is gone: {ended:?}"),
-            status = self.first.process.wait() => format!("{} ended: {status:?}", self.first.name),
-            status = self.second.process.wait() => format!("{} ended: {status:?}", self.second.name),
+            ended = self.kiln.closed() => ended.to_string(),
+            status = self.first.process.wait() => how_it_ended(self.first.name, status),
+            status = self.second.process.wait() => how_it_ended(self.second.name, status),
         }
     }
 
@@ -90,6 +92,18 @@ impl Cluster {
         let (first, second) = tokio::join!(self.first.stop(), self.second.stop());
         let detached = self.kiln.detach(STOP_TIMEOUT).await.map_err(Failed::to("stop the coordinator"));
         first.and(second).and(detached)
+    }
+}
+
+fn how_it_ended(name: &str, status: io::Result<ExitStatus>) -> String {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return format!("{name} cannot be waited for: {error}"),
+    };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("{name} ended with exit code {code}"),
+        (None, Some(signal)) => format!("{name} was killed by signal {signal}"),
+        (None, None) => format!("{name} ended: {status}"),
     }
 }
 
@@ -141,5 +155,17 @@ impl Node {
         let status = status.map_err(Failed::to(format!("wait for {name} to end")))?;
         let status = status.map_err(Failed::to(format!("wait for {name} to end")))?;
         if status.success() { Ok(()) } else { Err(Failed::to(format!("stop {name} cleanly"))(status.to_string())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_ends_says_how() {
+        let ended = |raw| how_it_ended("web-2", Ok(ExitStatus::from_raw(raw)));
+        assert_eq!(ended(9), "web-2 was killed by signal 9");
+        assert_eq!(ended(1 << 8), "web-2 ended with exit code 1");
     }
 }

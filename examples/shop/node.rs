@@ -43,10 +43,10 @@ pub(crate) async fn run(options: options::Node) -> Result<ExitCode, Failed> {
     let mut server = Box::pin(server.into_future());
     say(format_args!("{READY}{port}"));
     let lost = tokio::select! {
-        served = &mut server => Some(format!("{served:?}")),
+        served = &mut server => Some(served.map_or_else(|error| error.to_string(), |()| "it stopped answering".to_owned())),
         () = told => None,
         () = released => None,
-        ended = kiln.closed() => Some(format!("{ended:?}")),
+        ended = kiln.closed() => Some(ended.to_string()),
     };
     stopping.notify_one();
     // Connections that are still busy after the grace end with the process.

@@ -48,9 +48,10 @@ impl Parts {
                 #(#declarations)*
             }
         };
+        // The parameter has a name that no type of the user has: it would hide that type.
         let blanket = quote! {
             #[automatically_derived]
-            impl<S: ::kiln::CounterSource<#ident>> #counters for S { #(#methods)* }
+            impl<__KilnSource: ::kiln::CounterSource<#ident>> #counters for __KilnSource { #(#methods)* }
         };
         Self { item, blanket }
     }

@@ -49,6 +49,9 @@ const EXCLUSIONS: &[(&str, &str, &str)] = &[
     ("nested", "default", "each field of a nested struct has its own default: put `default` on those"),
 ];
 
+/// The lock group of the fields that name none.
+const DEFAULT_GROUP: &str = "default";
+
 const KNOWN: &str = "a field knows `rename = \"..\"`, `lock = \"group\"`, `default = expression`, `counter`, `nested`, \
                      `archive = \"tag\"` and `local`";
 
@@ -79,7 +82,13 @@ impl<'i> Field<'i> {
                         this.rename(name, span, mistakes);
                     }
                 }
-                "lock" => this.group = setting.into_name(mistakes).unwrap_or_default(),
+                "lock" => {
+                    let span = setting.value.as_ref().map_or_else(|| setting.name.span(), syn::spanned::Spanned::span);
+                    this.group = setting.into_name(mistakes).unwrap_or_default();
+                    if this.group == DEFAULT_GROUP {
+                        mistakes.at(span, "`default` is the group of the fields without `lock`: leave `lock` out");
+                    }
+                }
                 "archive" => this.kind = Kind::Archive(setting.into_name(mistakes).unwrap_or_default()),
                 "default" => this.default = setting.into_expression(mistakes),
                 bare @ ("counter" | "nested" | "local") => {

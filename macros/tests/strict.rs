@@ -99,6 +99,26 @@ mod bare {
     }
 }
 
+/// Types named as others name their parameters.
+mod letters {
+    #[derive(kiln::Clustered)]
+    struct S {
+        t: T,
+        #[clustered(counter)]
+        c: i64,
+        #[clustered(nested)]
+        k: K,
+    }
+
+    #[derive(kiln::Clustered)]
+    struct K {
+        #[clustered(counter)]
+        c: i64,
+    }
+
+    type T = u64;
+}
+
 #[test]
 fn names_are_those_of_the_attributes() {
     use kiln::Clustered as _;

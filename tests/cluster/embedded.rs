@@ -1,8 +1,8 @@
-//! A coordinator inside the process.
+//! A coordinator inside the process, and how both ends stop.
 
 use crate::{session, visits};
 use kiln::{Ended, Runtime};
-use kiln_tests::soon;
+use kiln_tests::{Coordinator, soon};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -18,4 +18,24 @@ async fn others_attach_to_an_embedded_coordinator() {
     first.detach(Duration::from_secs(5)).await.unwrap();
     assert_eq!(soon("the other is told", second.closed()).await, Ended::CoordinatorStopped);
     assert!(!profile.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_does_not_wait_for_a_process_that_has_left() {
+    /// Less than the coordinator waits for a peer to receive its last words.
+    const DEADLINE: Duration = Duration::from_secs(1);
+    const NODES: usize = 16;
+    let coordinator = Coordinator::start().await;
+    // Nothing of a node runs once its runtime is gone, as when its process ends.
+    let processes = (0..NODES).map(|_| {
+        let builder = coordinator.builder("a");
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async { builder.attach().await.unwrap().detach(DEADLINE).await.unwrap() });
+        })
+    });
+    let processes: Vec<_> = processes.collect();
+    let gone = tokio::task::spawn_blocking(|| processes.into_iter().try_for_each(std::thread::JoinHandle::join));
+    soon("all nodes leave", gone).await.unwrap().unwrap();
+    assert_eq!(coordinator.stop_within(DEADLINE).await.cut, 0);
 }

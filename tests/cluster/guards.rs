@@ -91,7 +91,7 @@ async fn groups_are_locked_apart() {
     let (on_a, on_b) = held_by(&a, &b).await;
     // Both at the same time.
     let mut money = soon("one group", on_a.write_group("money")).await.unwrap();
-    let mut rest = soon("the other group", on_b.write_group("")).await.unwrap();
+    let mut rest = soon("the other group", on_b.write_group("default")).await.unwrap();
     *money.balance = 5;
     *rest.visits = 6;
     rest.commit().await.unwrap();
@@ -104,7 +104,7 @@ async fn groups_are_locked_apart() {
     *money.balance = 50;
     *money.visits = 60;
     let refused = money.commit().await;
-    assert!(matches!(refused, Err(CommitError::NotLocked { field: "visits", group: "" })), "{refused:?}");
+    assert!(matches!(refused, Err(CommitError::NotLocked { field: "visits", group: "default" })), "{refused:?}");
     let guard = on_b.read().await.unwrap();
     assert_eq!((guard.view().visits(), guard.view().balance()), (6, 5));
     // Adds need no lock, so a guard of any group takes them.
@@ -116,7 +116,7 @@ async fn groups_are_locked_apart() {
     let unknown = on_a.write_group("monney").await;
     assert!(matches!(&unknown, Err(LockError::UnknownGroup { .. })));
     let message = unknown.unwrap_err().to_string();
-    assert!(message.contains("monney") && message.contains("\"money\""), "{message}");
+    assert!(message.contains("monney") && message.contains("`money`"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,11 +50,11 @@ async fn a_root_tells_the_same_story_on_both_nodes() {
     assert!(root_a.remove("t").await.unwrap());
     let story = [
         "a \"s\" created",
-        "a \"s\" theme+visits in Some(\"\") to 1",
+        "a \"s\" theme+visits in Some(\"default\") to 1",
         "b \"s\" balance in Some(\"money\") to 1",
-        "a \"s\" visits in Some(\"\") to 2",
+        "a \"s\" visits in Some(\"default\") to 2",
         "a \"s\" clicks in None to 1",
-        "a \"s\" visits in Some(\"\") to 3",
+        "a \"s\" visits in Some(\"default\") to 3",
         "b \"s\" renamed \"t\"",
         "a \"t\" removed",
     ];
@@ -104,7 +104,7 @@ async fn an_objects_watch_ends_with_the_object() {
     drop(dropped);
     assert!(sessions(&a).await.remove("s").await.unwrap());
     let kinds = told(&mut watch, 2).await;
-    assert_eq!(kinds, ["a \"s\" visits in Some(\"\") to 1", "a \"s\" removed"]);
+    assert_eq!(kinds, ["a \"s\" visits in Some(\"default\") to 1", "a \"s\" removed"]);
     assert!(soon("the end of the watch", watch.next()).await.is_none());
 }
 

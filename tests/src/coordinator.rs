@@ -2,7 +2,7 @@
 
 use crate::patience::soon;
 use kiln::{Builder, Profile, Runtime};
-use kiln_coordinator::server::{Options, Server};
+use kiln_coordinator::server::{Options, Server, Stopped};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -79,7 +79,15 @@ impl Coordinator {
     /// # Panics
     /// When it had ended by itself, or does not end.
     pub async fn stop(self) {
-        let stopped = soon("the coordinator stops", self.server.stop(STOP_DEADLINE)).await;
-        stopped.expect("the coordinator ran until now");
+        self.stop_within(STOP_DEADLINE).await;
+    }
+
+    /// Stops it in good order until the deadline; returns what that left behind.
+    ///
+    /// # Panics
+    /// When it had ended by itself, or does not end.
+    pub async fn stop_within(self, deadline: Duration) -> Stopped {
+        let stopped = soon("the coordinator stops", self.server.stop(deadline)).await;
+        stopped.expect("the coordinator ran until now")
     }
 }

@@ -3,7 +3,7 @@
 use crate::client::{Client, ClientError, unexpected};
 use crate::output::shown;
 use kiln_protocol::message::RootInfo;
-use kiln_protocol::schema::{FieldKind, RegisteredField};
+use kiln_protocol::schema::{DEFAULT_GROUP, FieldKind, RegisteredField};
 use kiln_protocol::structure::{OwnedStructure, Rendered};
 use kiln_protocol::{FieldId, GroupId, ToCoordinator, ToNode, Write, Writes};
 use serde::Serialize;
@@ -27,10 +27,10 @@ pub(crate) async fn roots(client: &mut Client) -> Result<Vec<RootInfo>, ClientEr
     Ok(roots)
 }
 
-/// The root with this name.
+/// The root with this name, or shown like it.
 pub(crate) fn find(roots: &[RootInfo], name: &str) -> Result<RootInfo, NoRoot> {
     const LISTED_MAX: usize = 10;
-    if let Some(root) = roots.iter().find(|root| root.name == name) {
+    if let Some(root) = roots.iter().find(|root| shown(&root.name) == name || root.name == name) {
         return Ok(root.clone());
     }
     let mut near: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();
@@ -113,8 +113,10 @@ impl std::fmt::Display for Slot {
 
 impl Catalog {
     pub(crate) fn new(root: &RootInfo) -> Self {
-        let mut groups =
-            BTreeMap::from([(GroupId::DEFAULT, "default".to_owned()), (GroupId::COMMUTATIVE, "counters".to_owned())]);
+        let mut groups = BTreeMap::from([
+            (GroupId::DEFAULT, DEFAULT_GROUP.to_owned()),
+            (GroupId::COMMUTATIVE, "counters".to_owned()),
+        ]);
         let mut fields = BTreeMap::new();
         for RegisteredField { id, group, description } in &root.type_info.fields {
             groups.entry(*group).or_insert_with(|| description.group.clone());
@@ -146,7 +148,8 @@ impl Catalog {
         known.map_or_else(|| format!("field {field}").into(), |field| Arc::clone(&field.name))
     }
 
-    /// All fields, in the order of their numbers: name, and value unless it is the default one.
+    /// All fields, in the order of their numbers: name, and value unless nobody ever wrote one. A map or a counter is
+    /// empty or 0 then; what other fields read as is for each program to say.
     pub(crate) fn record(&self, writes: &[u8]) -> Vec<(Arc<str>, Option<Rendered>)> {
         let mut values: BTreeMap<FieldId, Rendered> = BTreeMap::new();
         for write in Writes::new(writes).filter_map(Result::ok) {
@@ -161,6 +164,13 @@ impl Catalog {
                 }
                 // A record has no other writes.
                 Slot::Default { .. } | Slot::Added { .. } | Slot::Removed { .. } | Slot::Cleared { .. } => {}
+            }
+        }
+        for (id, field) in &self.fields {
+            match field.kind {
+                FieldKind::Map => drop(values.entry(*id).or_insert_with(|| Rendered::Map(Vec::new()))),
+                FieldKind::Counter => drop(values.entry(*id).or_insert(Rendered::Int(0))),
+                FieldKind::Scalar | FieldKind::Block => {}
             }
         }
         let unknown: Vec<FieldId> = values.keys().copied().filter(|field| !self.knows(*field)).collect();

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,20 @@ pub(crate) fn load_profile(path: &Path) -> Result<Profile, ClientError> {
             ClientError::ReadProfile { path, error }
         }
     })?;
+    if let Some(mode) = open_to_others(path) {
+        crate::output::note(format_args!(
+            "{} has mode {mode:04o}, so others can read its private key: run `chmod 600 {}`",
+            path.display(),
+            path.display()
+        ));
+    }
     Profile::parse(&text).map_err(|error| ClientError::BadProfile { path: path.to_owned(), error })
+}
+
+/// The mode of a file that others than its owner can reach.
+fn open_to_others(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
 }
 
 /// An attached observer.

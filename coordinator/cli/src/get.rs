@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, shown};
 use bytes::Bytes;
-use kiln_protocol::message::Record;
+use kiln_protocol::message::{Record, RootInfo};
 use kiln_protocol::structure::Rendered;
 use serde::Serialize;
 use std::io;
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     key: String,
     #[command(flatten)]
     connect: Connect,
-    /// Print one JSON object; fields at their default are left out.
+    /// Print one JSON object; a field that was never written is left out.
     #[arg(long)]
     json: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Object<'a> {
     root: &'a str,
-    key: &'a str,
+    key: String,
     object: String,
     #[serde(rename = "type")]
     type_name: &'a str,
@@ -45,19 +45,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
     let roots = catalog::roots(client).await?;
     let root = catalog::find(&roots, &args.root)?;
-    let key = Bytes::from(key::parse(&root.key, &args.key)?);
-    let record = client.peek(root.root, key).await?;
-    let Some(record) = record else {
-        return Err(Failure::NoObject { root: shown(&args.root), key: shown(&args.key) });
-    };
+    let (key, record) = find(client, &root, &args.key).await?;
     let catalog = Catalog::new(&root);
     let fields = catalog.record(&record.writes);
     let mut out = Output::new();
     if args.json {
         let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
         out.json(&Object {
-            root: &args.root,
-            key: &args.key,
+            root: &root.name,
+            key: key::show(&root.key, &key),
             object: record.object.to_string(),
             type_name: &root.type_info.name,
             versions: Rendered::Object(versions(&catalog, &record)),
@@ -68,6 +64,17 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// The object whose key the text means.
+pub(crate) async fn find(client: &mut Client, root: &RootInfo, text: &str) -> Result<(Bytes, Record), Failure> {
+    for key in key::readings(&root.key, text)? {
+        let key = Bytes::from(key);
+        if let Some(record) = client.peek(root.root, key.clone()).await? {
+            return Ok((key, record));
+        }
+    }
+    Err(Failure::NoObject { root: shown(&root.name), key: shown(text) })
 }
 
 fn versions(catalog: &Catalog, record: &Record) -> Vec<(Arc<str>, Rendered)> {
@@ -94,7 +101,8 @@ fn print(
         match value {
             // Entries of a map below each other: there may be many.
             Some(Rendered::Map(entries)) if !entries.is_empty() => {
-                out.line(format_args!("{name:<width$}"))?;
+                let plural = if entries.len() == 1 { "entry" } else { "entries" };
+                out.line(format_args!("{name:<width$}  {} {plural}", entries.len()))?;
                 for (key, value) in entries {
                     out.line(format_args!("  {key}: {value}"))?;
                 }

@@ -1,5 +1,6 @@
 //! Keys as people type and read them: strings as they are, integers in decimal, everything else as `hex:...`.
 
+use crate::output::unshown;
 use kiln_protocol::limits::KEY_BYTES_MAX;
 use std::fmt::Write as _;
 
@@ -29,6 +30,17 @@ fn integer(structure: &str) -> Option<(u32, bool)> {
         "8" | "16" | "32" | "64" | "128" => Some((bits.parse::<u32>().ok()? / 8, signed)),
         _ => None,
     }
+}
+
+/// The keys that a text from the command line may mean: the one that `kiln ls` shows like this, then the one that is
+/// this text.
+pub(crate) fn readings(structure: &str, text: &str) -> Result<Vec<Vec<u8>>, KeyError> {
+    let unshown = unshown(text);
+    let mut keys = vec![parse(structure, &unshown)?];
+    if unshown != text {
+        keys.extend(parse(structure, text));
+    }
+    Ok(keys)
 }
 
 /// The canonical bytes of a key of this structure.

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, duration, note, shown};
 use kiln_protocol::message::{LockInfo, LockParty, RootInfo};
+use kiln_protocol::schema::DEFAULT_GROUP;
 use kiln_protocol::{ToCoordinator, ToNode};
 use serde::Serialize;
 
@@ -58,7 +59,7 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
                 root: &lock.root,
                 key: key_text(&roots, lock),
                 object: lock.object.to_string(),
-                group: &lock.group,
+                group: group(lock),
                 holders: lock.holders.iter().map(party).collect(),
                 waiters: lock.waiters.iter().map(party).collect(),
                 hand_offs: lock.hand_offs,
@@ -81,6 +82,10 @@ fn key_text(roots: &[RootInfo], lock: &LockInfo) -> String {
     key::show(root.map_or("", |root| &root.key), &lock.key)
 }
 
+fn group(lock: &LockInfo) -> &str {
+    if lock.group.is_empty() { DEFAULT_GROUP } else { &lock.group }
+}
+
 fn party(party: &LockParty) -> Party<'_> {
     let node = party.node.as_ref();
     Party {
@@ -96,7 +101,7 @@ fn row(roots: &[RootInfo], lock: &LockInfo) -> [String; 7] {
     [
         shown(&lock.root),
         shown(&key_text(roots, lock)),
-        if lock.group.is_empty() { "default".to_owned() } else { shown(&lock.group) },
+        shown(group(lock)),
         parties(&lock.holders),
         parties(&lock.waiters),
         lock.hand_offs.to_string(),

@@ -1,13 +1,14 @@
 //! `kiln ls`: the roots, or the keys of one.
 
 use crate::Connect;
-use crate::catalog;
+use crate::catalog::{self, Catalog};
 use crate::client::{Client, unexpected};
 use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, note, shown};
 use kiln_protocol::limits::KEYS_PAGE_MAX;
 use kiln_protocol::message::RootInfo;
+use kiln_protocol::schema::FieldKind;
 use kiln_protocol::{ToCoordinator, ToNode};
 use serde::Serialize;
 use std::io;
@@ -30,6 +31,45 @@ pub(crate) struct Args {
 struct Key<'a> {
     root: &'a str,
     key: String,
+}
+
+#[derive(Serialize)]
+struct Root<'a> {
+    root: &'a str,
+    key: &'a str,
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    objects: u64,
+    ephemeral: bool,
+    fields: Vec<Field<'a>>,
+}
+
+#[derive(Serialize)]
+struct Field<'a> {
+    field: &'a str,
+    kind: FieldKind,
+    structure: &'a str,
+    group: String,
+}
+
+impl<'a> Root<'a> {
+    fn of(root: &'a RootInfo) -> Self {
+        let catalog = Catalog::new(root);
+        let fields = root.type_info.fields.iter().map(|field| Field {
+            field: &field.description.name,
+            kind: field.description.kind,
+            structure: &field.description.structure,
+            group: catalog.group(field.group),
+        });
+        Self {
+            root: &root.name,
+            key: &root.key,
+            type_name: &root.type_info.name,
+            objects: root.objects,
+            ephemeral: root.options.ephemeral,
+            fields: fields.collect(),
+        }
+    }
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -85,7 +125,7 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
 
 fn list(out: &mut Output, roots: &[RootInfo], json: bool) -> io::Result<()> {
     if json {
-        return roots.iter().try_for_each(|root| out.json(root));
+        return roots.iter().try_for_each(|root| out.json(&Root::of(root)));
     }
     let rows: Vec<[String; 5]> = roots
         .iter()

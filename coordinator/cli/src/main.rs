@@ -14,9 +14,11 @@ mod serve;
 mod status;
 mod watch;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 use client::Client;
 use failure::Failure;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,6 +40,9 @@ enum Command {
     /// List the roots, or the keys of one.
     Ls(ls::Args),
     /// Show one object, its fields by name.
+    ///
+    /// Every field has its value. Only one that was never written, because the program that made the object did not know
+    /// it, is `(default)`: each program reads its own default there.
     Get(get::Args),
     /// Follow every change of a root or of one object.
     Watch(watch::Args),
@@ -78,8 +83,34 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write IP:PORT, as in `127.0.0.1:4747`; host names are not resolved".to_owned())
+}
+
+/// The environment variable that a wrong value comes from, if it was not given as a flag.
+fn variable_of(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = argument.split(' ').next()?.strip_prefix("--")?;
+    let given = |argument: String| argument.strip_prefix("--").is_some_and(|text| text.split('=').next() == Some(flag));
+    let variable = format!("KILN_{}", flag.replace('-', "_").to_uppercase());
+    let from_environment = std::env::var_os(&variable).is_some() && !std::env::args().any(given);
+    from_environment.then_some(variable)
+}
+
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        if let Some(variable) = variable_of(&error) {
+            output::note(format_args!("the environment variable {variable} is wrong:"));
+        }
+        error.exit()
+    })
+}
+
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let done = match parse().command {
         // The benchmark has threads and processes of its own.
         Command::Bench(args) => return bench::run(args),
         Command::Serve(args) => drive(serve::run(args)),

@@ -56,17 +56,36 @@ pub(crate) fn note(message: impl Display) {
     drop(writeln!(io::stderr(), "kiln: {message}"));
 }
 
-/// Text from others, fit for a terminal: control characters are shown, not obeyed.
+/// Text from others, fit for a terminal: control characters are shown, not obeyed. [`unshown`] reads it back.
 pub(crate) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || is_bidi(character) {
+    for (at, character) in text.char_indices() {
+        // A text that looks escaped already is told from one that is.
+        if character.is_control() || is_bidi(character) || escaped(&text[at..]).is_some() {
             out.extend(character.escape_unicode());
         } else {
             out.push(character);
         }
     }
     out
+}
+
+/// The text that is [`shown`] like this.
+pub(crate) fn unshown(mut shown: &str) -> String {
+    let mut out = String::with_capacity(shown.len());
+    while let Some(first) = shown.chars().next() {
+        let (character, bytes) = escaped(shown).unwrap_or((first, first.len_utf8()));
+        out.push(character);
+        shown = &shown[bytes..];
+    }
+    out
+}
+
+/// The character that the text begins with in the form `\u{..}`, and how long that form is.
+fn escaped(text: &str) -> Option<(char, usize)> {
+    let (digits, _) = text.strip_prefix("\\u{")?.split_once('}')?;
+    let character = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32)?;
+    Some((character, "\\u{}".len() + digits.len()))
 }
 
 /// Characters that make a terminal show others in another order.
@@ -93,6 +112,14 @@ mod tests {
     #[test]
     fn control_characters_are_shown() {
         assert_eq!(shown("a\x1b[2Jb\u{202e}ü"), "a\\u{1b}[2Jb\\u{202e}ü");
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        for text in ["", "s-1", "\u{1b}[31mred\n", "\\u{a}", "C:\\u\\u{", "\\\\u{1b}", "\\u{zz}\u{202e}é"] {
+            assert_eq!(unshown(&shown(text)), text);
+        }
+        assert_eq!((shown("\n").as_str(), shown("\\u{a}").as_str()), ("\\u{a}", "\\u{5c}u{a}"));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use crate::catalog::{self, Catalog, Slot};
 use crate::client::{Client, unexpected};
 use crate::clock;
 use crate::failure::Failure;
+use crate::get;
 use crate::key;
 use crate::output::{Output, note, shown};
-use bytes::Bytes;
 use kiln_protocol::message::{Change, RootInfo, WatchTarget};
 use kiln_protocol::{FieldId, Incarnation, ObjectId, ToCoordinator, ToNode, WatchId};
 use serde::Serialize;
@@ -82,9 +82,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
     let roots = catalog::roots(client).await?;
     let root = catalog::find(&roots, &args.root)?;
-    let target = match &args.key {
-        None => WatchTarget::Root(root.root),
-        Some(key) => WatchTarget::Object(object(client, &root, key).await?),
+    let (target, what) = match &args.key {
+        None => (WatchTarget::Root(root.root), root.name.clone()),
+        Some(key) => {
+            let (key, record) = get::find(client, &root, key).await?;
+            (WatchTarget::Object(record.object), format!("{} {}", root.name, key::show(&root.key, &key)))
+        }
     };
     let one_object = matches!(target, WatchTarget::Object(_));
     let answer = client
@@ -93,7 +96,6 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
     if !matches!(answer, ToNode::Done { yes: true, .. }) {
         return Err(unexpected(&answer).into());
     }
-    let what = args.key.as_ref().map_or_else(|| args.root.clone(), |key| format!("{} {key}", args.root));
     note(format_args!("watching {}; Ctrl-C ends it", shown(&what)));
     let mut catalog = Catalog::new(&root);
     let mut out = Output::new();
@@ -125,13 +127,6 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
             out.flush()?;
         }
     }
-}
-
-async fn object(client: &mut Client, root: &RootInfo, text: &str) -> Result<ObjectId, Failure> {
-    let key = Bytes::from(key::parse(&root.key, text)?);
-    let record = client.peek(root.root, key).await?;
-    let absent = || Failure::NoObject { root: shown(&root.name), key: shown(text) };
-    record.map(|record| record.object).ok_or_else(absent)
 }
 
 fn line(

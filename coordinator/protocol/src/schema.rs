@@ -7,6 +7,9 @@ use crate::ids::{FieldId, GroupId, TypeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// What people call the lock group of fields that name none. In a description its name is empty.
+pub const DEFAULT_GROUP: &str = "default";
+
 /// How a field is kept.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

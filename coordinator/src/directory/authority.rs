@@ -1,6 +1,7 @@
 //! The coordinator's own certificate authority: one CA, one server certificate, client certificates.
 
 use super::DirectoryError;
+use crate::tls::BadPair;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -68,11 +69,11 @@ impl Authority {
     /// The authority of this pair.
     ///
     /// # Errors
-    /// What is wrong with the key or the certificate, as text.
-    pub(super) fn load(pair: &Pair) -> Result<Self, String> {
-        let key = KeyPair::from_pem(&pair.key).map_err(|error| format!("its key does not read ({error})"))?;
+    /// What is wrong with the key or the certificate.
+    pub(super) fn load(pair: &Pair) -> Result<Self, BadPair> {
+        let key = KeyPair::from_pem(&pair.key).map_err(|error| BadPair::Key(error.to_string()))?;
         let issuer = Issuer::from_ca_cert_pem(&pair.certificate, key)
-            .map_err(|error| format!("its certificate does not read ({error})"))?;
+            .map_err(|error| BadPair::Certificate(error.to_string()))?;
         Ok(Self { issuer })
     }
 

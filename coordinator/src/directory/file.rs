@@ -56,7 +56,8 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), DirectoryError> {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
-    fill().map_err(DirectoryError::io("write", &fresh))?;
+    // The file that was asked for is named, not the one on the way to it.
+    fill().map_err(DirectoryError::io("write", path))?;
     fs::rename(&fresh, path).map_err(DirectoryError::io("write", path))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or_else(|| Path::new("."));

@@ -2,12 +2,12 @@
 
 use super::authority::{self, Authority, Pair, RENEW_BEFORE_END};
 use super::{CA_CERTIFICATE, CA_KEY, Directory, DirectoryError, EPOCH, SERVER_CERTIFICATE, SERVER_KEY, epoch, file};
-use crate::tls::{self, Chain};
+use crate::tls::{self, BadPair, Chain};
 use kiln_protocol::Profile;
 use rustls::{CertificateError, Error as TlsError};
 use rustls_pki_types::UnixTime;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const CA_ADVICE: &str = "restore both ca.pem and ca.key from a backup, or remove ca.*, server.* and the profile to begin with a \
@@ -55,20 +55,21 @@ impl Directory {
                 pair
             }
         };
-        let corrupt = |path: &Path, advice| {
-            let path = path.to_owned();
-            move |what| DirectoryError::Corrupt { path, what, advice }
-        };
-        let authority = Authority::load(&ca_pair).map_err(corrupt(&ca_paths.0, CA_ADVICE))?;
-        let ca = tls::chain(&ca_pair.certificate, &ca_pair.key).map_err(corrupt(&ca_paths.0, CA_ADVICE))?;
+        let bad_ca = |bad| corrupt(&ca_paths, &bad, CA_ADVICE);
+        let authority = Authority::load(&ca_pair).map_err(bad_ca)?;
+        let ca = tls::chain(&ca_pair.certificate, &ca_pair.key).map_err(bad_ca)?;
 
+        let bad_server = |bad| corrupt(&server_paths, &bad, SERVER_ADVICE);
         let names = names(host);
         let server = read_pair(&server_paths.0, &server_paths.1, SERVER_ADVICE)?;
         let server = match server {
             Some(pair) => {
-                let chain =
-                    tls::chain(&pair.certificate, &pair.key).map_err(corrupt(&server_paths.0, SERVER_ADVICE))?;
-                let good = covers(&ca, &chain, &names, now).map_err(corrupt(&server_paths.0, SERVER_ADVICE))?;
+                let chain = tls::chain(&pair.certificate, &pair.key).map_err(bad_server)?;
+                let good = covers(&ca, &chain, &names, now).map_err(|what| DirectoryError::Corrupt {
+                    path: server_paths.0.clone(),
+                    what,
+                    advice: SERVER_ADVICE,
+                })?;
                 good.then_some(chain)
             }
             None => None,
@@ -78,7 +79,7 @@ impl Directory {
             None => {
                 let pair = authority.issue_server(&names, now)?;
                 write_pair(&server_paths.0, &server_paths.1, &pair)?;
-                tls::chain(&pair.certificate, &pair.key).map_err(corrupt(&server_paths.0, SERVER_ADVICE))?
+                tls::chain(&pair.certificate, &pair.key).map_err(bad_server)?
             }
         };
         Ok(Identity { authority, ca, server })
@@ -130,6 +131,15 @@ impl Directory {
         }
         Ok(profile)
     }
+}
+
+/// Names the file that is to blame; of two that do not belong together, the certificate.
+fn corrupt((certificate, key): &(PathBuf, PathBuf), bad: &BadPair, advice: &'static str) -> DirectoryError {
+    let path = match bad {
+        BadPair::Key(_) => key,
+        BadPair::Certificate(_) | BadPair::Mismatch(_) => certificate,
+    };
+    DirectoryError::Corrupt { path: path.clone(), what: bad.to_string(), advice }
 }
 
 fn names(host: &str) -> Vec<String> {

@@ -115,10 +115,7 @@ impl Wanted<'_> {
     pub(super) fn check(&self) -> Result<(), Failure> {
         check_name("a root's name", self.name)?;
         if self.name.is_empty() {
-            return Err(Failure::Schema {
-                type_name: self.type_name.to_owned(),
-                what: "a root needs a name".to_owned(),
-            });
+            return Err(Failure::UnnamedRoot);
         }
         check_structure(self.type_name, "the root's key", self.key)
     }

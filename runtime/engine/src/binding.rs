@@ -5,7 +5,7 @@
 
 use kiln_heap::{BlockKind, Shape, SlotKind, SlotWrite};
 use kiln_object::{Change, Changes, Clustered, ValueError};
-use kiln_protocol::schema::{FieldDescription, TypeBinding, TypeDescription};
+use kiln_protocol::schema::{DEFAULT_GROUP, FieldDescription, TypeBinding, TypeDescription};
 use kiln_protocol::{BadDelta, FieldId, GroupId, TypeId, Write, Writes};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Binding {
             return Err(BindError::Mismatch { asked, answered: answer.fields.len().min(answer.groups.len()) });
         }
         let mut groups = vec![GroupId::DEFAULT];
-        let mut group_names = vec![""];
+        let mut group_names = vec![DEFAULT_GROUP];
         for (field, group) in T::FIELDS.iter().zip(&answer.groups) {
             if *group != GroupId::COMMUTATIVE && !groups.contains(group) {
                 groups.push(*group);
@@ -123,13 +123,14 @@ impl Binding {
         self.groups.iter().position(|known| *known == group).and_then(|index| GroupIndex::try_from(index).ok())
     }
 
-    /// The local index of a group by its name; the default group's name is empty.
+    /// The local index of a group by its name; the empty name is the default group's as well.
     #[must_use]
     pub fn group_named(&self, name: &str) -> Option<GroupIndex> {
+        let name = if name.is_empty() { DEFAULT_GROUP } else { name };
         self.group_names.iter().position(|known| *known == name).and_then(|index| GroupIndex::try_from(index).ok())
     }
 
-    /// The name of a group; empty for the default one.
+    /// The name of a group; `default` for that of the fields that name none.
     #[must_use]
     pub fn group_name(&self, index: GroupIndex) -> &'static str {
         self.group_names.get(usize::from(index)).copied().unwrap_or_default()

@@ -31,15 +31,21 @@ pub struct Settings {
 }
 
 /// Why the node is no longer attached.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Ended {
     /// The node left.
+    #[error("the node has left the cluster: attach a new runtime to go on")]
     Detached,
     /// The coordinator said that it stops.
+    #[error("the coordinator has stopped: attach a new runtime once it runs again")]
     CoordinatorStopped,
     /// The coordinator came back without its state: what the node had does not exist any more.
+    #[error(
+        "the coordinator has lost its state, and with it every object: attach a new runtime, and open its roots anew"
+    )]
     Reset,
     /// The connection was lost, or the coordinator closed it, for this reason.
+    #[error("the connection to the coordinator has ended for good ({0}): attach a new runtime to go on")]
     Lost(String),
 }
 

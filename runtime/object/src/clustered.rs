@@ -19,12 +19,15 @@ use kiln_heap::{Object, Pinned};
 ///   A counter that is named like a method of `Shared` is reached as `SessionCounters::state(&session)`.
 /// - `SessionLocal`, when there are `local` fields: those fields, as one process keeps them for one object.
 ///
-/// On the struct: `#[clustered(rename = "Name")]` gives the cluster another name than the struct's. On a field:
+/// The cluster knows a type by the struct's bare name, without its module or program: structs of one name are one type,
+/// in every root and every program, and share the numbers of their fields. That is how two versions of a program run side
+/// by side. Two types that only happen to have the same name would become one as well: give one of them another name with
+/// `#[clustered(rename = "Name")]` on the struct. On a field:
 ///
 /// | `#[clustered(..)]` | |
 /// |---|---|
 /// | `rename = "x"` | the cluster knows the field by this name |
-/// | `lock = "cart"` | the field is in a lock group of its own; on a nested struct, those of its fields without a group |
+/// | `lock = "cart"` | the field is in this lock group instead of `default`; on a nested struct, those of its fields without a group |
 /// | `default = expr` | what a missing field reads as, instead of `Default::default()`: when an older version of the program created the object |
 /// | `counter` | an `i64` that only adds: needs no lock, never loses an update |
 /// | `nested` | the fields of another clustered struct become fields `a.b` of this one; its lock groups join the groups of the same name |

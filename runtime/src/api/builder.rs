@@ -5,6 +5,7 @@ use super::error::AttachError;
 use super::runtime::Runtime;
 use crate::driver;
 use kiln_protocol::profile::Profile;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -181,5 +182,10 @@ impl Builder {
 fn read_profile(path: &Path) -> Result<Profile, AttachError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| AttachError::ProfileFile { path: path.to_owned(), error })?;
+    if let Ok(metadata) = std::fs::metadata(path)
+        && metadata.permissions().mode() & 0o077 != 0
+    {
+        tracing::warn!(path = %path.display(), "others can read the profile and its private key: give it mode 0600");
+    }
     Profile::parse(&text).map_err(|error| AttachError::Profile { path: Some(path.to_owned()), error })
 }

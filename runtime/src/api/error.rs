@@ -17,6 +17,30 @@ fn no_room(needed_bytes: usize, oldest_pin_ms: u64) -> String {
     )
 }
 
+fn late(commits: u64, bytes: usize, waited: Duration) -> String {
+    if commits == 0 {
+        return format!(
+            "the coordinator did not answer the goodbye within {waited:?}: no commit was open, and what this node still \
+             holds ends with its lease"
+        );
+    }
+    let (counted, were, whose) = counted(commits);
+    format!("{counted} ({bytes} bytes) {were} not acknowledged within {waited:?}: {whose} fate is unknown")
+}
+
+fn lost(commits: u64) -> String {
+    let (counted, _, whose) = counted(commits);
+    format!("the connection was lost with {counted} not acknowledged: {whose} fate is unknown")
+}
+
+fn counted(commits: u64) -> (String, &'static str, &'static str) {
+    if commits == 1 { ("1 commit".to_owned(), "was", "its") } else { (format!("{commits} commits"), "were", "their") }
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// Why a runtime could not attach.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -202,7 +226,7 @@ pub enum LockError {
     #[error("{0}")]
     Refused(Failure),
     /// The type has no such lock group.
-    #[error("type `{type_name}` has no lock group `{group}`; its groups are {known:?}")]
+    #[error("type `{type_name}` has no lock group `{group}`; its groups are {}", listed(known))]
     UnknownGroup {
         /// The type.
         type_name: &'static str,
@@ -279,7 +303,7 @@ pub enum CommitError {
     NotLocked {
         /// The field.
         field: &'static str,
-        /// Its group; empty for the default one.
+        /// Its group; `default` for that of the fields without `lock`.
         group: &'static str,
     },
     /// A write that its slot does not take.
@@ -332,7 +356,7 @@ pub enum TransactionError<E> {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum DetachError {
     /// The deadline passed first.
-    #[error("{commits} commits ({bytes} bytes) were not acknowledged within {waited:?}: their fate is unknown")]
+    #[error("{}", late(*commits, *bytes, *waited))]
     Timeout {
         /// Unacknowledged commits.
         commits: u64,
@@ -342,7 +366,7 @@ pub enum DetachError {
         waited: Duration,
     },
     /// The connection was gone already, or was lost on the way.
-    #[error("the connection was lost with {commits} commits not acknowledged: their fate is unknown")]
+    #[error("{}", lost(*commits))]
     Lost {
         /// Unacknowledged commits that nobody was told of.
         commits: u64,
@@ -382,5 +406,20 @@ impl CommitError {
             CommitFailure::Refused(failure) => Self::Refused(failure),
             CommitFailure::Unknown => Self::Unknown { commit },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_remained_is_counted() {
+        let late = |commits| DetachError::Timeout { commits, bytes: 9, waited: Duration::from_secs(3) }.to_string();
+        assert!(late(0).starts_with("the coordinator did not answer the goodbye within 3s: no commit was open"));
+        assert_eq!(late(1), "1 commit (9 bytes) was not acknowledged within 3s: its fate is unknown");
+        assert_eq!(late(2), "2 commits (9 bytes) were not acknowledged within 3s: their fate is unknown");
+        let lost = DetachError::Lost { commits: 1 }.to_string();
+        assert_eq!(lost, "the connection was lost with 1 commit not acknowledged: its fate is unknown");
     }
 }

@@ -187,6 +187,7 @@ impl Runtime {
         let unknown = node.link.take_unknown().len() as u64;
         node.end(Ended::Detached);
         attached.connection.close();
+        attached.connection.closed().await;
         #[cfg(feature = "embedded")]
         attached.stop_server(deadline).await;
         match left {

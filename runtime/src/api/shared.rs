@@ -141,7 +141,8 @@ impl<T: Clustered> Shared<T> {
         Ok(WriteGuard::new(self, self.enter(self.all_groups(), Mode::Write).await?))
     }
 
-    /// Takes the write lock of one group; only its fields can be changed. The default group's name is empty.
+    /// Takes the write lock of one group; only its fields can be changed. The group of the fields
+    /// without `lock` is `default`.
     ///
     /// # Errors
     /// [`LockError`]; then nothing is held. May be dropped at any time.

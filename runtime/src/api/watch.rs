@@ -34,7 +34,7 @@ pub enum EventKind<K> {
     Updated {
         /// The names of the fields that were written; `#7` for a field that this version of the program does not know.
         fields: Vec<Cow<'static, str>>,
-        /// The lock group; empty for the default one, `None` for adds and for groups this program does not know.
+        /// The lock group; `default` for that of the fields without `lock`, `None` for adds and for groups this program does not know.
         group: Option<&'static str>,
         /// The version that the commit made.
         version: Version,

@@ -20,12 +20,16 @@ use kiln_protocol::profile::Profile;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 /// Cluster events that a slow listener can be behind.
 const EVENTS_KEPT: usize = 1024;
+
+/// How long the last packets of a node may take.
+const CLOSING_MAX: Duration = Duration::from_millis(500);
 
 /// The tasks and the present connection of a runtime; dropping it ends both.
 #[derive(Debug)]
@@ -38,6 +42,12 @@ impl Connection {
     pub(crate) fn close(&self) {
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         endpoint.close(quinn::VarInt::from_u32(CloseCode::Goodbye.to_bits()), b"detached");
+    }
+
+    /// Waits until the close has gone out. A process that ends before that leaves the coordinator waiting for it.
+    pub(crate) async fn closed(&self) {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        drop(tokio::time::timeout(CLOSING_MAX, endpoint.wait_idle()).await);
     }
 }
 
@@ -83,6 +93,6 @@ pub(crate) async fn attach(
     Ok(Arc::new(Attached::new(node, options, profile_path, connection, events, oldest_pin_ms)))
 }
 
-fn nanos(duration: std::time::Duration) -> u64 {
+fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

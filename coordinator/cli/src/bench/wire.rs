@@ -144,7 +144,12 @@ impl Wire {
     async fn hear(&mut self) -> Outcome<ToNode> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
-                return Ok(decode_to_node(self.epoch, &frame)?);
+                let message = decode_to_node(self.epoch, &frame)?;
+                // Who else is attached is of no interest here.
+                if !matches!(message, ToNode::Member { .. }) {
+                    return Ok(message);
+                }
+                continue;
             }
             let chunk = self.receive.read_chunk(usize::MAX, true).await?.ok_or("the coordinator ended the stream")?;
             self.decoder.push(&chunk.bytes);

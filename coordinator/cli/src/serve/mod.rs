@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, env = "KILN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4747].
-    #[arg(long, env = "KILN_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "KILN_LISTEN", value_name = "IP:PORT", value_parser = crate::address)]
     listen: Option<SocketAddr>,
     /// Where to keep the CA, the certificates and the epoch [default: kiln-data].
     #[arg(long, env = "KILN_DIR", value_name = "DIRECTORY")]
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, env = "KILN_ADVERTISE", value_name = "HOST[:PORT]")]
     advertise: Option<String>,
     /// Serve Prometheus metrics over HTTP here [default: no metrics].
-    #[arg(long, env = "KILN_METRICS", value_name = "ADDRESS")]
+    #[arg(long, env = "KILN_METRICS", value_name = "IP:PORT", value_parser = crate::address)]
     metrics: Option<SocketAddr>,
     /// How long a stop may take to give every node what is meant for it, in seconds [default: 10].
     #[arg(long, env = "KILN_STOP_TIMEOUT", value_name = "SECONDS", value_parser = crate::seconds)]
@@ -91,8 +91,16 @@ async fn serve(args: Args) -> Result<(), Failure> {
         let exporter = PrometheusBuilder::new().with_http_listener(address).install();
         exporter.map_err(|error| ServeError::Metrics { address, what: error.to_string() })?;
     }
+    let is_local_profile = settings.options.listen.ip().is_unspecified() && settings.options.advertise.is_none();
     let mut server = Server::start(settings.options).await.map_err(ServeError::from)?;
     announce(&server, settings.metrics)?;
+    if is_local_profile {
+        note(format_args!(
+            "the profile says {}, which is good on this machine only: give the name or address that other machines use \
+             with --advertise",
+            server.profile().address
+        ));
+    }
     let signal = tokio::select! {
         signal = stops.next() => signal,
         ended = server.wait() => return ended.map(drop).map_err(|error| ServeError::from(error).into()),

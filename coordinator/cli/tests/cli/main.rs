@@ -118,7 +118,8 @@ async fn status_shows_who_is_attached() {
     let said = running.kiln(&["status", "--json"]).await;
     let status = json(&said.out);
     assert_eq!(status["objects"], 2);
-    assert_eq!(status["nodes"][0]["name"], "web-1");
+    let node = &status["nodes"][0];
+    assert_eq!((&node["name"], &node["role"], &node["objects"]), (&"web-1".into(), &"node".into(), &2.into()));
 }
 
 #[tokio::test]
@@ -129,6 +130,10 @@ async fn ls_shows_roots_and_keys() {
     let _node = Node::attach(running.server.profile()).await;
     let said = running.kiln(&["ls"]).await;
     assert!(said.out.contains("sessions") && said.out.contains("Session"), "{}", said.out);
+    let said = running.kiln(&["ls", "--json"]).await;
+    let root = json(&said.out);
+    assert_eq!((&root["root"], &root["type"], &root["objects"]), (&"sessions".into(), &"Session".into(), &2.into()));
+    assert_eq!((&root["fields"][0]["group"], &root["fields"][3]["group"]), (&"default".into(), &"counters".into()));
     let said = running.kiln(&["ls", "sessions"]).await;
     assert_eq!(said.out, "s-1\ns-2\n");
     let said = running.kiln(&["ls", "sessions", "--limit", "1", "--json"]).await;
@@ -168,6 +173,30 @@ async fn get_shows_fields_by_name() {
     assert_eq!(object["fields"], fields);
     assert_eq!(object["type"], "Session");
     assert_eq!(object["versions"]["default"], format!("{}:1", running.server.epoch()));
+}
+
+#[tokio::test]
+async fn a_key_is_read_as_it_is_shown() {
+    let running = Running::start().await;
+    let mut node = Node::attach(running.server.profile()).await;
+    for key in ["\u{1b}[31mred\n", "\\u{a}", "C:\\users"] {
+        create(&mut node.client, node.root, &node.fields, key).await;
+    }
+    let said = running.kiln(&["ls", "sessions"]).await;
+    assert_eq!(said.out.lines().count(), 5, "{}", said.out);
+    for shown in said.out.lines() {
+        let json_of = running.kiln(&["get", "sessions", shown, "--json"]).await;
+        let key = json(&json_of.out)["key"].as_str().unwrap().to_owned();
+        assert!(shown == key || shown.contains("\\u{"), "{shown} {key}");
+        let listed = running.kiln(&["ls", "sessions", "--json"]).await;
+        assert!(listed.out.lines().any(|line| json(line)["key"] == key.as_str()), "{key}: {}", listed.out);
+        // A program that has the key itself, from --json, gives that.
+        let literal = running.kiln(&["get", "sessions", &key, "--json"]).await;
+        assert_eq!(literal.out, json_of.out);
+    }
+    let mut watch = Process::start(kiln(running.directory.path(), &["watch", "sessions", "\\u{1b}[31mred\\u{a}"]));
+    let mut err = BufReader::new(watch.child.stderr.take().unwrap()).lines();
+    assert!(err.next().unwrap().unwrap().contains("watching sessions \\u{1b}[31mred"));
 }
 
 #[tokio::test]
@@ -241,6 +270,7 @@ async fn locks_shows_holders_and_waiters() {
     let request = RequestId::from_bits(1);
     let (object, group) = (node.object, GroupId::DEFAULT);
     other.say(&ToCoordinator::Acquire { request, object, group, mode: Mode::Write, want_record: false }).await;
+    assert!(matches!(node.client.next().await, ToNode::Member { joined: true, .. }));
     assert!(matches!(node.client.next().await, ToNode::Recall { .. }));
     let said = running.kiln(&["locks"]).await;
     let row = said.out.lines().find(|line| line.contains("s-1")).unwrap();
@@ -249,6 +279,7 @@ async fn locks_shows_holders_and_waiters() {
     }
     let said = running.kiln(&["locks", "--json"]).await;
     let lock = said.out.lines().map(json).find(|lock| lock["key"] == "s-1").unwrap();
+    assert_eq!(lock["group"], "default");
     assert_eq!(lock["holders"][0]["node"], "web-1");
     assert_eq!(lock["waiters"][0]["node"], "web-2");
 }
@@ -299,6 +330,59 @@ async fn a_wrong_profile_is_explained() {
     std::fs::write(&broken, nobody.print()).unwrap();
     let said = running.kiln(&["status", "--profile", "broken.toml", "--timeout", "0.5"]).await;
     assert!(said.err.contains(&nobody.address) && said.err.contains("nobody answers"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn a_profile_that_others_can_read_is_pointed_out() {
+    let running = Running::start().await;
+    let profile = running.directory.path().join("kiln.toml");
+    assert_eq!(running.kiln(&["status"]).await.err, "");
+    std::fs::set_permissions(&profile, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = running.kiln(&["status"]).await;
+    assert_eq!(said.code, Some(0));
+    assert!(said.err.contains("mode 0644") && said.err.contains("chmod 600 kiln.toml"), "{}", said.err);
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let complaint = |arguments: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = kiln(directory.path(), arguments);
+        command.envs(variable);
+        let said = run(command);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{}", said.err);
+        said.err
+    };
+    let said = complaint(&["serve", "--listen", "localhost:1"], None);
+    assert!(said.contains("IP:PORT") && said.contains("not resolved") && !said.contains("KILN_LISTEN"), "{said}");
+    for (variable, arguments) in
+        [("KILN_LISTEN", ["serve"]), ("KILN_STOP_TIMEOUT", ["serve"]), ("KILN_TIMEOUT", ["ls"])]
+    {
+        let said = complaint(&arguments, Some((variable, "abc")));
+        assert!(said.contains(&format!("{variable} is wrong")), "{said}");
+    }
+    let said = complaint(&["status"], Some(("KILN_PROFILE", "")));
+    assert!(said.contains("KILN_PROFILE is wrong"), "{said}");
+    // The flag goes first, and so it is the one that is wrong.
+    let said = complaint(&["serve", "--listen=abc"], Some(("KILN_LISTEN", "127.0.0.1:1")));
+    assert!(!said.contains("KILN_LISTEN"), "{said}");
+
+    let said = run(kiln(directory.path(), &["serve", "--listen", "127.0.0.1:0", "--profile", "no/such/k.toml"]));
+    assert!(said.err.contains("cannot write no/such/k.toml:"), "{}", said.err);
+}
+
+#[test]
+fn a_profile_for_this_machine_only_is_pointed_out() {
+    let directory = tempfile::tempdir().unwrap();
+    for (advertise, is_told) in [(None, true), (Some("--advertise=db.example"), false)] {
+        let all = ["serve", "--listen", "0.0.0.0:0"].into_iter().chain(advertise).collect::<Vec<_>>();
+        let mut process = Process::start(kiln(directory.path(), &all));
+        while !process.line().contains("kept in memory") {}
+        process.signal(rustix::process::Signal::TERM);
+        let err = BufReader::new(process.child.stderr.take().unwrap());
+        let told = err.lines().map(Result::unwrap).any(|line| line.contains("--advertise"));
+        assert_eq!(told, is_told);
+    }
 }
 
 /// `kiln serve` in a directory of its own: the process, its address, its profile.
@@ -394,7 +478,7 @@ async fn metrics_are_served_where_asked() {
 async fn a_reader_that_goes_away_is_no_error() {
     let running = Running::start().await;
     let mut node = Node::attach(running.server.profile()).await;
-    for key in 0..20_000 {
+    for key in 0..10_000 {
         create(&mut node.client, node.root, &node.fields, &format!("a-rather-long-key-{key:05}")).await;
     }
     let mut process = Process::start(kiln(running.directory.path(), &["ls", "sessions"]));

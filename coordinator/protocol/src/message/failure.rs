@@ -42,7 +42,7 @@ pub enum Failure {
     },
     /// A field has another structure in this cluster.
     #[error(
-        "field `{field}` of type `{type_name}` is `{wanted}` in this program but `{registered}` in the cluster: give the changed field a new name, or keep its structure"
+        "field `{field}` of type `{type_name}` is `{wanted}` in this program but `{registered}` in the cluster: if `{type_name}` is one type that changed, give the changed field a new name, or keep its structure; if these are two types of one name, give one of them another with `#[clustered(rename = \"..\")]`"
     )]
     FieldChanged {
         /// The type.
@@ -136,4 +136,7 @@ pub enum Failure {
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,
+    /// A root was asked for by an empty name.
+    #[error("a root needs a name: the one asked for is empty")]
+    UnnamedRoot,
 }

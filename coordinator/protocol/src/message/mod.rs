@@ -21,6 +21,7 @@ pub use to_node::ToNode;
 
 /// What a peer attaches as.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A process with a runtime: holds objects and locks.
     Node,

@@ -47,10 +47,12 @@ pub struct NodeInfo {
     /// How long it has been attached.
     pub attached_ms: u64,
     /// Objects it holds.
+    #[serde(rename = "objects")]
     pub interest: u64,
     /// Grants it holds.
     pub grants: u64,
     /// Its last applied commit.
+    #[serde(rename = "commits")]
     pub applied: CommitSeq,
     /// For how long its connection has been lost, if it is.
     pub away_ms: Option<u64>,

@@ -284,7 +284,7 @@ impl<'a> Archive<'a> {
             0 => Ok(Rendered::Null),
             1 => {
                 let offset = Fields::after_tag().next(some.layout?)?;
-                self.value(some, self.part(at, offset)?)
+                Ok(self.value(some, self.part(at, offset)?)?.into_some())
             }
             _ => Err(RenderError::Invalid { at, expected: "option" }),
         }

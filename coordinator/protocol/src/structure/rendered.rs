@@ -9,8 +9,8 @@ use std::sync::Arc;
 ///
 /// `Display` is for people: escaped, so that a value never reaches a terminal as control characters. `Serialize` is for
 /// JSON: as serde would write the Rust type (enums externally tagged), but bytes are hexadecimal, a map is an object when
-/// each of its keys has a text, else a list of pairs, and numbers that JSON lacks (NaN, infinities, integers beyond
-/// 64 bits) are strings.
+/// each of its keys has a text, else a list of pairs, numbers that JSON lacks (NaN, infinities, integers beyond 64 bits)
+/// are strings, and a `Some` that would read as `null` is `{"Some":null}`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rendered {
     /// `None`, `()`, a struct without fields.
@@ -73,6 +73,13 @@ impl fmt::Display for Rendered {
 }
 
 impl Rendered {
+    /// `Some` of this: this itself, unless that would be taken for `None`, or for another that was taken for it.
+    pub(super) fn into_some(self) -> Self {
+        const SOME: &str = "Some";
+        let is_ambiguous = matches!(&self, Self::Null) || matches!(&self, Self::Variant(name, _) if &**name == SOME);
+        if is_ambiguous { Self::Variant(SOME.into(), Some(Box::new(self))) } else { self }
+    }
+
     /// What stands for this value as the key of a JSON object; `None` when nothing does.
     fn key_text(&self) -> Option<String> {
         match self {

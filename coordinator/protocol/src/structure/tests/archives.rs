@@ -122,6 +122,24 @@ fn json(text: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
+fn options_of_options_are_told_apart() {
+    type Deep = Option<Option<Option<u8>>>;
+    for (value, shown, as_json) in [
+        (None, "none", "null"),
+        (Some(None), "Some(none)", r#"{"Some":null}"#),
+        (Some(Some(None)), "Some(Some(none))", r#"{"Some":{"Some":null}}"#),
+        (Some(Some(Some(7))), "7", "7"),
+    ] {
+        let bytes = archive::<Deep>(&value);
+        let rendered = parse("option<option<option<u8>>>").render(FieldKind::Block, &bytes).unwrap();
+        assert_eq!(rendered.to_string(), shown);
+        assert_eq!(json("option<option<option<u8>>>", &bytes), as_json);
+    }
+    assert_eq!(json("option<unit>", &archive(&Some(()))), r#"{"Some":null}"#);
+    assert_eq!(json("option<unit>", &archive(&None::<()>)), "null");
+}
+
+#[test]
 fn trees_of_every_height_are_read() {
     for count in (0..60).chain([214, 215, 216, 217, 1295, 1296, 3000]) {
         let map: BTreeMap<u32, u128> = (0..count).map(|key| (key, u128::from(key) << 40)).collect();
