@@ -2,15 +2,19 @@
 
 use std::cell::Cell;
 
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Random(Cell<u64>);
+pub struct Random(Cell<u64>);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Those of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(Cell::new(seed))
     }
 
-    fn next(&self) -> u64 {
+    /// Any number.
+    pub fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,12 +23,18 @@ impl Random {
     }
 
     /// Below `bound`.
-    pub(crate) fn below(&self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
+    ///
+    /// # Panics
+    /// When nothing is below it.
+    pub fn below(&self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("below a bound of that type")
     }
 
     /// One of these.
-    pub(crate) fn one_of<T: Copy>(&self, all: &[T]) -> T {
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn one_of<T: Copy>(&self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 }
