@@ -57,7 +57,7 @@ async fn a_node_that_is_to_block_waits_before_it_fails() {
     // A lock that it has needs nobody, as long as the lease lasts; it is noticed when that is over.
     soon("the lease lapses", async {
         while handle.try_write().is_some() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await;

@@ -59,6 +59,7 @@ async fn evicted_objects_come_back_right() {
 
 /// What a commit replaces comes free only when whoever was pinned has moved on. That passes, so it is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "a reader that blocks, on a thread of its own")]
 async fn a_heap_that_waits_for_a_reader_is_not_full() {
     let coordinator = Coordinator::start().await;
     let small = small(&coordinator).await;
