@@ -5,6 +5,7 @@
 
 pub mod coordinator;
 pub mod dropping;
+pub mod load;
 pub mod patience;
 pub mod peer;
 pub mod process;
@@ -14,6 +15,7 @@ pub mod session;
 
 pub use coordinator::Coordinator;
 pub use dropping::{Dropped, drop_after};
+pub use load::{Load, Record};
 pub use patience::{PATIENCE, soon, until};
 pub use peer::Peer;
 pub use process::Process;

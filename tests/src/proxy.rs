@@ -273,8 +273,7 @@ impl Client {
             state.packets.lost += 1;
             return;
         }
-        let delay_micros = usize::try_from(way.delay_max.as_micros()).unwrap_or(usize::MAX - 1);
-        let delay = Duration::from_micros(self.random.below(delay_micros + 1) as u64);
+        let delay = self.random.up_to(way.delay_max);
         self.count += 1;
         self.delayed.insert((Instant::now() + delay, self.count), (direction, packet));
     }

@@ -1,6 +1,7 @@
 //! Numbers that look random and are the same for the same seed (SplitMix64).
 
 use std::cell::Cell;
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
@@ -28,6 +29,15 @@ impl Random {
     /// When nothing is below it.
     pub fn below(&self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).expect("below a bound of that type")
+    }
+
+    /// A time up to this one, that included.
+    ///
+    /// # Panics
+    /// When that is longer than the world exists.
+    pub fn up_to(&self, most: Duration) -> Duration {
+        let micros = usize::try_from(most.as_micros()).expect("a time to wait");
+        Duration::from_micros(self.below(micros + 1) as u64)
     }
 
     /// One of these.
