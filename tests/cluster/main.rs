@@ -1,5 +1,6 @@
 //! Whole clusters: coordinators and nodes over real sockets, in processes of their own where processes matter.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "a time that depends on the machine is shown, not asserted")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
 mod away;
@@ -10,11 +11,14 @@ mod everywhere;
 mod eviction;
 mod guards;
 mod hostile;
+mod lapsed;
 mod maps;
 mod named;
 mod objects;
 mod processes;
 mod readers;
+mod reconnect;
+mod restarted;
 mod together;
 mod transactions;
 mod versions;

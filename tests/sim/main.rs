@@ -10,7 +10,6 @@ mod faults;
 mod held;
 mod model;
 mod node;
-mod random;
 mod tasks;
 mod watching;
 mod world;

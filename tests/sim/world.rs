@@ -2,7 +2,6 @@
 
 use crate::model::{Field, Model};
 use crate::node::{Queue, SimNode, Task};
-use crate::random::Random;
 use crate::tasks;
 use bytes::Bytes;
 use kiln_coordinator::engine::{Effect, Engine, Event, SessionId, Settings};
@@ -13,6 +12,7 @@ use kiln_protocol::schema::TypeBinding;
 use kiln_protocol::{
     Epoch, Failure, Incarnation, RequestId, RootId, Secret, ToCoordinator, ToNode, Write, Writes, encode_to_node,
 };
+use kiln_tests::Random;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,6 +1,7 @@
 //! A coordinator in the test's own process, on a thread of its own, with nodes attached to it over real sockets.
 
 use crate::patience::soon;
+use crate::proxy::Proxy;
 use kiln::{Builder, Profile, Runtime};
 use kiln_coordinator::server::{Options, Server, Stopped};
 use std::path::Path;
@@ -55,6 +56,12 @@ impl Coordinator {
     #[must_use]
     pub fn builder(&self, name: &str) -> Builder {
         Runtime::builder().profile(self.profile_path()).node_name(name)
+    }
+
+    /// Settings of a node that is to attach here through a proxy.
+    #[must_use]
+    pub fn builder_through(&self, proxy: &Proxy, name: &str) -> Builder {
+        Runtime::builder().with_profile(proxy.profile(self.profile())).node_name(name)
     }
 
     /// Attaches a node to it: a runtime with a heap, locks and a connection of its own, as in a process of its own.

@@ -2,7 +2,7 @@
 
 use crate::patience::soon;
 use kiln_protocol::codec::decode_to_node;
-use kiln_protocol::message::{Hello, Role};
+use kiln_protocol::message::{Hello, NodeInfo, Role};
 use kiln_protocol::profile::split_address;
 use kiln_protocol::schema::TypeDescription;
 use kiln_protocol::{
@@ -96,6 +96,29 @@ impl Peer {
         let Some(ToNode::Welcome { epoch, .. }) = welcome else { panic!("{name} is not welcomed but {welcome:?}") };
         peer.epoch = epoch;
         peer
+    }
+
+    /// Connects as a tool does, and asks for the nodes.
+    ///
+    /// # Panics
+    /// When the coordinator does not answer.
+    pub async fn nodes(profile: &Profile) -> Vec<NodeInfo> {
+        let mut peer = Self::connect(profile).await.expect("the coordinator lets it in");
+        peer.say(&ToCoordinator::Hello(Hello::new("a tool".to_owned(), Role::Observer))).await;
+        let welcome = |message: &ToNode| match message {
+            ToNode::Welcome { epoch, .. } => Some(*epoch),
+            _ => None,
+        };
+        peer.epoch = peer.hear_of("the welcome", welcome).await;
+        let request = peer.request();
+        peer.say(&ToCoordinator::Status { request }).await;
+        let status = |message: &ToNode| match message {
+            ToNode::Status { status, .. } => Some(status.nodes.clone()),
+            _ => None,
+        };
+        let nodes = peer.hear_of("the status", status).await;
+        peer.vanish().await;
+        nodes
     }
 
     /// The connection's epoch.

@@ -62,6 +62,26 @@ impl Process {
         }
     }
 
+    /// What it has said by now. Never waits.
+    pub fn heard(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// What it had said before it was killed, to the last line that is whole.
+    ///
+    /// # Panics
+    /// When something else has its output open for [`PATIENCE`].
+    pub fn last_words(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => said.push(line),
+                Err(RecvTimeoutError::Disconnected) => return said,
+                Err(RecvTimeoutError::Timeout) => panic!("{} is dead and its output open", self.name),
+            }
+        }
+    }
+
     /// Gives a command and returns the answer.
     ///
     /// # Panics
@@ -88,12 +108,20 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// Keeps it from doing anything at all (SIGSTOP), until it is killed.
+    /// Keeps it from doing anything at all (SIGSTOP), until it is killed or [resumed](Self::resume).
     ///
     /// # Panics
     /// When it has been waited for already.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Panics
+    /// When it has been waited for already.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,5 +1,5 @@
 //! A coordinator as a process of its own: says where its profile is, stops on SIGTERM, and ends with its standard
-//! input.
+//! input. It listens on a free port unless it is told one.
 
 use kiln_coordinator::server::{Options, Server};
 use std::error::Error;
@@ -12,10 +12,12 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args_os().nth(1).ok_or("usage: test-coordinator DIRECTORY")?;
+    let mut arguments = std::env::args_os().skip(1);
+    let directory = arguments.next().ok_or("usage: test-coordinator DIRECTORY [PORT]")?;
+    let port = arguments.next().and_then(|port| port.to_str()?.parse().ok()).unwrap_or(0);
     let mut terminated = signal(SignalKind::terminate())?;
     let mut options = Options::new(directory);
-    options.listen.set_port(0);
+    options.listen.set_port(port);
     let server = Server::start(options).await?;
     say(&format!("profile {}", server.profile_path().display()))?;
     let mut input = tokio::io::stdin();

@@ -1,7 +1,7 @@
 //! A node as a process of its own, steered by lines: one command in, one answer out. It ends with its standard input.
 
 use kiln::{Level, Root, Runtime, Shared};
-use kiln_tests::{Session, SessionCounters as _};
+use kiln_tests::{Load, Session, SessionCounters as _};
 use std::error::Error;
 use std::io::Write as _;
 use std::time::Duration;
@@ -18,6 +18,7 @@ struct Steered {
     kiln: Runtime,
     sessions: Root<String, Session>,
     held: Option<Holding>,
+    load: Option<Load>,
 }
 
 /// The guard that `hold` took.
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Failed> {
     };
     let kiln = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).attach().await?;
     let sessions = kiln.root("sessions").await?;
-    let mut node = Steered { kiln, sessions, held: None };
+    let mut node = Steered { kiln, sessions, held: None, load: None };
     say("attached")?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -96,6 +97,14 @@ impl Steered {
             }
             ["clicks", key] => Ok(format!("clicks {}", self.session(key).await?.view().clicks())),
             ["hold", key] => self.hold(key).await,
+            ["load", seed] => {
+                self.load = Some(Load::start(&self.kiln, &self.sessions, seed.parse()?).await?);
+                Ok("loaded".to_owned())
+            }
+            ["unload"] => {
+                self.load.take().ok_or("there is no load")?.stop().await;
+                Ok("unloaded".to_owned())
+            }
             ["release", how] => self.release(how == "commit").await,
             ["closed"] => Ok(format!("closed {:?}", self.kiln.closed().await)),
             ["detach"] => {
