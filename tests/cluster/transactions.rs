@@ -71,7 +71,7 @@ async fn two_nodes_that_lock_crosswise_lose_one_transaction() {
         let mut nodes: Vec<_> = cycle.iter().map(|edge| edge.node.as_str()).collect();
         nodes.sort_unstable();
         assert_eq!(nodes, ["a", "b"]);
-        assert!(cycle.iter().all(|edge| edge.root == "sessions" && edge.group.is_empty()));
+        assert!(cycle.iter().all(|edge| edge.root == "sessions" && edge.group == "default"));
         // The winner's commit is whole, the loser's is not there.
         assert_eq!(visits(&session(&a, "x").await).await, round);
         assert_eq!(visits(&session(&b, "y").await).await, round);
@@ -153,7 +153,7 @@ async fn a_cycle_through_the_groups_of_one_object_is_found() {
     let cycle = loser([groups(a, Arc::clone(&all), "", "money"), groups(b, all, "money", "")]).await;
     let mut of: Vec<_> = cycle.iter().map(|edge| edge.group.as_str()).collect();
     of.sort_unstable();
-    assert_eq!(of, ["", "money"]);
+    assert_eq!(of, ["default", "money"]);
     let text = LockError::Deadlock { cycle }.to_string();
     assert!(text.contains("node `a`") && text.contains("`x` of root `sessions`, group `money`"), "{text}");
 }
@@ -188,8 +188,8 @@ async fn a_lock_that_is_held_already_is_a_deadlock_at_once() {
     };
     let tx = a.begin_transaction();
     let read = tx.read(&x).await.unwrap();
-    assert_eq!(named(tx.write(&x).await.unwrap_err()), (1, "x".to_owned(), String::new()));
-    assert_eq!(named(tx.read(&x).await.unwrap_err()), (1, "x".to_owned(), String::new()));
+    assert_eq!(named(tx.write(&x).await.unwrap_err()), (1, "x".to_owned(), "default".to_owned()));
+    assert_eq!(named(tx.read(&x).await.unwrap_err()), (1, "x".to_owned(), "default".to_owned()));
     assert_eq!(named(tx.write_group(&x, "money").await.unwrap_err()).2, "money");
     drop(read);
     // Also when its guard is no more: locks are held to the end.

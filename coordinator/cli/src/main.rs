@@ -85,7 +85,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// An address to listen on.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write IP:PORT, as in `127.0.0.1:4747`; host names are not resolved".to_owned())
+    text.parse().map_err(|_unreadable| "write IP:PORT, as in `127.0.0.1:4747`; host names are not resolved".to_owned())
 }
 
 /// The environment variable that a wrong value comes from, if it was not given as a flag.

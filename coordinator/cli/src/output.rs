@@ -74,7 +74,7 @@ pub(crate) fn shown(text: &str) -> String {
 pub(crate) fn unshown(mut shown: &str) -> String {
     let mut out = String::with_capacity(shown.len());
     while let Some(first) = shown.chars().next() {
-        let (character, bytes) = escaped(shown).unwrap_or((first, first.len_utf8()));
+        let (character, bytes) = escaped(shown).unwrap_or_else(|| (first, first.len_utf8()));
         out.push(character);
         shown = &shown[bytes..];
     }

@@ -6,6 +6,7 @@ use super::nodes::NodeSlot;
 use super::state::State;
 use kiln_protocol::limits::OWNER_LOCKS_MAX;
 use kiln_protocol::message::{Mode, OwnerWait, Place, WaitEdge};
+use kiln_protocol::schema::DEFAULT_GROUP;
 use kiln_protocol::structure::{OwnedStructure, Rendered};
 use kiln_protocol::{ObjectId, OwnerId, RequestId, ToNode};
 
@@ -88,7 +89,13 @@ impl Engine {
             owner: owner.id,
             root: root.name.clone(),
             key,
-            group: self.state.type_of(object).group_name(group).unwrap_or_default().to_owned(),
+            group: self
+                .state
+                .type_of(object)
+                .group_name(group)
+                .filter(|name| !name.is_empty())
+                .unwrap_or(DEFAULT_GROUP)
+                .into(),
             mode,
         })
     }

@@ -2,6 +2,7 @@
 
 use super::Mode;
 use crate::ids::{CheckId, GroupId, Incarnation, ObjectId, OwnerId, RequestId, Token};
+use crate::schema::DEFAULT_GROUP;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -86,7 +87,7 @@ pub struct WaitEdge {
     pub root: String,
     /// The object's key, as text. For a named lock its name.
     pub key: String,
-    /// The lock group's name; empty for the default one.
+    /// The lock group's name.
     pub group: String,
     /// What it waits for.
     pub mode: Mode,
@@ -96,6 +97,6 @@ impl fmt::Display for WaitEdge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, owner, root, key, group, mode, .. } = self;
         write!(f, "transaction {owner} of node `{node}` waits to {mode} `{key}` of root `{root}`")?;
-        if group.is_empty() { Ok(()) } else { write!(f, ", group `{group}`") }
+        if group == DEFAULT_GROUP { Ok(()) } else { write!(f, ", group `{group}`") }
     }
 }
