@@ -81,7 +81,7 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, permit: Owned
     let (connection, stream, reader, hello) = match hello.unwrap_or(Err(NotAttached::Late)) {
         Ok(attached) => attached,
         Err(error) => {
-            tracing::warn!(%peer, %error, "peer refused");
+            shared.complain(peer, &error);
             counters::refused();
             if let Some(connection) = half_open {
                 error.close().apply(&connection);

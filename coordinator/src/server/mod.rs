@@ -5,6 +5,7 @@
 
 mod clock;
 mod close;
+mod complaints;
 mod connection;
 mod core;
 mod counters;
@@ -14,6 +15,7 @@ mod transport;
 pub use transport::transport;
 
 use self::close::Close;
+use self::complaints::Complaints;
 use self::core::Core;
 use crate::directory::{Directory, DirectoryError};
 use crate::engine::{Engine, Settings};
@@ -27,7 +29,7 @@ use quinn::Endpoint;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -270,6 +272,7 @@ impl Server {
 /// What all connections of a coordinator share. One thread: the mutex is never waited for.
 struct Shared {
     core: Mutex<Core>,
+    complaints: Mutex<Complaints>,
     epoch: Epoch,
     tuning: Tuning,
     /// Turns true once: whoever is not attached by then need not go on.
@@ -281,6 +284,25 @@ impl Shared {
     /// After a panic in the middle of a change: nothing may build on that.
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().expect("a panic in the engine ends the coordinator")
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says why a peer was not let in, unless that has been said too often just now.
+    fn complain(&self, peer: SocketAddr, why: &dyn std::fmt::Display) {
+        if self.complaints().admit(clock::now()) {
+            tracing::warn!(%peer, "peer refused: {why}");
+        }
+    }
+
+    fn tick(&self) {
+        self.core().tick();
+        let left_out = self.complaints().left_out(clock::now());
+        if let Some(left_out) = left_out {
+            tracing::warn!(left_out, "more peers were refused");
+        }
     }
 }
 
@@ -344,6 +366,7 @@ fn start(options: &Options) -> Result<Started, StartError> {
     let core = Core::new(Engine::new(settings), epoch, Box::new(log));
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
+        complaints: Mutex::default(),
         epoch,
         tuning: options.tuning.clone(),
         stopping: watch::Sender::new(false),
@@ -396,12 +419,12 @@ async fn run(
                 tracing::error!(%error, "coordinator ends");
                 return Err(error.into());
             }
-            _ = ticks.tick() => shared.core().tick(),
+            _ = ticks.tick() => shared.tick(),
             Some(ended) = peers.join_next() => ended.map_err(|_panicked| ServerError::Panicked)?,
             Some(incoming) = endpoint.accept() => match Arc::clone(&handshakes).try_acquire_owned() {
                 Ok(permit) => drop(peers.spawn(connection::serve(incoming, Arc::clone(&shared), permit))),
                 Err(_full) => {
-                    tracing::warn!(peer = %incoming.remote_address(), "peer refused: too many connect at once");
+                    shared.complain(incoming.remote_address(), &"too many connect at once");
                     incoming.refuse();
                 }
             },
