@@ -136,6 +136,6 @@ async fn report(chaos: &mut Chaos, nodes: &mut [Node], duration: Duration) {
     if duration >= Duration::from_secs_f64(SECONDS) {
         let missing: Vec<_> = Fault::ALL.iter().filter(|fault| !chaos.faults.contains_key(fault)).collect();
         assert!(missing.is_empty(), "never happened: {missing:?}");
-        assert!(*acked > 1000 && *resumed > 0 && *rejoined > 0 && chaos.guards_fenced > 0, "a part was not tested");
+        assert!(*acked > 500 && *resumed > 0 && *rejoined > 0 && chaos.guards_fenced > 0, "a part was not tested");
     }
 }

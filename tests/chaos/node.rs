@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 const TEST_NODE: &str = env!("CARGO_BIN_EXE_test-node");
 /// Between two faults of a node.
-const CALM: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1200));
+const CALM: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(3000));
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What can happen to a node.

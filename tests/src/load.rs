@@ -3,9 +3,7 @@
 
 use crate::random::Random;
 use crate::session::{Session, SessionCounters as _};
-use kiln::{
-    ClusterEvent, Commit, CommitError, CommitSeq, Incarnation, LockError, NamedLock, Root, RootError, Runtime, Shared,
-};
+use kiln::{AccessError, ClusterEvent, Commit, CommitError, CommitSeq, Incarnation, Root, Runtime, Shared};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
 use std::io::Write as _;
@@ -138,7 +136,7 @@ impl Load {
     ///
     /// # Errors
     /// When the objects cannot be had.
-    pub async fn start(kiln: &Runtime, sessions: &Root<String, Session>, seed: u64) -> Result<Self, RootError> {
+    pub async fn start(kiln: &Runtime, sessions: &Root<String, Session>, seed: u64) -> Result<Self, AccessError> {
         let stopped = Arc::new(AtomicBool::new(false));
         let mut all = Vec::new();
         let own = format!("own-{}", kiln.node().name);
@@ -146,17 +144,13 @@ impl Load {
             let session = sessions.get_or_create(key, Session::default).await?;
             all.push((key.to_owned(), session.with_timeout(TIMEOUT)));
         }
-        let mut named = Vec::new();
-        for name in LOCKS {
-            named.push((name, kiln.lock(name).await?.with_timeout(TIMEOUT)));
-        }
         let mut events = JoinSet::new();
         events.spawn(tell_events(kiln.clone()));
         let mut tasks = JoinSet::new();
         for (number, kind) in (0..).zip([Kind::Quick, Kind::Held, Kind::Named, Kind::Added]) {
             let random = Random::new(seed ^ (number << 48));
-            let (kiln, all, named) = (kiln.clone(), all.clone(), named.clone());
-            tasks.spawn(Worker { kiln, all, named, stopped: Arc::clone(&stopped) }.work(random, kind));
+            let (kiln, all) = (kiln.clone(), all.clone());
+            tasks.spawn(Worker { kiln, all, stopped: Arc::clone(&stopped) }.work(random, kind));
         }
         Ok(Self { stopped, tasks, _events: events })
     }
@@ -200,7 +194,6 @@ enum Kind {
 struct Worker {
     kiln: Runtime,
     all: Vec<(String, Shared<Session>)>,
-    named: Vec<(&'static str, NamedLock)>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -209,20 +202,25 @@ impl Worker {
         // Relaxed: see `stop`.
         while !self.stopped.load(Ordering::Relaxed) {
             let (key, session) = &self.all[random.below(self.all.len())];
-            let (name, lock) = &self.named[random.below(self.named.len())];
+            let name = random.one_of(&LOCKS);
             let (hold, pause) = (random.up_to(HOLD_MAX), random.up_to(PAUSE_MAX));
             match kind {
                 Kind::Quick => drop(increment(key, session, Duration::ZERO).await),
                 Kind::Held => drop(increment(key, session, hold).await),
-                Kind::Named => self.named(name, lock, key, session, hold).await,
+                Kind::Named => self.named(name, key, session, hold).await,
                 Kind::Added => self.added(key, session).await,
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn named(&self, name: &str, lock: &NamedLock, key: &str, session: &Shared<Session>, hold: Duration) {
+    async fn named(&self, name: &str, key: &str, session: &Shared<Session>, hold: Duration) {
         let incarnation = self.kiln.node().incarnation;
+        // Had anew each time: it is removed when every node that had it has lost its lease.
+        let lock = match self.kiln.lock(name).await {
+            Ok(lock) => lock.with_timeout(TIMEOUT),
+            Err(error) => return tell(&missed(&error)),
+        };
         let held = match lock.write().await {
             Ok(held) => held,
             Err(error) => return tell(&missed(&error)),
@@ -251,7 +249,7 @@ impl Worker {
 }
 
 /// The name of the error's variant.
-fn missed(error: &LockError) -> Record {
+fn missed(error: &impl fmt::Debug) -> Record {
     let error = format!("{error:?}");
     Record::Missed(error.chars().take_while(char::is_ascii_alphanumeric).collect())
 }
