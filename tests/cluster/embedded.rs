@@ -21,7 +21,6 @@ async fn others_attach_to_an_embedded_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "a runtime of its own, on a thread that ends with the test")]
 async fn a_coordinator_does_not_wait_for_a_process_that_has_left() {
     /// Less than the coordinator waits for a peer to receive its last words.
     const DEADLINE: Duration = Duration::from_secs(1);
