@@ -1,9 +1,32 @@
-//! What is read from a request's head, and written to an answer's: the session's cookie, the host.
+//! What is read from a request, and written to an answer's head: the form, the session's cookie, the host.
 
-use axum::http::HeaderMap;
+use crate::trouble::Trouble;
+use axum::Form;
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{COOKIE, HOST};
+use axum::http::{HeaderMap, StatusCode};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde::de::DeserializeOwned;
 use std::fmt::Write;
+
+/// A form, filled in as the page has it.
+pub(crate) struct Filled<F>(pub(crate) F);
+
+impl<S: Send + Sync, F: DeserializeOwned> FromRequest<S> for Filled<F> {
+    type Rejection = Trouble;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Trouble> {
+        let Form(form) = Form::from_request(request, state).await.map_err(|error| {
+            let is_too_long = error.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            Trouble::BadForm(if is_too_long {
+                "That is too long."
+            } else {
+                "The form is not filled in as it should be."
+            })
+        })?;
+        Ok(Self(form))
+    }
+}
 
 /// The session's cookie. Cookies belong to a host, not to a port: both nodes get it.
 pub(crate) const COOKIE_NAME: &str = "kiln-shop";
@@ -50,9 +73,22 @@ pub(crate) fn host(headers: &HeaderMap) -> &str {
 mod tests {
     use super::*;
     use axum::http::{HeaderName, HeaderValue};
+    use std::collections::BTreeMap;
 
     fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[tokio::test]
+    async fn a_form_that_is_not_filled_in_gets_a_page() {
+        let post = |body: &'static str| {
+            let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
+            request.body(axum::body::Body::from(body)).unwrap()
+        };
+        let form = Filled::<BTreeMap<String, u32>>::from_request(post("quantity=2"), &()).await;
+        assert!(form.is_ok_and(|Filled(form)| form["quantity"] == 2));
+        let bad = Filled::<BTreeMap<String, u32>>::from_request(post("quantity=many"), &()).await;
+        assert!(matches!(bad, Err(Trouble::BadForm(_))));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use crate::catalogue::{self, Product};
 use crate::pages::{self, Frame};
-use crate::request::{clear_cookie, host, new_session_id, session_id, set_cookie};
-use crate::session::{CART, REST, Sales, Session, SessionCounters as _, Snapshot};
+use crate::request::{Filled, clear_cookie, host, new_session_id, session_id, set_cookie};
+use crate::session::{CART, QUANTITY_MAX, REST, Sales, Session, SessionCounters as _, Snapshot};
 use crate::trouble::Trouble;
 use crate::visitor::Visitor;
 use axum::extract::{DefaultBodyLimit, State};
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Form, Json, Router};
+use axum::{Json, Router};
 use kiln::{AccessError, Root, RootError, Runtime, Shared};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -131,10 +131,12 @@ struct Login {
 async fn login(
     State(site): State<Site>,
     visitor: Option<Visitor>,
-    Form(form): Form<Login>,
+    Filled(form): Filled<Login>,
 ) -> Result<Response, Trouble> {
     let name = form.name.trim();
-    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+    // The replacement character stands for bytes that were no text.
+    let is_odd = |letter: char| letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(is_odd) {
         return Err(Trouble::BadForm("A name has 1 to 40 letters."));
     }
     let visitor = match visitor {
@@ -193,7 +195,7 @@ async fn add(
     State(site): State<Site>,
     headers: HeaderMap,
     visitor: Option<Visitor>,
-    Form(line): Form<Line>,
+    Filled(line): Filled<Line>,
 ) -> Result<Response, Trouble> {
     let product = line.product()?;
     let Visitor { id, session } = match visitor {
@@ -209,9 +211,12 @@ async fn add(
     Ok(([(SET_COOKIE, set_cookie(&id))], Redirect::to("/cart")).into_response())
 }
 
-async fn set(Visitor { session, .. }: Visitor, Form(line): Form<Line>) -> Result<Redirect, Trouble> {
+async fn set(Visitor { session, .. }: Visitor, Filled(line): Filled<Line>) -> Result<Redirect, Trouble> {
     let product = line.product()?;
     let quantity = line.quantity.ok_or(Trouble::BadForm("How many?"))?;
+    if quantity > QUANTITY_MAX {
+        return Err(Trouble::BadForm("The shop does not have that many."));
+    }
     session.clicks().add(1)?;
     let mut guard = session.write_group(CART).await?;
     guard.set_quantity(product, quantity);
@@ -246,7 +251,7 @@ struct Theme {
     theme: String,
 }
 
-async fn theme(Visitor { session, .. }: Visitor, Form(form): Form<Theme>) -> Result<Redirect, Trouble> {
+async fn theme(Visitor { session, .. }: Visitor, Filled(form): Filled<Theme>) -> Result<Redirect, Trouble> {
     let theme = THEMES.into_iter().find(|theme| *theme == form.theme);
     let theme = theme.ok_or(Trouble::BadForm("There is no such theme."))?;
     session.clicks().add(1)?;
@@ -260,7 +265,7 @@ struct Note {
 }
 
 /// A slow request may have its session in hand long before the form is in. No lock is held meanwhile.
-async fn note(Visitor { session, .. }: Visitor, Form(form): Form<Note>) -> Result<Redirect, Trouble> {
+async fn note(Visitor { session, .. }: Visitor, Filled(form): Filled<Note>) -> Result<Redirect, Trouble> {
     if form.note.chars().count() > NOTE_CHARS_MAX {
         return Err(Trouble::BadForm("A note has at most 500 letters."));
     }
