@@ -29,13 +29,13 @@ async fn a_coordinator_does_not_wait_for_a_process_that_has_left() {
     // Nothing of a node runs once its runtime is gone, as when its process ends.
     let processes = (0..NODES).map(|_| {
         let builder = coordinator.builder("a");
-        std::thread::spawn(move || {
+        tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async { builder.attach().await.unwrap().detach(DEADLINE).await.unwrap() });
         })
     });
-    let processes: Vec<_> = processes.collect();
-    let gone = tokio::task::spawn_blocking(|| processes.into_iter().try_for_each(std::thread::JoinHandle::join));
-    soon("all nodes leave", gone).await.unwrap().unwrap();
+    for process in processes.collect::<Vec<_>>() {
+        soon("a node leaves", process).await.unwrap();
+    }
     assert_eq!(coordinator.stop_within(DEADLINE).await.cut, 0);
 }

@@ -295,7 +295,8 @@ impl Shared {
 
     fn tick(&self) {
         self.core().tick();
-        if let Some(left_out) = self.complaints().left_out(clock::now()) {
+        let left_out = self.complaints().left_out(clock::now());
+        if let Some(left_out) = left_out {
             tracing::warn!(left_out, "more peers were refused");
         }
     }
