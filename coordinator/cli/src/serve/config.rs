@@ -5,13 +5,16 @@ use kiln_coordinator::server::{DEFAULT_ADDRESS, DEFAULT_DIRECTORY, Options};
 use serde::Deserialize;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Shorter than a second, a busy machine loses them; longer than ten minutes, dead nodes keep their locks for too long.
+const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// In the working directory, where the other commands look for it.
 const PROFILE: &str = "kiln.toml";
-const KEYS: &str = "`listen`, `dir`, `profile`, `advertise`, `metrics`, `stop_timeout`";
+const KEYS: &str = "`listen`, `dir`, `profile`, `advertise`, `metrics`, `stop_timeout`, `lease`";
 
 /// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,8 @@ pub(crate) enum ConfigError {
     Read { path: PathBuf, error: io::Error },
     #[error("{}, line {line}: {what}; a configuration has the keys {KEYS}", path.display())]
     Parse { path: PathBuf, line: usize, what: String },
+    #[error("a lease of {lease:?}: {what}")]
+    Lease { lease: Duration, what: String },
     #[error("{}: `{key}` is `{value}`: {what}", path.display())]
     Value { path: PathBuf, key: &'static str, value: String, what: String },
 }
@@ -35,6 +40,8 @@ struct File {
     metrics: Option<String>,
     /// Seconds.
     stop_timeout: Option<f64>,
+    /// Seconds.
+    lease: Option<f64>,
 }
 
 /// Everything that `kiln serve` needs.
@@ -63,17 +70,29 @@ pub(super) fn settings(args: Args) -> Result<Settings, ConfigError> {
     options.listen = listen.unwrap_or(DEFAULT_ADDRESS);
     options.profile = Some(args.profile.or_else(|| file.profile.map(beside)).unwrap_or_else(|| PathBuf::from(PROFILE)));
     options.advertise = args.advertise.or(file.advertise);
-    let stop_timeout = match (args.stop_timeout, file.stop_timeout) {
-        (Some(flag), _) => flag,
-        (None, Some(seconds)) => crate::seconds(&seconds.to_string()).map_err(|what| ConfigError::Value {
-            path: path.clone(),
-            key: "stop_timeout",
-            value: seconds.to_string(),
-            what,
-        })?,
-        (None, None) => STOP_TIMEOUT,
-    };
+    let stop_timeout = or_seconds(args.stop_timeout, "stop_timeout", file.stop_timeout, &path)?.unwrap_or(STOP_TIMEOUT);
+    if let Some(lease) = or_seconds(args.lease, "lease", file.lease, &path)? {
+        if !LEASES.contains(&lease) {
+            let what = format!("a lease is from {:?} to {:?}", LEASES.start(), LEASES.end());
+            return Err(ConfigError::Lease { lease, what });
+        }
+        options.tuning.lease = lease;
+    }
     Ok(Settings { options, metrics: or_file(args.metrics, "metrics", file.metrics, &path)?, stop_timeout })
+}
+
+/// A time from a flag, else from the file.
+fn or_seconds(
+    flag: Option<Duration>,
+    key: &'static str,
+    value: Option<f64>,
+    path: &Path,
+) -> Result<Option<Duration>, ConfigError> {
+    let (None, Some(seconds)) = (flag, value) else {
+        return Ok(flag);
+    };
+    let value = seconds.to_string();
+    crate::seconds(&value).map(Some).map_err(|what| ConfigError::Value { path: path.to_owned(), key, value, what })
 }
 
 /// An address from a flag, else from the file.
@@ -114,7 +133,7 @@ mod tests {
     use tempfile::TempDir;
 
     const ALL: &str = "listen = \"127.0.0.1:1\"\ndir = \"data\"\nprofile = \"p.toml\"\nadvertise = \"a.example\"\n\
-                       metrics = \"127.0.0.1:2\"\nstop_timeout = 0.5\n";
+                       metrics = \"127.0.0.1:2\"\nstop_timeout = 0.5\nlease = 20\n";
 
     fn args() -> Args {
         Args {
@@ -125,6 +144,7 @@ mod tests {
             advertise: None,
             metrics: None,
             stop_timeout: None,
+            lease: None,
         }
     }
 
@@ -159,6 +179,7 @@ mod tests {
         assert_eq!(settings.options.advertise.as_deref(), Some("a.example"));
         assert_eq!(settings.metrics.map(|address| address.port()), Some(2));
         assert_eq!(settings.stop_timeout, Duration::from_millis(500));
+        assert_eq!(settings.options.tuning.lease, Duration::from_secs(20));
     }
 
     #[test]
@@ -170,6 +191,7 @@ mod tests {
         args.profile = Some("elsewhere.toml".into());
         args.advertise = Some("b.example".into());
         args.stop_timeout = Some(Duration::from_secs(9));
+        args.lease = Some(Duration::from_secs(8));
         let settings = settings(args).unwrap();
         assert_eq!(settings.options.listen.port(), 9);
         assert_eq!(settings.metrics.map(|address| address.port()), Some(9));
@@ -177,6 +199,7 @@ mod tests {
         assert_eq!(settings.options.profile.as_deref(), Some(Path::new("elsewhere.toml")));
         assert_eq!(settings.options.advertise.as_deref(), Some("b.example"));
         assert_eq!(settings.stop_timeout, Duration::from_secs(9));
+        assert_eq!(settings.options.tuning.lease, Duration::from_secs(8));
     }
 
     #[test]
@@ -192,6 +215,8 @@ mod tests {
         assert!(value.contains("`listen` is `here`") && value.contains("127.0.0.1:4747"), "{value}");
         let time = complaint("stop_timeout = -1.0\n");
         assert!(time.contains("`stop_timeout` is `-1`"), "{time}");
+        let lease = complaint("lease = 0.5\n");
+        assert!(lease.contains("a lease is from 1s to 600s"), "{lease}");
         let missing = settings(Args { config: Some("no/such.toml".into()), ..args() });
         assert!(missing.unwrap_err().to_string().contains("no/such.toml"));
     }

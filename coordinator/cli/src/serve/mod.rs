@@ -19,8 +19,8 @@ const LOG: &str = "warn,kiln_coordinator=info";
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// A TOML file with `listen`, `dir`, `profile`, `advertise`, `metrics`, `stop_timeout`; flags and the environment
-    /// go before it.
+    /// A TOML file with `listen`, `dir`, `profile`, `advertise`, `metrics`, `stop_timeout`, `lease`; flags and the
+    /// environment go before it.
     #[arg(long, env = "KILN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4747].
@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// How long a stop may take to give every node what is meant for it, in seconds [default: 10].
     #[arg(long, env = "KILN_STOP_TIMEOUT", value_name = "SECONDS", value_parser = crate::seconds)]
     stop_timeout: Option<Duration>,
+    /// How long a node that is not heard of keeps its locks, in seconds, 1 to 600 [default: 5].
+    #[arg(long, env = "KILN_LEASE", value_name = "SECONDS", value_parser = crate::seconds)]
+    lease: Option<Duration>,
 }
 
 /// Why no coordinator runs.
