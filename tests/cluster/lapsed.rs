@@ -60,10 +60,12 @@ async fn everything_unanswered_is_told(lease: Duration) {
     add(&held_b, 1).await;
 
     net.proxy.heal();
+    let healed = Instant::now();
     let after = net.event().await;
     assert_eq!(after, ClusterEvent::Rejoined { incarnation: net.a.node().incarnation });
     assert_ne!(net.a.node().incarnation, before);
     assert_eq!(net.event().await, ClusterEvent::OperationsEnabled);
+    println!("lease {lease:?}: the node was back {:?} after the network was", healed.elapsed());
     assert_eq!(net.a.fate(applied).await.unwrap(), Fate::Applied);
     assert_eq!(net.a.fate(never).await.unwrap(), Fate::NotApplied);
     let untold = net.a.take_unknown();

@@ -36,6 +36,13 @@ impl Net {
         (session(&self.a, key).await, session(&self.b, key).await)
     }
 
+    /// Whether the coordinator lists `a`, and `b`, as away.
+    async fn away(&self) -> (Option<bool>, Option<bool>) {
+        let nodes = Peer::nodes(self.coordinator.profile()).await;
+        let away = |name| nodes.iter().find(|node| node.name == name).map(|node| node.away_ms.is_some());
+        (away("a"), away("b"))
+    }
+
     /// What happens to `a` next. Who comes and goes does not matter here.
     pub(crate) async fn event(&mut self) -> ClusterEvent {
         loop {
@@ -130,17 +137,12 @@ async fn a_bad_network_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_cut_off_is_listed_as_away() {
     let mut net = Net::start(LONG_LEASE).await;
-    let away = async |net: &Net| {
-        let nodes = Peer::nodes(net.coordinator.profile()).await;
-        let away = |name| nodes.iter().find(|node| node.name == name).map(|node| node.away_ms.is_some());
-        (away("a"), away("b"))
-    };
-    assert_eq!(away(&net).await, (Some(false), Some(false)));
+    assert_eq!(net.away().await, (Some(false), Some(false)));
     net.proxy.set(Weather::cut());
-    until("the silence is noticed", || async { away(&net).await == (Some(true), Some(false)) }).await;
+    until("the silence is noticed", || async { net.away().await == (Some(true), Some(false)) }).await;
     net.proxy.heal();
     while net.event().await != ClusterEvent::OperationsEnabled {}
-    assert_eq!(away(&net).await, (Some(false), Some(false)));
+    assert_eq!(net.away().await, (Some(false), Some(false)));
 }
 
 /// A commit of `b` with level `Everywhere` while `a`, which has a copy, is cut off.
@@ -148,11 +150,16 @@ async fn nobody_shows_the_old_version(lease: Duration, heal: bool) {
     let mut net = Net::start(lease).await;
     let (on_a, on_b) = net.both("s").await;
     let root = sessions(&net.a).await;
+    // Otherwise it would be the lock that `b` waits for.
+    drop(on_b.write().await.unwrap());
     net.proxy.set(Weather::cut());
     let mut commit = JoinSet::new();
     commit.spawn(async move { on_b.update_with(Level::Everywhere, |session| *session.visits = 1).await });
     if heal {
         assert_eq!(net.event().await, ClusterEvent::OperationsDisabled);
+        until("the coordinator notices, too", || async { net.away().await.0 == Some(true) }).await;
+        // What it says to `b` is said in order.
+        assert!(!sessions(&net.b).await.contains("nothing").await.unwrap());
         assert!(commit.try_join_next().is_none(), "nobody asked the node that has an old version");
         net.proxy.heal();
     }
@@ -170,6 +177,8 @@ async fn nobody_shows_the_old_version(lease: Duration, heal: bool) {
 async fn a_handle_shows_what_was_missed_without_being_asked_to() {
     let mut net = Net::start(LONG_LEASE).await;
     let (on_a, on_b) = net.both("s").await;
+    // Otherwise `b` would have to wait until the lease lapses.
+    drop(on_b.write().await.unwrap());
     net.proxy.set(Weather::cut());
     assert_eq!(net.event().await, ClusterEvent::OperationsDisabled);
     add(&on_b, 1).await;

@@ -146,6 +146,7 @@ impl Load {
         }
         let mut events = JoinSet::new();
         events.spawn(tell_events(kiln.clone()));
+        events.spawn(tell_end(kiln.clone()));
         let mut tasks = JoinSet::new();
         for (number, kind) in (0..).zip([Kind::Quick, Kind::Held, Kind::Named, Kind::Added]) {
             let random = Random::new(seed ^ (number << 48));
@@ -174,10 +175,14 @@ async fn tell_events(kiln: Runtime) {
                 tell(&Record::Rejoined);
             }
             ClusterEvent::OperationsEnabled if !std::mem::take(&mut rejoined) => tell(&Record::Resumed),
-            ClusterEvent::Reset => tell(&Record::Ended),
             _ => {}
         }
     }
+}
+
+async fn tell_end(kiln: Runtime) {
+    kiln.closed().await;
+    tell(&Record::Ended);
 }
 
 #[derive(Clone, Copy)]
