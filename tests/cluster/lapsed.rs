@@ -3,7 +3,7 @@
 use crate::reconnect::{Net, add};
 use crate::{session, visits};
 use kiln::{ClusterEvent, Commit, CommitError, EventKind, Fate, Level, State, UpdateError};
-use kiln_tests::{SessionCounters as _, Weather, soon, until};
+use kiln_tests::{Peer, SessionCounters as _, Weather, soon, until};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -139,4 +139,18 @@ async fn a_node_that_is_not_heard_knows_that_its_locks_are_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_hears_nothing_knows_that_its_locks_are_lost() {
     nobody_holds_it_twice(Weather::cut_down()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_named_lock_outlives_the_lease_of_the_only_node_that_has_it() {
+    let mut net = Net::start(Duration::from_secs(2)).await;
+    let lock = net.a.lock("l").await.unwrap();
+    drop(lock.write().await.unwrap());
+    net.proxy.set(Weather::cut());
+    assert_eq!(net.event().await, ClusterEvent::OperationsDisabled);
+    let is_gone = async || Peer::nodes(net.coordinator.profile()).await.iter().all(|node| node.name != "a");
+    until("the lease lapses", is_gone).await;
+    net.proxy.heal();
+    while net.event().await != ClusterEvent::OperationsEnabled {}
+    drop(soon("the lock", lock.write()).await.unwrap());
 }

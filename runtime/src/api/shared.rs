@@ -218,7 +218,7 @@ impl<T: Clustered> Shared<T> {
         })
     }
 
-    async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
+    pub(super) async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
         match Held::try_enter(self, groups.clone(), mode) {
             Some(held) => Ok(held),
             None => self.wait_to_enter(groups, mode, None).await,

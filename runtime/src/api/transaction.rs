@@ -216,7 +216,8 @@ impl Transaction {
     async fn take_named(&self, name: &str, mode: Mode) -> Result<(), LockError> {
         let lock = self.runtime.lock(name).await;
         let lock = lock.map_err(|error| LockError::Name { name: name.to_owned(), error: Box::new(error) })?;
-        self.take(&lock.object, lock.object.all_groups(), mode).await
+        let object = lock.object();
+        self.take(&object, object.all_groups(), mode).await
     }
 
     async fn take<T: Clustered>(&self, shared: &Shared<T>, groups: Range<usize>, mode: Mode) -> Result<(), LockError> {
