@@ -3,7 +3,7 @@
 use crate::Chaos;
 use crate::history::Life;
 use kiln::Profile;
-use kiln_protocol::limits::LEASE;
+use kiln_protocol::connection::LEASE;
 use kiln_tests::load::MARK;
 use kiln_tests::{PATIENCE, Process, Proxy, Random, Way, Weather};
 use std::path::{Path, PathBuf};
