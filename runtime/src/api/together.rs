@@ -86,7 +86,8 @@ impl Runtime {
         settle(ticket, Commit { incarnation, seq: Some(seq) }, timeout).await
     }
 
-    /// Looks at several objects at once: of each commit over several of them, the views show all or nothing.
+    /// Looks at several objects at once: of each commit over several of them, the views show all or nothing. A copy that
+    /// [is stale](Shared::state) shows what it last held; to be sure of all, take their read locks.
     pub fn view_all<V: ViewTogether, R>(&self, objects: V, look: impl FnOnce(V::Views) -> R) -> R {
         let together = self.attached.node.view_together();
         let views = objects.views();
