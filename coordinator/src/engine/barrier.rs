@@ -69,7 +69,8 @@ impl Engine {
 
     /// A node that is back asks again for what it may not have been told.
     pub(super) fn await_everywhere(&mut self, node: NodeSlot, seq: CommitSeq) {
-        if seq > self.applied(node) {
+        // A node asks for as many as it may ask for anything: the rest it hears of when it asks again.
+        if seq > self.applied(node) || self.check_request(node).is_err() {
             return;
         }
         let others = self.nodes.iter().filter(|(other, of)| *other != node && of.role == Role::Node);

@@ -132,6 +132,9 @@ impl Nodes {
     }
 
     /// The node is back on another connection: it gets a new slot.
+    ///
+    /// # Panics
+    /// When there are no slots: those of nodes that left are to be swept before.
     pub(super) fn reconnect(&mut self, slot: NodeSlot, session: SessionId) -> Option<NodeSlot> {
         let mut node = *self.slots.get_mut(usize::from(slot.0))?.take()?;
         self.attached -= 1;
@@ -219,6 +222,9 @@ impl Engine {
         if self.nodes.of(session).is_some() {
             return self.violation(session, "a second Hello");
         }
+        if self.nodes.left.len() >= LEFT_MAX {
+            self.sweep_all();
+        }
         let past = self.check_hello(&hello).and_then(|()| match hello.resume {
             Some(resume) => self.resume(session, &resume),
             None => Ok(Past::None),
@@ -237,9 +243,6 @@ impl Engine {
                 return;
             }
         };
-        if self.nodes.left.len() >= LEFT_MAX {
-            self.sweep_all();
-        }
         let incarnation = self.state.next_incarnation();
         self.append(Entry::Attached { incarnation, name: hello.name.clone() });
         let slot = self.nodes.insert(Node {

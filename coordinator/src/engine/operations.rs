@@ -45,12 +45,23 @@ struct Operation {
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     operations: BTreeMap<OperationId, Operation>,
+    by_request: BTreeMap<(NodeSlot, RequestId), OperationId>,
     last: OperationId,
     /// Those that something happened to.
     awake: VecDeque<OperationId>,
 }
 
 impl Operations {
+    fn remove(&mut self, id: OperationId) -> Option<Operation> {
+        let operation = self.operations.remove(&id)?;
+        let asked = (operation.node, operation.request);
+        // Another one may have been asked for under the same id.
+        if self.by_request.get(&asked) == Some(&id) {
+            self.by_request.remove(&asked);
+        }
+        Some(operation)
+    }
+
     /// Who asked for an operation, and what it is.
     pub(super) fn of(&self, id: OperationId) -> Option<(NodeSlot, &'static str)> {
         let operation = self.operations.get(&id)?;
@@ -100,6 +111,7 @@ impl Engine {
         }
         let operation = Operation { node, request, root, key, act, object: None, asked: 0 };
         self.operations.operations.insert(id, operation);
+        self.operations.by_request.insert((node, request), id);
         self.operations.wake(id);
     }
 
@@ -177,9 +189,7 @@ impl Engine {
 
     /// Nobody waits for an operation any more.
     pub(super) fn give_up(&mut self, node: NodeSlot, request: RequestId) {
-        let Some(of) = self.nodes.get(node) else { return };
-        let is_it = |id: &OperationId| self.operations.operations.get(id).is_some_and(|of| of.request == request);
-        if let Some(id) = of.operations.iter().copied().find(is_it) {
+        if let Some(id) = self.operations.by_request.get(&(node, request)).copied() {
             self.give_up_locks(id);
             self.finish(id);
             self.fail(node, request, Failure::GivenUp);
@@ -189,11 +199,11 @@ impl Engine {
     /// Drops an operation whose node left.
     pub(super) fn cancel(&mut self, id: OperationId) {
         self.give_up_locks(id);
-        self.operations.operations.remove(&id);
+        self.operations.remove(id);
     }
 
     fn finish(&mut self, id: OperationId) -> Option<Operation> {
-        let operation = self.operations.operations.remove(&id)?;
+        let operation = self.operations.remove(id)?;
         if let Some(node) = self.nodes.get_mut(operation.node) {
             node.requests -= 1;
             node.operations.remove(&id);

@@ -9,9 +9,12 @@ use super::lock::{Party, Reasserted};
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, SessionId};
 use bytes::Bytes;
+use kiln_protocol::limits::GROUPS_MAX;
 use kiln_protocol::message::{Fate, Mode, Past, Resume, Role};
 use kiln_protocol::{CommitSeq, Failure, GroupId, Incarnation, ObjectId, RequestId, ToNode, Token, Version};
 
+/// Connections that a node may lose one after the other before it has named what it holds.
+const PREVIOUS_MAX: usize = 8;
 /// Refusals that are kept for a node that may not have heard of them.
 const REFUSED_KEPT_MAX: usize = 1024;
 
@@ -62,8 +65,10 @@ impl Engine {
         let applied = self.applied(slot);
         let unheard = node.refused.front().filter(|_| node.refused.len() == REFUSED_KEPT_MAX);
         let is_told = unheard.is_none_or(|(oldest, _)| resume.acked >= *oldest) && resume.acked <= applied;
-        if resume.lapsed || !is_told {
-            // It wants no more of it, or what became of some of its commits cannot be told any more.
+        let is_restless = node.previous.len() >= PREVIOUS_MAX;
+        if resume.lapsed || !is_told || is_restless {
+            // It wants no more of it, or what became of some of its commits cannot be told any more, or it comes back
+            // again and again without a word of what it holds: each time takes a slot.
             self.leave(slot);
             return Ok(Past::Lapsed);
         }
@@ -157,6 +162,12 @@ impl Engine {
         key: &Bytes,
         versions: &[(GroupId, Version)],
     ) {
+        if versions.len() > GROUPS_MAX + 1 {
+            if let Some(session) = self.nodes.session(node) {
+                self.violation(session, "a copy with more versions than a type has groups");
+            }
+            return;
+        }
         let Some(slot) = self.state.objects.find(object) else {
             return self.answer(node, ToNode::Destroyed { object });
         };

@@ -194,6 +194,34 @@ fn only_who_knows_its_secret_is_an_incarnation() {
 }
 
 #[test]
+fn a_node_that_comes_back_again_and_again_is_somebody_else_in_the_end() {
+    let mut cluster = Cluster::of(&["ann"]);
+    for times in 0..=8 {
+        let ann = cluster.lose("ann");
+        cluster.come_back("ann", ann, SECRET);
+        let incarnation = if times < 8 { 1 } else { 2 };
+        assert_eq!(cluster.sent_to("ann"), [format!("welcome {incarnation}")], "time {times}");
+    }
+    // Not one that says what it holds.
+    for _ in 0..50 {
+        let ann = cluster.lose("ann");
+        // The secret of the second one.
+        cluster.come_back("ann", ann, Secret::from_bytes([2; 16]));
+        cluster.send("ann", ToCoordinator::Resynced);
+        assert_eq!(cluster.sent_to("ann"), ["welcome 2", "resynced"]);
+    }
+}
+
+#[test]
+fn a_copy_has_no_more_versions_than_groups() {
+    let mut cluster = Cluster::of(&["ann"]);
+    let object = cluster.get_or_create("ann", "s");
+    let versions = vec![(MAIN, Version::default()); 66];
+    cluster.send("ann", ToCoordinator::Revalidate { object, key: Bytes::from("s"), versions });
+    assert!(matches!(cluster.peer("ann").closed, Some(Some(Failure::Violation { .. }))));
+}
+
+#[test]
 fn a_node_may_be_back_before_it_was_missed() {
     let mut cluster = Cluster::of(&["ann", "bob"]);
     let object = cluster.get_or_create("ann", "s");
