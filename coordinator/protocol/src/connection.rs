@@ -21,9 +21,12 @@ pub const INITIAL_RTT: Duration = Duration::from_millis(20);
 pub const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 1 << 20;
 
 /// Why a connection was closed, for programs: its application error code. The reason beside it is for people.
+///
+/// None is 0: that is what QUIC says by itself when a connection is dropped, for example in the middle of a handshake that
+/// takes too long. It must not be taken for a goodbye, after which a node holds nothing any more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CloseCode {
-    /// In good order: the peer said goodbye, or this side leaves.
+    /// In good order: the peer said goodbye, or this side leaves and holds nothing any more.
     Goodbye,
     /// The coordinator stops.
     Stopping,
@@ -44,13 +47,13 @@ impl CloseCode {
     #[must_use]
     pub const fn to_bits(self) -> u32 {
         match self {
-            Self::Goodbye => 0,
-            Self::Stopping => 1,
-            Self::Refused => 2,
-            Self::Violation => 3,
-            Self::Slow => 4,
-            Self::Late => 5,
-            Self::Reconnecting => 6,
+            Self::Goodbye => 1,
+            Self::Stopping => 2,
+            Self::Refused => 3,
+            Self::Violation => 4,
+            Self::Slow => 5,
+            Self::Late => 6,
+            Self::Reconnecting => 7,
         }
     }
 }

@@ -362,6 +362,28 @@ fn open_counters() -> ToCoordinator {
     }
 }
 
+/// Only a goodbye is one: a node may drop a connection that came too late for it, and hold all that it held.
+#[tokio::test]
+async fn a_connection_that_is_dropped_is_lost_and_its_node_is_not() {
+    let running = Running::start().await;
+    let mut looks = Client::attach(running.profile(), "looks").await;
+    drop(Client::attach(running.profile(), "a").await);
+    let mut left = Client::attach(running.profile(), "left").await;
+    left.say(&ToCoordinator::Bye).await;
+    assert_eq!(left.next().await, ToNode::Goodbye);
+    let wait = async {
+        loop {
+            looks.say(&status(1)).await;
+            let ToNode::Status { status, .. } = looks.next().await else { panic!("no status") };
+            let a = status.nodes.iter().find(|node| node.name == "a").expect("it has not left");
+            if a.away_ms.is_some() {
+                return status.nodes.len();
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, wait).await.expect("the loss is noticed"), 2);
+}
+
 #[tokio::test]
 async fn output_is_bounded() {
     let tuning = Tuning { output_bytes_max: 20_000, lease: PATIENCE * 3, ..Tuning::default() };

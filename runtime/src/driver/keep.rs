@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long one attempt may take while the lease lasts.
+const HASTE: Duration = Duration::from_millis(500);
 const RECONNECTING: VarInt = VarInt::from_u32(CloseCode::Reconnecting.to_bits());
 
 /// What it takes to stay connected.
@@ -113,7 +115,11 @@ impl Keeper {
             if let Some(ended) = node.ended() {
                 return Err(ended);
             }
-            match connect::connect(&self.profile, &self.options, node.resume()).await {
+            let connecting = connect::connect(&self.profile, &self.options, node.resume());
+            // A handshake that lost its first packets backs off for longer than the lease may last: begin another one.
+            let patience = if node.link.has_lapsed() { Duration::MAX } else { HASTE };
+            let Ok(connected) = tokio::time::timeout(patience, connecting).await else { continue };
+            match connected {
                 Ok(next) => {
                     if let Some(next) = self.adopt(next)? {
                         return Ok(next);
