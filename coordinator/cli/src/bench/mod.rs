@@ -151,7 +151,7 @@ struct Bench {
     measured: BTreeMap<&'static str, f64>,
     /// Started for the first row that needs it.
     cluster: Option<Cluster>,
-    /// Roots of [`Sample`]s with objects in them.
+    /// Roots of samples with objects in them.
     roots: BTreeSet<String>,
 }
 
