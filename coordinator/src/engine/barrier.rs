@@ -5,7 +5,6 @@
 
 use super::Engine;
 use super::nodes::NodeSlot;
-use kiln_protocol::message::Role;
 use kiln_protocol::{BarrierId, CommitSeq, Incarnation, RequestId, ToNode};
 use std::collections::BTreeMap;
 
@@ -73,8 +72,7 @@ impl Engine {
         if seq > self.applied(node) || self.check_request(node).is_err() {
             return;
         }
-        let others = self.nodes.iter().filter(|(other, of)| *other != node && of.role == Role::Node);
-        let others: Vec<_> = others.map(|(other, _)| other).collect();
+        let others = self.nodes.others(node);
         self.wait_for(node, &others, Awaited::Commit(seq));
     }
 

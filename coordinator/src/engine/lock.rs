@@ -110,8 +110,6 @@ pub(super) enum Released {
     Downgraded,
     /// The grant is free.
     Freed,
-    /// The grant is free; it was one of a connection that the node lost.
-    FreedBefore,
 }
 
 /// How often a lock goes from node to node.

@@ -1,7 +1,7 @@
 //! What nodes do with locks: acquire, release, withdraw, forget; and what happens to the locks of one that leaves.
 
 use super::Engine;
-use super::lock::{Party, REQUESTS_OF_NODE_MAX, Released, Step, Waiter};
+use super::lock::{Lock, Party, REQUESTS_OF_NODE_MAX, Released, Step, Waiter};
 use super::nodes::NodeSlot;
 use super::schema::at_most;
 use kiln_protocol::message::Mode;
@@ -70,26 +70,18 @@ impl Engine {
         if !locks.groups().contains(&group) {
             return;
         }
+        let lock = locks.lock(group);
         let previous = self.nodes.get(node).map(|node| &node.previous[..]).unwrap_or_default();
-        let mut released = locks.lock(group).release(node, token, keep_read);
-        for slot in previous {
-            if released == Released::Stale {
-                released = locks.lock(group).release(*slot, token, keep_read);
-                if released == Released::Freed {
-                    // Counted for a slot that it has no more.
-                    released = Released::FreedBefore;
-                }
-            }
-        }
+        let released = std::iter::once(node).chain(previous.iter().copied()).find_map(|of| {
+            let released = lock.release(of, token, keep_read);
+            (released != Released::Stale).then_some((of, released))
+        });
         match released {
-            Released::Stale => {}
-            Released::FreedBefore => {
-                self.settle(slot, group);
-                self.remove_if_unused(slot);
-            }
-            Released::Downgraded => self.settle(slot, group),
-            Released::Freed => {
-                self.count_grants(node, 1);
+            None | Some((_, Released::Stale)) => {}
+            Some((_, Released::Downgraded)) => self.settle(slot, group),
+            Some((of, Released::Freed)) => {
+                // What a slot of before held is not counted any more.
+                self.count_grants(of, 1);
                 self.settle(slot, group);
                 self.remove_if_unused(slot);
             }
@@ -190,26 +182,22 @@ impl Engine {
     /// A node left: nobody waits for it any more. Grants of its that nobody waits for end when somebody asks, or with
     /// the sweep.
     pub(super) fn leave_queues(&mut self, node: NodeSlot) {
-        let contended: Vec<_> = self.contended.iter().copied().collect();
-        for (object, group) in contended {
-            let Some(slot) = self.state.objects.find(object) else {
-                continue;
-            };
-            let lock = self.state.objects.at_mut(slot).locks.lock(group);
-            if lock.drop_party(Party::Node(node)) != (0, 0) {
-                self.settle(slot, group);
-            }
-        }
+        self.change_contended(|lock| lock.drop_party(Party::Node(node)) != (0, 0));
     }
 
     /// A node's connection is lost: it waits for nothing any more.
     pub(super) fn leave_waiting(&mut self, node: NodeSlot) {
+        self.change_contended(|lock| lock.drop_waiting(node));
+    }
+
+    /// Changes every lock that somebody waits for; those that changed proceed.
+    fn change_contended(&mut self, change: impl Fn(&mut Lock) -> bool) {
         let contended: Vec<_> = self.contended.iter().copied().collect();
         for (object, group) in contended {
             let Some(slot) = self.state.objects.find(object) else {
                 continue;
             };
-            if self.state.objects.at_mut(slot).locks.lock(group).drop_waiting(node) {
+            if change(self.state.objects.at_mut(slot).locks.lock(group)) {
                 self.settle(slot, group);
             }
         }

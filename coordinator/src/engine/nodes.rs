@@ -114,6 +114,12 @@ impl Nodes {
         self.get(node).and_then(|node| node.session)
     }
 
+    /// Every other node; observers are none.
+    pub(super) fn others(&self, than: NodeSlot) -> Vec<NodeSlot> {
+        let others = self.iter().filter(|(slot, node)| *slot != than && node.role == Role::Node);
+        others.map(|(slot, _)| slot).collect()
+    }
+
     /// The slot of an incarnation.
     pub(super) fn find(&self, incarnation: Incarnation) -> Option<NodeSlot> {
         self.iter().find(|(_, node)| node.incarnation == incarnation).map(|(slot, _)| slot)
@@ -291,9 +297,8 @@ impl Engine {
             return;
         }
         let (incarnation, name) = (node.incarnation, node.name.clone());
-        let others = self.nodes.iter().filter(|(other, of)| *other != slot && of.role == Role::Node);
-        let others: Vec<_> = others.map(|(other, of)| (other, of.incarnation, of.name.clone())).collect();
-        for (other, its_incarnation, its_name) in others {
+        for other in self.nodes.others(slot) {
+            let Some((its_incarnation, its_name)) = self.name_of(other) else { continue };
             self.send(other, ToNode::Member { incarnation, name: name.clone(), joined: true });
             self.send(slot, ToNode::Member { incarnation: its_incarnation, name: its_name, joined: true });
         }
@@ -341,8 +346,7 @@ impl Engine {
             }
         }
         if node.role == Role::Node {
-            let others: Vec<_> = self.nodes.iter().filter(|(_, of)| of.role == Role::Node).map(|(of, _)| of).collect();
-            for other in others {
+            for other in self.nodes.others(slot) {
                 let name = node.name.clone();
                 self.send(other, ToNode::Member { incarnation: node.incarnation, name, joined: false });
             }

@@ -11,7 +11,7 @@ use super::schema::at_most;
 use super::{Engine, Entry};
 use bytes::Bytes;
 use kiln_protocol::limits::KEY_BYTES_MAX;
-use kiln_protocol::message::{Change, Mode, Role};
+use kiln_protocol::message::{Change, Mode};
 use kiln_protocol::{Failure, GroupId, ObjectId, RequestId, RootId, ToNode};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -221,8 +221,7 @@ impl Engine {
             Act::Remove { everywhere: false } => self.answer(node, ToNode::Done { request, yes: false }),
             Act::Remove { everywhere: true } => {
                 // Another node may have removed it just now, and a third may show it still. Observers show nothing.
-                let others = self.nodes.iter().filter(|(other, of)| *other != node && of.role == Role::Node);
-                let others: Vec<_> = others.map(|(other, _)| other).collect();
+                let others = self.nodes.others(node);
                 self.wait_for(node, &others, Awaited::Removal(request, false));
             }
         }

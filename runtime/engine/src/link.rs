@@ -6,7 +6,7 @@
 //! very place in its stream where that is true. When the lease lapses first, nothing that it had is worth anything.
 
 use crate::entry::{Entry, State};
-use crate::node::{Ended, Node};
+use crate::node::Node;
 use crate::request::RequestError;
 use crate::ticket::Ticket;
 use kiln_protocol::message::{Resume, WatchTarget};
@@ -371,10 +371,5 @@ impl Node {
     fn watch_again(&self, watch: WatchId, target: WatchTarget) {
         let request = self.requests.take();
         self.outbox.send(&ToCoordinator::Watch { request, watch, target, with_writes: false });
-    }
-
-    /// The coordinator has another state than the one that this node knew.
-    pub fn reset(&self) {
-        self.end(Ended::Reset);
     }
 }

@@ -304,14 +304,10 @@ impl GroupLock {
         }
         machine.request = None;
         machine.step(LockEvent::Withdrawn);
-        let mut waiters = std::mem::take(&mut machine.waiters);
-        for waiter in &mut waiters {
+        for waiter in &mut machine.waiters {
             waiter.goes_on(context);
         }
-        drop(machine);
-        for waiter in waiters {
-            let _unwanted = waiter.ticket.complete(Err(LockFailure::Refused(failure.clone())));
-        }
+        fail_waiters(machine, &LockFailure::Refused(failure.clone()));
     }
 
     /// The grant is gone, without a release: the object was destroyed or the node is no longer attached.
@@ -319,11 +315,7 @@ impl GroupLock {
         let mut machine = self.lock();
         machine.dead = Some(failure.clone());
         machine.lose(&self.cell);
-        let waiters = std::mem::take(&mut machine.waiters);
-        drop(machine);
-        for waiter in waiters {
-            let _unwanted = waiter.ticket.complete(Err(failure.clone()));
-        }
+        fail_waiters(machine, failure);
     }
 
     /// Brings lock, waiters and coordinator together. May be called at any time.
@@ -345,6 +337,15 @@ impl GroupLock {
                 self.leave(context, waiter.mode);
             }
         }
+    }
+}
+
+/// Tells all who wait, with the lock's queue free again.
+fn fail_waiters(mut machine: MutexGuard<'_, Machine>, failure: &LockFailure) {
+    let waiters = std::mem::take(&mut machine.waiters);
+    drop(machine);
+    for waiter in waiters {
+        let _unwanted = waiter.ticket.complete(Err(failure.clone()));
     }
 }
 

@@ -153,11 +153,6 @@ impl Outbox {
         }
     }
 
-    /// Which of this node's incarnations this is.
-    pub fn life(&self) -> u64 {
-        self.lock().life
-    }
-
     /// Publishes a commit here and queues it, as one step. `publish` must do all or nothing.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What becomes of a lock when the connection, or the lease, is lost.
 
-use super::{GroupLock, LockContext, LockFailure};
+use super::{GroupLock, LockContext, LockFailure, fail_waiters};
 use kiln_protocol::{ToCoordinator, Token};
 
 impl GroupLock {
@@ -32,10 +32,6 @@ impl GroupLock {
             return;
         }
         machine.lose(&self.cell);
-        let waiters = std::mem::take(&mut machine.waiters);
-        drop(machine);
-        for waiter in waiters {
-            let _unwanted = waiter.ticket.complete(Err(LockFailure::Fenced));
-        }
+        fail_waiters(machine, &LockFailure::Fenced);
     }
 }
