@@ -6,13 +6,24 @@ use kiln::{
     UpdateError,
 };
 use kiln_tests::{Coordinator, Process, SessionCounters as _, soon, until};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const SHORT: Duration = Duration::from_millis(300);
+
+/// A coordinator that can be killed and paused, and its profile, in a directory that goes with the first.
+fn coordinator_process() -> (TempDir, Process, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path().join("kiln");
+    let mut coordinator = Process::start("the coordinator", TEST_COORDINATOR, &[files.as_os_str()]);
+    let profile = coordinator.hear().strip_prefix("profile ").unwrap().into();
+    (directory, coordinator, profile)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_coordinator_stopped_fails_at_once_and_shows_what_it_has() {
@@ -44,12 +55,8 @@ async fn a_node_whose_coordinator_stopped_fails_at_once_and_shows_what_it_has() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_to_block_waits_before_it_fails() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = directory.path().join("kiln");
-    let mut coordinator = Process::start("the coordinator", TEST_COORDINATOR, &[files.as_os_str()]);
-    let profile = coordinator.hear();
-    let profile = profile.strip_prefix("profile ").unwrap();
-    let a = Runtime::builder().profile(profile).away(Away::Block(SHORT)).attach().await.unwrap();
+    let (_directory, mut coordinator, profile) = coordinator_process();
+    let a = Runtime::builder().profile(&profile).away(Away::Block(SHORT)).attach().await.unwrap();
     let (root, handle) = (sessions(&a).await, session(&a, "s").await);
     let mut events = a.events();
     coordinator.kill();
@@ -58,12 +65,7 @@ async fn a_node_that_is_to_block_waits_before_it_fails() {
     assert!(matches!(root.get("t").await, Err(AccessError::Disconnected)));
     assert!(started.elapsed() >= SHORT, "{:?}", started.elapsed());
     // A lock that it has needs nobody, as long as the lease lasts; it is noticed when that is over.
-    soon("the lease lapses", async {
-        while handle.try_write().is_some() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the lease lapses", async || handle.try_write().is_none()).await;
     assert_eq!(handle.state(), State::Stale);
     let started = Instant::now();
     assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
@@ -78,12 +80,8 @@ async fn a_node_that_is_to_block_waits_before_it_fails() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_to_read_locally_says_that_it_is_stale() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = directory.path().join("kiln");
-    let mut coordinator = Process::start("the coordinator", TEST_COORDINATOR, &[files.as_os_str()]);
-    let profile = coordinator.hear();
-    let profile = profile.strip_prefix("profile ").unwrap();
-    let a = Runtime::builder().profile(profile).away(Away::LocalReads).attach().await.unwrap();
+    let (_directory, mut coordinator, profile) = coordinator_process();
+    let a = Runtime::builder().profile(&profile).away(Away::LocalReads).attach().await.unwrap();
     let root = sessions(&a).await;
     let handle = session(&a, "s").await;
     handle.update(|session| *session.visits = 3).await.unwrap();
@@ -94,12 +92,7 @@ async fn a_node_that_is_to_read_locally_says_that_it_is_stale() {
     let found = root.get("s").await.unwrap().unwrap();
     assert_eq!((found.state(), found.view().visits()), (State::Stale, 3));
     assert!(matches!(root.get("t").await, Err(AccessError::Disconnected)));
-    soon("the lease lapses", async {
-        while handle.try_write().is_some() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the lease lapses", async || handle.try_write().is_none()).await;
     let guard = handle.read().await.unwrap();
     assert!(guard.is_stale());
     assert_eq!(guard.view().visits(), 3);
@@ -112,13 +105,9 @@ async fn a_node_that_is_to_read_locally_says_that_it_is_stale() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_answered_is_reported_as_unknown() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = directory.path().join("kiln");
-    let mut coordinator = Process::start("the coordinator", TEST_COORDINATOR, &[files.as_os_str()]);
-    let profile = coordinator.hear();
-    let profile = profile.strip_prefix("profile ").unwrap();
-    let a = Runtime::builder().profile(profile).timeout(SHORT).attach().await.unwrap();
-    let b = Runtime::builder().profile(profile).timeout(SHORT).attach().await.unwrap();
+    let (_directory, coordinator, profile) = coordinator_process();
+    let a = Runtime::builder().profile(&profile).timeout(SHORT).attach().await.unwrap();
+    let b = Runtime::builder().profile(&profile).timeout(SHORT).attach().await.unwrap();
     let (on_a, on_b) = (session(&a, "a").await, session(&b, "b").await);
     on_a.update(|session| *session.visits = 1).await.unwrap();
     on_b.update(|session| *session.visits = 1).await.unwrap();

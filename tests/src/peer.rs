@@ -140,9 +140,13 @@ impl Peer {
         self.requests
     }
 
-    /// Sends a message. Whoever has been cut off finds out when it listens.
+    /// Sends a message. Whoever has been cut off finds out when it listens. Looking renews the lease: who looks until
+    /// something has happened must not be dead before.
     pub async fn say(&mut self, message: &ToCoordinator) {
         let mut bytes = Vec::new();
+        if matches!(message, ToCoordinator::Status { .. } | ToCoordinator::Locks { .. }) {
+            encode_to_coordinator(&mut bytes, self.epoch, &ToCoordinator::Heartbeat { number: 0 });
+        }
         encode_to_coordinator(&mut bytes, self.epoch, message);
         self.say_bytes(&bytes).await;
     }
@@ -160,14 +164,17 @@ impl Peer {
         self.closed().await
     }
 
-    /// The next message; `None` when the stream or the connection has ended.
+    /// The next message that is no answer to a heartbeat; `None` when the stream or the connection has ended.
     ///
     /// # Panics
     /// When nothing arrives, or what is no message.
     pub async fn hear(&mut self) -> Option<ToNode> {
         loop {
             if let Some(frame) = self.decoder.next_frame().expect("the coordinator sends frames") {
-                return Some(decode_to_node(self.epoch, &frame).expect("the coordinator sends messages"));
+                match decode_to_node(self.epoch, &frame).expect("the coordinator sends messages") {
+                    ToNode::Heartbeat { .. } => continue,
+                    message => return Some(message),
+                }
             }
             match soon("a message", self.receive.read_chunk(READ_BYTES_MAX, true)).await {
                 Ok(Some(chunk)) => self.decoder.push(&chunk.bytes),
