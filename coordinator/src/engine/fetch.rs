@@ -171,7 +171,8 @@ impl Engine {
         let Some(object) = self.state.next_object(root, &key) else {
             return;
         };
-        self.append(Entry::Created { object, root, key, writes });
+        let by = self.nodes.get(node).map(|node| node.incarnation);
+        self.append(Entry::Created { by, object, root, key, writes });
         let Some(slot) = self.state.objects.find(object) else {
             return;
         };

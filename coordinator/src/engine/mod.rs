@@ -24,6 +24,7 @@ mod object;
 mod objects;
 mod operations;
 mod owners;
+mod restore;
 mod resume;
 mod roots;
 mod schema;
@@ -32,9 +33,12 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod watch;
 
-pub use entry::{BadEntry, Entry, LogSeq};
+pub use entry::{BadEntry, Entry, LogSeq, LogTime, SecretHash};
+pub use restore::Restore;
+pub use walk::{Cut, Piece};
 
 use barrier::Waits;
 use deadlock::WaitGraph;
@@ -73,8 +77,13 @@ pub struct Settings {
     pub object_bytes_max: u64,
     /// How long a node keeps its grants without being heard of.
     pub lease: Duration,
-    /// The first epoch of this state: nodes of earlier ones hold objects that do not exist any more.
-    pub history: Epoch,
+    /// The first epoch whose nodes may go on, when there is no state yet, and so nothing that they could go on with:
+    /// this one. With state, `None`: as before; `Some(epoch)`: the state is older than what nodes have seen.
+    pub history: Option<Epoch>,
+    /// Coordinator time at the start.
+    pub started: LogTime,
+    /// Numbers of objects and of incarnations to leave out: how many the entries that may have been lost can have given.
+    pub skipped: u64,
 }
 
 impl Settings {
@@ -90,7 +99,9 @@ impl Settings {
             schema_bytes_max: SCHEMA_BYTES_MAX,
             object_bytes_max: u64::MAX,
             lease: LEASE,
-            history: epoch,
+            history: None,
+            started: LogTime::default(),
+            skipped: 0,
         }
     }
 }
@@ -159,6 +170,8 @@ pub enum Effect {
     Append {
         /// The entry's place, each one after the last.
         seq: LogSeq,
+        /// When it was made.
+        time: LogTime,
         /// The entry.
         entry: Entry,
     },
@@ -202,6 +215,8 @@ pub struct Engine {
     state: State,
     appended: LogSeq,
     logged: LogSeq,
+    /// Of the last entry.
+    time: LogTime,
     nodes: Nodes,
     tokens: Tokens,
     /// Locks that somebody waits for.
@@ -227,14 +242,20 @@ impl Engine {
     /// An engine without any state.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::with(settings, State::new(), LogSeq::default(), LogTime::default())
+    }
+
+    /// An engine that goes on with this state, in which everything up to this entry is safe.
+    fn with(settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
         let tokens = Tokens::new(settings.epoch);
         Self {
             settings,
             now: Duration::ZERO,
             stopping: false,
-            state: State::new(),
-            appended: LogSeq::default(),
-            logged: LogSeq::default(),
+            state,
+            appended: last,
+            logged: last,
+            time,
             nodes: Nodes::default(),
             tokens,
             contended: BTreeSet::new(),
@@ -257,6 +278,9 @@ impl Engine {
     pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
         self.now = self.now.max(now);
         std::mem::swap(&mut self.out, effects);
+        if self.state.epoch != self.settings.epoch {
+            self.start();
+        }
         match event {
             Event::Message { session, message } => self.message(session, message),
             Event::Attached { session, hello, secret } => self.attach(session, hello, secret),
@@ -373,9 +397,20 @@ impl Engine {
 
     /// Carries a decided entry out and hands it to the log.
     fn append(&mut self, entry: Entry) {
+        let uptime_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
+        let time = LogTime::from_bits(self.settings.started.to_bits().saturating_add(uptime_ms));
+        self.time = self.time.max(time);
         self.state.apply(&entry).expect("what was decided can be carried out");
         self.appended = self.appended.next();
-        self.out.push(Effect::Append { seq: self.appended, entry });
+        self.out.push(Effect::Append { seq: self.appended, time: self.time, entry });
+    }
+
+    /// This life of the coordinator begins in the log.
+    fn start(&mut self) {
+        let epoch = self.settings.epoch;
+        let is_first = self.state.epoch == Epoch::default();
+        let history = if is_first { epoch } else { self.settings.history.unwrap_or(self.state.history) };
+        self.append(Entry::Started { epoch, history, skipped: self.settings.skipped });
     }
 
     /// Sends to a node that may have left.

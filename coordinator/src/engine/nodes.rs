@@ -5,6 +5,7 @@
 
 use super::barrier::WaitId;
 use super::behind::Behind;
+use super::entry::SecretHash;
 use super::operations::OperationId;
 use super::schema::at_most;
 use super::{Effect, Engine, Entry, SessionId};
@@ -250,7 +251,8 @@ impl Engine {
             }
         };
         let incarnation = self.state.next_incarnation();
-        self.append(Entry::Attached { incarnation, name: hello.name.clone() });
+        let (name, role, hash) = (hello.name.clone(), hello.role, SecretHash::of(secret));
+        self.append(Entry::Attached { incarnation, name, role, secret: hash });
         let slot = self.nodes.insert(Node {
             incarnation,
             name: hello.name,

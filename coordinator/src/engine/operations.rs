@@ -276,7 +276,8 @@ impl Engine {
         }
         let object = self.state.objects.at(slot).id;
         let notice = self.notice(Some(node), slot);
-        self.append(Entry::Renamed { object, key: to.clone() });
+        let by = self.nodes.get(node).map(|node| node.incarnation);
+        self.append(Entry::Renamed { by, object, key: to.clone() });
         let interested = self.state.objects.at(slot).interest.as_slice().to_vec();
         for other in interested {
             let renamed = ToNode::Renamed { object, key: to.clone() };
@@ -295,7 +296,8 @@ impl Engine {
         let locks = object.locks.used();
         let notice = self.notice(by, slot);
         self.watches.end_object(id, &mut self.nodes);
-        self.append(Entry::Removed { object: id });
+        let by = by.and_then(|by| self.nodes.get(by)).map(|node| node.incarnation);
+        self.append(Entry::Removed { by, object: id });
         self.forget_ephemeral(id);
         self.owners_forget(id);
         for node in &interested {

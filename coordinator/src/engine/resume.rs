@@ -52,7 +52,7 @@ impl Engine {
     /// A node that lost its connection is back, perhaps before the coordinator has noticed. The answer is sent here
     /// when it goes on as what it was.
     pub(super) fn resume(&mut self, session: SessionId, resume: &Resume) -> Result<Past, Failure> {
-        if resume.epoch < self.settings.history {
+        if resume.epoch < self.state.history {
             return Ok(Past::Reset);
         }
         let Some(slot) = self.nodes.find(resume.incarnation) else {

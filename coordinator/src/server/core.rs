@@ -195,7 +195,7 @@ impl Core {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { session, message } => self.send(session, &message),
-                Effect::Append { seq, entry } => self.log.append(seq, entry),
+                Effect::Append { seq, time, entry } => self.log.append(seq, time, entry),
                 Effect::Close { session, failure } => self.close(session, failure),
             }
         }

@@ -17,7 +17,7 @@
 
 pub mod memory;
 
-use crate::engine::{Entry, LogSeq};
+use crate::engine::{Entry, LogSeq, LogTime};
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
@@ -40,8 +40,8 @@ pub trait Log: Send + fmt::Debug {
     /// Where entries are kept, for people: `memory`.
     fn kind(&self) -> &'static str;
 
-    /// Takes an entry in; `seq` follows the last one.
-    fn append(&mut self, seq: LogSeq, entry: Entry);
+    /// Takes an entry in; `seq` follows the last one, `time` is not before that of the last one.
+    fn append(&mut self, seq: LogSeq, time: LogTime, entry: Entry);
 
     /// Ends a batch of appended entries: they should become safe soon.
     fn submit(&mut self);
