@@ -232,10 +232,10 @@ impl Shared {
         self.files.notify_all();
     }
 
-    /// Makes segments until told to stop.
+    /// Makes segments until the committer has ended.
     pub(super) fn make_segments(&self) {
         let mut state = self.lock();
-        while !state.stopping && !state.ended {
+        while !state.ended {
             let Some(want) = state.want.take() else {
                 state = self.files.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -312,7 +312,9 @@ impl Committer<'_> {
     fn run(&mut self) -> io::Result<()> {
         loop {
             match self.next() {
-                Turn::Work => self.work()?,
+                // What could not be written is never followed by anything.
+                Turn::Work if !self.work()? => return Ok(()),
+                Turn::Work => {}
                 Turn::Idle => self.idle()?,
                 Turn::Stop => {
                     self.writer.sync()?;
@@ -335,7 +337,7 @@ impl Committer<'_> {
             if !self.batches.is_empty() || state.sync_wanted > state.synced && self.writer.wants_sync() {
                 return Turn::Work;
             }
-            if state.stopping {
+            if state.stopping || state.failed.is_some() {
                 return Turn::Stop;
             }
             state.waiting = true;
@@ -403,7 +405,8 @@ impl Committer<'_> {
         }
     }
 
-    fn work(&mut self) -> io::Result<()> {
+    /// Writes what there is. `false` when the log ends before it could.
+    fn work(&mut self) -> io::Result<bool> {
         loop {
             let written = self.writer.write(&mut self.batches);
             if self.is_sync_due() {
@@ -414,18 +417,11 @@ impl Committer<'_> {
                 self.shared.publish(|state| state.no_write = false);
             }
             match written {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(true),
                 Err(WriteError::Failed(error)) => return Err(error),
-                Err(WriteError::Segment { bytes_min }) => {
-                    if !self.wait_for_segment(bytes_min) {
-                        return Ok(());
-                    }
-                }
-                Err(WriteError::Full) => {
-                    if !self.wait_for_room() {
-                        return Ok(());
-                    }
-                }
+                Err(WriteError::Segment { bytes_min }) if !self.wait_for_segment(bytes_min) => return Ok(false),
+                Err(WriteError::Full) if !self.wait_for_room() => return Ok(false),
+                Err(WriteError::Segment { .. } | WriteError::Full) => {}
             }
         }
     }
@@ -457,8 +453,7 @@ impl Committer<'_> {
                 self.writer.provide(segment);
                 return true;
             }
-            if state.stopping || state.failed.is_some() {
-                self.batches.clear();
+            if state.failed.is_some() || state.stopping && state.no_segment {
                 return false;
             }
             // In place of one that is too short, if there is one.
@@ -469,11 +464,10 @@ impl Committer<'_> {
     }
 
     /// Waits a while for the medium to have room again. `false` when the log is to stop instead.
-    fn wait_for_room(&mut self) -> bool {
+    fn wait_for_room(&self) -> bool {
         self.shared.publish(|state| state.no_write = true);
         let state = self.shared.lock();
         if state.stopping {
-            self.batches.clear();
             return false;
         }
         let waited = self.shared.work.wait_timeout(state, FULL_RETRY).unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,6 @@ use super::segment::{self, Contents, FIRST, Record, Rest, Segment, UNFINISHED};
 use super::snapshot::{self, SnapshotReader};
 use super::writer::{WriteError, Writer};
 use crate::engine::{BadEntry, Entry, LogSeq, LogTime, Piece, Restore};
-use bytes::Bytes;
 use std::io;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -117,10 +116,6 @@ struct Tail {
     segment: Segment,
     /// Behind its last record.
     at: usize,
-    /// Everything before this was synced for certain.
-    synced: usize,
-    /// The bytes from there to `at`.
-    unsure: Bytes,
     torn: Option<Torn>,
     /// A segment behind it without anything in it.
     next: Option<Segment>,
@@ -160,7 +155,7 @@ fn create(medium: &dyn Medium, id: LogId, bytes: u64) -> Result<Recovered, OpenE
     Ok(Recovered { id, writer, time: LogTime::default(), torn: None })
 }
 
-/// The segments to read: the last one that begins at or before the first entry that the snapshot lacks, and all behind.
+/// The segments to read: the last one that begins with an entry that the snapshot has, and all behind.
 pub(super) fn choose(
     medium: &dyn Medium,
     files: &Files,
@@ -179,12 +174,12 @@ pub(super) fn choose(
     if let Some(foreign) = segments.iter().find(|segment| segment.header.id != id) {
         return Err(OpenError::Foreign { file: segment::name(foreign.header.ordinal) });
     }
-    let needed = covered.next();
-    let start = segments.iter().rposition(|segment| segment.first().is_some_and(|begin| begin <= needed));
+    // A record that begins later need not be whole. The segments of a restored backup begin behind its snapshot.
+    let start = segments.iter().rposition(|segment| segment.first().is_some_and(|begin| begin <= covered));
     let start = match start {
         Some(start) => start,
         None if header.is_none() && *first == 1 => 0,
-        // Whatever a snapshot makes superfluous begins before what it lacks, so that one segment always does.
+        None if begins_whole(&segments[0], covered.next())? => 0,
         None => {
             return Err(match segments[0].read()?.rest(FIRST) {
                 Rest::Torn { damage, .. } | Rest::Damaged(damage) if segments[0].first().is_none() => {
@@ -196,6 +191,10 @@ pub(super) fn choose(
     };
     segments.drain(..start);
     Ok((segments, Progress { covered, last: covered, time }))
+}
+
+fn begins_whole(segment: &Segment, with: LogSeq) -> Result<bool, OpenError> {
+    Ok(segment.read()?.records().next().is_some_and(|record| record.header.first == with))
 }
 
 fn load(mut snapshot: SnapshotReader, replay: &mut dyn Replay) -> Result<(), OpenError> {
@@ -246,21 +245,25 @@ impl Progress {
 /// Reads all segments up to where the log ends.
 fn read(segments: Vec<Segment>, progress: &mut Progress, replay: &mut dyn Replay) -> Result<Tail, OpenError> {
     let mut tail: Option<Tail> = None;
-    for segment in segments {
-        let contents = segment.read()?;
-        let (mut records, mut synced) = (contents.records(), FIRST);
+    let last = segments.iter().rposition(|segment| segment.first().is_some()).unwrap_or_default();
+    for (number, segment) in segments.into_iter().enumerate() {
+        let contents = if number < last { segment.read()? } else { segment.read_settled()? };
+        let mut records = contents.records();
         for record in &mut records {
             // What is behind something torn was never synced, unless it is not torn but damaged.
             if let Some(torn) = tail.as_ref().and_then(|tail| tail.torn) {
                 return Err(damaged(torn.segment, torn.at, torn.damage));
             }
-            synced = synced.max(usize::try_from(record.header.synced).unwrap_or(record.at)).min(record.at);
             progress.record(&contents, &record, &mut |seq, time, entry| replay.entry(seq, time, entry))?;
         }
         let at = records.at;
         let torn = match contents.rest(at) {
             Rest::Nothing => None,
             Rest::Damaged(damage) => return Err(damaged(contents.header.ordinal, at as u64, damage)),
+            // The snapshot has its first entry, so that was synced.
+            Rest::Torn { damage, .. } if number == 0 && at == FIRST && progress.covered != LogSeq::default() => {
+                return Err(damaged(contents.header.ordinal, at as u64, damage));
+            }
             Rest::Torn { damage, end } => {
                 let (segment, bytes) = (contents.header.ordinal, (end - at) as u64);
                 Some(Torn { segment, at: at as u64, bytes, damage })
@@ -276,8 +279,7 @@ fn read(segments: Vec<Segment>, progress: &mut Progress, replay: &mut dyn Replay
                 tail.skip(segment, torn);
             }
             _ => {
-                let unsure = contents.bytes.slice(synced..at);
-                tail = Some(Tail { segment, at, synced, unsure, torn, next: None, worthless: Vec::new() });
+                tail = Some(Tail { segment, at, torn, next: None, worthless: Vec::new() });
             }
         }
     }
@@ -306,19 +308,10 @@ impl Tail {
         let worthless: Vec<_> = self.worthless.iter().map(|ordinal| segment::name(*ordinal)).collect();
         // Before anything is written: what is whole in them by chance would count as the log's once more is before it.
         remove(medium, &worthless)?;
-        let rewrite = || -> io::Result<()> {
-            // Written again, because a system that failed to write it may have taken it for written since.
-            self.segment.file.write(self.synced as u64, &self.unsure)?;
-            let torn = self.torn.filter(|torn| torn.segment == self.segment.header.ordinal);
-            let (mut at, end) = torn.map_or((0, 0), |torn| (torn.at, torn.at + torn.bytes));
-            while at < end {
-                let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
-                self.segment.file.write(at, &ZEROS[..length])?;
-                at += length as u64;
-            }
-            self.segment.file.sync()
-        };
-        rewrite().map_err(OpenError::io("write", &name))?;
+        let torn = self.torn.filter(|torn| torn.segment == self.segment.header.ordinal);
+        if let Some(torn) = torn {
+            wipe(&self.segment, torn.at, torn.at + torn.bytes).map_err(OpenError::io("write", &name))?;
+        }
         let mut writer = Writer::new(self.segment, self.at, last);
         if let Some(next) = self.next {
             writer.provide(next);
@@ -332,6 +325,15 @@ impl Tail {
         }
         Ok(writer)
     }
+}
+
+fn wipe(segment: &Segment, mut at: u64, end: u64) -> io::Result<()> {
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+        segment.file.write(at, &ZEROS[..length])?;
+        at += length as u64;
+    }
+    segment.file.sync()
 }
 
 /// Removes what a snapshot has made superfluous, and what was never finished.

@@ -76,6 +76,26 @@ impl Segment {
         Ok(Self { file, header })
     }
 
+    /// All of its bytes, as the medium has them: a system that failed to write some may go on to show them as long as it
+    /// remembers them. Whatever a record says was synced is on the medium, so only the rest is read again.
+    pub(super) fn read_settled(&self) -> Result<Contents, OpenError> {
+        let mut contents = self.read()?;
+        let name = name(self.header.ordinal);
+        // First, because what was not written yet would not be forgotten; and it is to be safe when it is built upon.
+        self.file.sync().map_err(OpenError::io("sync", &name))?;
+        let synced = contents.records().map(|record| record.header.synced).max().unwrap_or(FIRST as u64);
+        let start = usize::try_from(synced).unwrap_or(FIRST).clamp(FIRST, contents.bytes.len());
+        let used = contents.bytes[start..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if used == 0 {
+            return Ok(contents);
+        }
+        self.file.forget(start as u64, used as u64).map_err(OpenError::io("read", &name))?;
+        let mut bytes = Vec::from(std::mem::take(&mut contents.bytes));
+        self.file.read(start as u64, &mut bytes[start..start + used]).map_err(OpenError::io("read", &name))?;
+        contents.bytes = bytes.into();
+        Ok(contents)
+    }
+
     /// All of its bytes.
     pub(super) fn read(&self) -> Result<Contents, OpenError> {
         let length = usize::try_from(self.header.bytes).expect("segments are bounded");

@@ -1,9 +1,10 @@
 //! A directory of the operating system.
 
 use super::{Medium, MediumFile};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,10 @@ impl MediumFile for File {
 
     fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(buffer, at)
+    }
+
+    fn forget(&self, at: u64, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(self, at, NonZeroU64::new(bytes), Advice::DontNeed)?)
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {

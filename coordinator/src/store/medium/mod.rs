@@ -70,6 +70,13 @@ pub trait MediumFile: Send + Sync + fmt::Debug {
     /// What the system answered; `UnexpectedEof` when the file ends before.
     fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// Has the system forget what it remembers of this part and has written, so that the next read shows what the medium
+    /// has.
+    ///
+    /// # Errors
+    /// What the system answered.
+    fn forget(&self, at: u64, bytes: u64) -> io::Result<()>;
+
     /// Makes room for a file of this length, so that a full disk is noticed before anything is written.
     ///
     /// # Errors
