@@ -5,7 +5,7 @@ use super::close::Close;
 use super::counters::Counters;
 use super::session::Session;
 use super::{clock, counters};
-use crate::engine::{Effect, Engine, Event, SessionId};
+use crate::engine::{Effect, Engine, Event, LogSeq, LogTime, Piece, SessionId};
 use crate::store::{Log, LogError};
 use kiln_protocol::message::Hello;
 use kiln_protocol::{Epoch, Failure, Secret, ToCoordinator, ToNode};
@@ -101,6 +101,27 @@ impl Core {
         for session in self.sessions.values_mut() {
             session.end(Close::Stopping);
         }
+    }
+
+    /// How much the log got since the start, and how much the state is, in bytes.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        (self.log.submitted_bytes(), self.engine.totals().object_bytes)
+    }
+
+    /// Begins a snapshot of what is there now: its last entry, and when that was made.
+    pub(super) fn begin_snapshot(&mut self) -> (LogSeq, LogTime) {
+        (self.engine.begin_snapshot(), self.engine.time())
+    }
+
+    /// The next pieces of the snapshot. Returns whether there are more, and how much waits to become pieces.
+    pub(super) fn snapshot(&mut self, bytes_min: usize, pieces: &mut Vec<Piece>) -> (bool, usize) {
+        let more = self.engine.snapshot(bytes_min, pieces);
+        (more, self.engine.snapshot_saved_bytes())
+    }
+
+    /// Gives the snapshot up that is under way.
+    pub(super) fn give_up_snapshot(&mut self) {
+        self.engine.give_up_snapshot();
     }
 
     /// Begins a batch.

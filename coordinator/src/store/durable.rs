@@ -5,7 +5,7 @@ use super::error::OpenError;
 use super::format::LogId;
 use super::install::Snapshots;
 use super::medium::Medium;
-use super::recovery::{Replay, Torn, recover};
+use super::recovery::{Recovered, Replay, Torn, recover};
 use super::writer::Batch;
 use super::{Log, LogError};
 use crate::engine::{Entry, LogSeq, LogTime};
@@ -43,6 +43,17 @@ pub struct Found {
     pub time: LogTime,
     /// What was cut off behind it.
     pub torn: Option<Torn>,
+    /// The last record says that all before it was synced: so nothing is missing at the end.
+    pub is_whole: bool,
+    /// How much was read behind the snapshot, in bytes.
+    pub bytes: u64,
+}
+
+impl Found {
+    pub(super) const fn of(recovered: &Recovered) -> Self {
+        let Recovered { writer, time, torn, is_whole, bytes, .. } = recovered;
+        Self { last: writer.written(), time: *time, torn: *torn, is_whole: *is_whole, bytes: *bytes }
+    }
 }
 
 /// A log on a medium. Dropping it writes and syncs what was submitted.
@@ -54,6 +65,7 @@ pub struct DurableLog {
     reported: LogSeq,
     /// Whole ones of this turn, and the one that is being filled.
     batches: Vec<Batch>,
+    bytes: u64,
 }
 
 impl DurableLog {
@@ -68,8 +80,7 @@ impl DurableLog {
         replay: &mut dyn Replay,
     ) -> Result<(Self, Found), OpenError> {
         let recovered = recover(&*medium, (fresh, options.first_segment_bytes), replay)?;
-        let last = recovered.writer.written();
-        let found = Found { last, time: recovered.time, torn: recovered.torn };
+        let (last, found) = (recovered.writer.written(), Found::of(&recovered));
         let (sync, bytes_max) = (options.sync, options.segment_bytes_max);
         let shared = Arc::new(Shared::new(medium, recovered.id, sync, bytes_max, &recovered.writer));
         let mut log = Self {
@@ -78,6 +89,7 @@ impl DurableLog {
             appended: last,
             reported: last,
             batches: Vec::new(),
+            bytes: 0,
         };
         let of_files = Arc::clone(&shared);
         log.spawn("kiln-segments", move || of_files.make_segments())?;
@@ -130,6 +142,7 @@ impl Log for DurableLog {
 
     fn submit(&mut self) {
         if !self.batches.is_empty() {
+            self.bytes += self.batches.iter().map(|batch| batch.bytes() as u64).sum::<u64>();
             self.shared.submit(&mut self.batches);
         }
     }
@@ -143,6 +156,10 @@ impl Log for DurableLog {
             }
             Err(error) => Poll::Ready(Err(self.failed(error))),
         }
+    }
+
+    fn submitted_bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn has_room(&self) -> bool {

@@ -43,8 +43,7 @@ impl InlineLog {
         replay: &mut dyn Replay,
     ) -> Result<(Self, Found), OpenError> {
         let recovered = recover(&*medium, (fresh, options.first_segment_bytes), replay)?;
-        let last = recovered.writer.written();
-        let found = Found { last, time: recovered.time, torn: recovered.torn };
+        let (last, found) = (recovered.writer.written(), Found::of(&recovered));
         let log = Self {
             medium,
             id: recovered.id,

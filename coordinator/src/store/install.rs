@@ -32,6 +32,23 @@ pub enum SnapshotError {
     /// The entries that it is of will never be safe.
     #[error("the log ended before everything in the snapshot was safe")]
     LogEnded,
+    /// More changed meanwhile than the medium could take, or the coordinator ended.
+    #[error("the snapshot was given up")]
+    GivenUp,
+}
+
+impl SnapshotError {
+    /// The same, for somebody else.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let same = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        match self {
+            Self::Full { error } => Self::Full { error: same(error) },
+            Self::Write { error } => Self::Write { error: same(error) },
+            Self::LogEnded => Self::LogEnded,
+            Self::GivenUp => Self::GivenUp,
+        }
+    }
 }
 
 impl From<io::Error> for SnapshotError {

@@ -81,4 +81,9 @@ pub trait Log: Send + fmt::Debug {
     fn has_room(&self) -> bool {
         true
     }
+
+    /// How much was submitted since the start, in bytes on the medium.
+    fn submitted_bytes(&self) -> u64 {
+        0
+    }
 }

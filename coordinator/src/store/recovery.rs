@@ -62,6 +62,8 @@ pub(super) struct Recovered {
     /// When the last entry was made.
     pub(super) time: LogTime,
     pub(super) torn: Option<Torn>,
+    pub(super) is_whole: bool,
+    pub(super) bytes: u64,
 }
 
 /// The files of a log, by name.
@@ -117,6 +119,10 @@ struct Tail {
     /// Behind its last record.
     at: usize,
     torn: Option<Torn>,
+    /// Its last record says that all before it was synced.
+    is_whole: bool,
+    /// Of all records that were read.
+    bytes: u64,
     /// A segment behind it without anything in it.
     next: Option<Segment>,
     /// Segments behind it with nothing whole in them.
@@ -143,16 +149,16 @@ pub(super) fn recover(
     let obsolete = files.segments.iter().copied().filter(|ordinal| *ordinal < segments[0].header.ordinal).collect();
     let id = segments[0].header.id;
     let tail = read(segments, &mut progress, replay)?;
-    let torn = tail.torn;
+    let (torn, is_whole, bytes) = (tail.torn, tail.is_whole && tail.torn.is_none(), tail.bytes);
     let writer = tail.go_on(medium, progress.last)?;
     clear(medium, &files, obsolete)?;
-    Ok(Recovered { id, writer, time: progress.time, torn })
+    Ok(Recovered { id, writer, time: progress.time, torn, is_whole, bytes })
 }
 
 fn create(medium: &dyn Medium, id: LogId, bytes: u64) -> Result<Recovered, OpenError> {
     let segment = Segment::create(medium, id, 1, bytes).map_err(OpenError::io("make", segment::name(1)))?;
     let writer = Writer::new(segment, FIRST, LogSeq::default());
-    Ok(Recovered { id, writer, time: LogTime::default(), torn: None })
+    Ok(Recovered { id, writer, time: LogTime::default(), torn: None, is_whole: true, bytes: 0 })
 }
 
 /// The segments to read: the last one that begins with an entry that the snapshot has, and all behind.
@@ -248,12 +254,13 @@ fn read(segments: Vec<Segment>, progress: &mut Progress, replay: &mut dyn Replay
     let last = segments.iter().rposition(|segment| segment.first().is_some()).unwrap_or_default();
     for (number, segment) in segments.into_iter().enumerate() {
         let contents = if number < last { segment.read()? } else { segment.read_settled()? };
-        let mut records = contents.records();
+        let (mut records, mut is_whole) = (contents.records(), true);
         for record in &mut records {
             // What is behind something torn was never synced, unless it is not torn but damaged.
             if let Some(torn) = tail.as_ref().and_then(|tail| tail.torn) {
                 return Err(damaged(torn.segment, torn.at, torn.damage));
             }
+            is_whole = record.header.entries == 0;
             progress.record(&contents, &record, &mut |seq, time, entry| replay.entry(seq, time, entry))?;
         }
         let at = records.at;
@@ -279,7 +286,8 @@ fn read(segments: Vec<Segment>, progress: &mut Progress, replay: &mut dyn Replay
                 tail.skip(segment, torn);
             }
             _ => {
-                tail = Some(Tail { segment, at, torn, next: None, worthless: Vec::new() });
+                let bytes = tail.map_or(0, |tail| tail.bytes) + (at - FIRST) as u64;
+                tail = Some(Tail { segment, at, torn, is_whole, bytes, next: None, worthless: Vec::new() });
             }
         }
     }
