@@ -33,7 +33,10 @@ impl Engine {
     ) {
         let wanted = Wanted { name, key, type_name: &description.name, options };
         match self.register(node, &wanted, description) {
-            Ok(opened) => self.answer(node, opened(request)),
+            Ok(opened) => {
+                self.wait_for_schema();
+                self.answer(node, opened(request));
+            }
             Err(failure) => self.fail(node, request, failure),
         }
     }
@@ -54,7 +57,11 @@ impl Engine {
         let entries = schema.decide(by, description, self.settings.schema_bytes_max)?;
         let type_id = schema.find(&description.name).map_or_else(|| schema.next_type(), |of| of.info().id);
         let root = self.state.roots.decide(schema, by, wanted, type_id)?;
-        for entry in entries.into_iter().chain(root) {
+        let entries: Vec<_> = entries.into_iter().chain(root).collect();
+        if !entries.is_empty() {
+            self.check_log()?;
+        }
+        for entry in entries {
             self.append(entry);
         }
         let binding = self.state.schema.binding(description);

@@ -137,12 +137,14 @@ pub enum Entry {
         /// What it changed; commutative parts carry the version that they were given.
         parts: SmallVec<[Part; 1]>,
     },
-    /// A commit was refused, whole: kept so that a resend is counted and answered alike.
+    /// Commits were refused, each whole: kept so that a resend is counted and answered alike.
     Refused {
         /// Who committed.
         writer: Incarnation,
-        /// The commit.
-        seq: CommitSeq,
+        /// The first of them.
+        first: CommitSeq,
+        /// The last of them; mostly the same.
+        last: CommitSeq,
     },
     /// An object was destroyed.
     Removed {

@@ -215,6 +215,7 @@ impl Engine {
         let Some(Operation { node, request, root, key, act, .. }) = self.finish(id) else {
             return;
         };
+        self.wait_for_keys();
         match act {
             Act::Insert { writes } => self.insert_now(node, request, root, key, writes),
             Act::Rename { .. } => self.answer(node, ToNode::Done { request, yes: false }),
@@ -228,6 +229,13 @@ impl Engine {
     }
 
     fn act(&mut self, id: OperationId, slot: u32) {
+        if let Err(failure) = self.check_log() {
+            self.give_up_locks(id);
+            if let Some(Operation { node, request, .. }) = self.finish(id) {
+                self.fail(node, request, failure);
+            }
+            return;
+        }
         if let Some(operation) = self.operations.operations.get(&id)
             && let Act::Rename { to } = &operation.act
         {

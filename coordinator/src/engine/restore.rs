@@ -5,8 +5,9 @@
 use super::entry::{BadEntry, Entry, LogSeq, LogTime};
 use super::state::State;
 use super::walk::{Cut, Piece};
+use super::window::Tokens;
 use super::{Engine, Settings};
-use kiln_protocol::Epoch;
+use kiln_protocol::{Epoch, Token};
 
 /// State that is being read back.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub struct Restore {
     last: LogSeq,
     time: LogTime,
     is_begun: bool,
+    tokens: Tokens,
 }
 
 impl Default for Restore {
@@ -27,7 +29,13 @@ impl Restore {
     /// Nothing yet: a snapshot may be taken in, or the log from its first entry on.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: State::new(), last: LogSeq::default(), time: LogTime::default(), is_begun: false }
+        Self {
+            state: State::new(),
+            last: LogSeq::default(),
+            time: LogTime::default(),
+            is_begun: false,
+            tokens: Tokens::default(),
+        }
     }
 
     /// Takes a piece of a snapshot in, before any entry.
@@ -56,6 +64,12 @@ impl Restore {
         }
         self.is_begun = true;
         self.state.apply(entry)?;
+        if let Entry::Committed { parts, .. } = entry {
+            for part in parts.iter().filter(|part| part.token != Token::default()) {
+                let highest = self.tokens.entry((part.object, part.group)).or_default();
+                *highest = part.token.max(*highest);
+            }
+        }
         self.last = seq;
         self.time = self.time.max(time);
         Ok(())
@@ -95,6 +109,8 @@ impl Restore {
             let (number, last) = (epoch.to_bits().into(), last.to_bits().into());
             return Err(BadEntry::OutOfOrder { what: "epoch", number, last });
         }
-        Ok(Engine::with(settings, self.state, self.last, self.time))
+        let mut engine = Engine::with(settings, self.state, self.last, self.time);
+        engine.restored_tokens = self.tokens;
+        Ok(engine)
     }
 }

@@ -36,11 +36,18 @@ pub(super) struct Life {
 }
 
 impl Life {
-    fn refuse(&mut self, seq: CommitSeq) {
-        if self.refused.len() == REFUSED_KEPT_MAX {
-            self.forgotten = self.refused.pop_front().unwrap_or_default();
+    fn refuse(&mut self, first: CommitSeq, last: CommitSeq) {
+        let kept = last.to_bits().saturating_sub(REFUSED_KEPT_MAX as u64) + 1;
+        if kept > first.to_bits() {
+            self.forgotten = CommitSeq::from_bits(kept - 1);
+            self.refused.clear();
         }
-        self.refused.push_back(seq);
+        for seq in first.to_bits().max(kept)..=last.to_bits() {
+            if self.refused.len() == REFUSED_KEPT_MAX {
+                self.forgotten = self.refused.pop_front().unwrap_or_default();
+            }
+            self.refused.push_back(CommitSeq::from_bits(seq));
+        }
     }
 
     /// Whether a commit was applied; `None` when that is not known, or not decided.
@@ -155,10 +162,15 @@ impl State {
                 self.count(*writer, *seq)?;
                 parts.iter().try_for_each(|part| self.commit(part))
             }
-            Entry::Refused { writer, seq } => {
-                self.count(*writer, *seq)?;
+            Entry::Refused { writer, first, last } => {
+                self.count(*writer, *first)?;
+                if last < first {
+                    let (number, last) = (last.to_bits(), first.to_bits());
+                    return Err(BadEntry::OutOfOrder { what: "the last of refused commits", number, last });
+                }
                 if let Some(life) = self.living.get_mut(writer) {
-                    life.refuse(*seq);
+                    life.applied = *last;
+                    life.refuse(*first, *last);
                 }
                 Ok(())
             }

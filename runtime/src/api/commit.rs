@@ -15,10 +15,15 @@ use std::time::Duration;
 pub enum Level {
     /// Once it is in the outbox. Lost if this process dies before it is sent.
     Queued,
-    /// Once the coordinator has ordered it. Lost if the coordinator dies: its state is in memory.
+    /// Once the coordinator has ordered it. Of a coordinator that keeps a log, lost only if its machine and this process die
+    /// together: when it alone dies, this node sends the commit again. Of one in memory, lost if it dies.
     #[default]
     Applied,
-    /// Once no node shows the old version any more: every node that holds the object has applied it.
+    /// Once the coordinator's log has it on its medium. Nobody else sees it before that. Needs a coordinator that keeps a
+    /// log: with one in memory the commit fails with [`CommitError::NotDurable`], and nothing is changed.
+    Durable,
+    /// Once no node shows the old version any more: every node that holds the object has applied it. Where the coordinator
+    /// keeps a log, the commit is durable as well.
     Everywhere,
 }
 
@@ -41,6 +46,9 @@ pub(super) async fn queue(
     waiter: &Waiter,
     timeout: Duration,
 ) -> Result<CommitSeq, CommitError> {
+    if matches!(waiter, Waiter::Durable(_)) && !runtime.node.settings.durable {
+        return Err(CommitError::NotDurable);
+    }
     if !runtime.node.link.is_leased(boot_nanos()) {
         return Err(if runtime.node.ended().is_some() { CommitError::Disconnected } else { CommitError::Fenced });
     }
@@ -77,6 +85,10 @@ pub(super) fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
         Level::Applied => {
             let ticket = Ticket::new();
             (Waiter::Applied(Arc::clone(&ticket)), Some(ticket))
+        }
+        Level::Durable => {
+            let ticket = Ticket::new();
+            (Waiter::Durable(Arc::clone(&ticket)), Some(ticket))
         }
         Level::Everywhere => {
             let ticket = Ticket::new();

@@ -29,6 +29,8 @@ pub(super) struct Welcomed {
     /// The rest of the stream, and what was read of it.
     pub(super) receive: (RecvStream, FrameDecoder),
     pub(super) epoch: Epoch,
+    /// The coordinator keeps a log.
+    pub(super) durable: bool,
     pub(super) incarnation: Incarnation,
     pub(super) secret: Secret,
     /// For how long grants can be trusted after the sending of an answered heartbeat: the lease, less a margin.
@@ -122,11 +124,23 @@ async fn hello(
     send.write_all(&bytes).await.map_err(|error| lost(&error))?;
     let mut decoder = FrameDecoder::default();
     match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
-        ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
+        ToNode::Welcome { epoch, incarnation, secret, lease_ms, durable, past, .. } => {
             let lease = Duration::from_millis(lease_ms.into());
             let lease = lease - lease / MARGIN_PART;
             let receive = (receive, decoder);
-            Ok(Welcomed { endpoint, connection, send, receive, epoch, incarnation, secret, lease, sent_nanos, past })
+            Ok(Welcomed {
+                endpoint,
+                connection,
+                send,
+                receive,
+                epoch,
+                durable,
+                incarnation,
+                secret,
+                lease,
+                sent_nanos,
+                past,
+            })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })

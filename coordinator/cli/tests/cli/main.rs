@@ -218,7 +218,7 @@ async fn watch_shows_each_change() {
         version: Version::default(),
         writes: encode(&[Write::Add { field: clicks, amount: -2 }]),
     };
-    let commit = Commit { everywhere: false, parts: smallvec![part] };
+    let commit = Commit { everywhere: false, durable: false, parts: smallvec![part] };
     node.client.say(&ToCoordinator::Commit(commit)).await;
     let seq = CommitSeq::from_bits(2);
     assert_eq!(node.client.next().await, ToNode::Ack { applied: seq });

@@ -386,7 +386,7 @@ impl Cluster {
 
     pub(super) fn commit_parts(&mut self, name: &str, everywhere: bool, parts: Vec<Part>) {
         let parts = parts.into();
-        self.send(name, ToCoordinator::Commit(Commit { everywhere, parts }));
+        self.send(name, ToCoordinator::Commit(Commit { everywhere, durable: false, parts }));
     }
 
     pub(super) fn commit(&mut self, name: &str, object: ObjectId, group: GroupId, writes: Bytes) {
