@@ -20,6 +20,8 @@ pub(super) struct Core {
     /// The task that waits for the log.
     log_task: Waker,
     log_error: Option<LogError>,
+    /// What the engine was told.
+    log_has_room: bool,
     sessions: BTreeMap<SessionId, Session>,
     last_session: u64,
     /// Sessions with output of this batch.
@@ -42,6 +44,7 @@ impl Core {
             log,
             log_task: Waker::noop().clone(),
             log_error: None,
+            log_has_room: true,
             sessions: BTreeMap::new(),
             last_session: 0,
             touched: Vec::new(),
@@ -136,9 +139,7 @@ impl Core {
 
     /// Ends a batch: acknowledgements are made, the log gets its entries, output goes to QUIC.
     pub(super) fn finish(&mut self) {
-        self.engine.flush(&mut self.effects);
-        self.carry_out();
-        self.log.submit();
+        self.settle();
         self.logged();
         self.write();
         self.counters.publish(self.engine.totals(), std::mem::take(&mut self.output_bytes));
@@ -160,12 +161,15 @@ impl Core {
         let mut context = Context::from_waker(&task);
         while self.log_error.is_none() {
             match self.log.poll_safe(&mut context) {
-                Poll::Pending => return,
+                Poll::Pending if self.log.has_room() == self.log_has_room => return,
+                Poll::Pending => {
+                    self.log_has_room = !self.log_has_room;
+                    self.event(if self.log_has_room { Event::LogHasRoom } else { Event::LogFull });
+                    self.settle();
+                }
                 Poll::Ready(Ok(seq)) => {
                     self.event(Event::Logged { seq });
-                    self.engine.flush(&mut self.effects);
-                    self.carry_out();
-                    self.log.submit();
+                    self.settle();
                 }
                 Poll::Ready(Err(error)) => {
                     self.log_error = Some(error);
@@ -185,6 +189,13 @@ impl Core {
             Some(error) => Poll::Ready(error),
             None => Poll::Pending,
         }
+    }
+
+    /// Ends a batch, but for what the log says to it.
+    fn settle(&mut self) {
+        self.engine.flush(&mut self.effects);
+        self.carry_out();
+        self.log.submit();
     }
 
     fn write(&mut self) {

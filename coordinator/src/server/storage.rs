@@ -91,6 +91,7 @@ fn on_disk(
     let started = LogTime::from_bits(clock::wall_ms()).max(found.time);
     let settings = Settings {
         lease,
+        durable: true,
         started,
         history: is_short.then_some(epoch),
         skipped: if is_short { SKIPPED } else { 0 },

@@ -31,10 +31,11 @@ pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
             put_varint(out, parts.len() as u64);
             parts.iter().for_each(|part| put_part(out, part));
         }
-        Entry::Refused { writer, seq } => {
+        Entry::Refused { writer, first, last } => {
             out.put(REFUSED);
             put_varint(out, writer.to_bits());
-            put_varint(out, seq.to_bits());
+            put_varint(out, first.to_bits());
+            put_varint(out, last.to_bits());
         }
         Entry::Created { by, object, root, key, writes } => {
             out.put(CREATED);
@@ -124,7 +125,7 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, BadBytes> {
             let parts = (0..count).map(|_| read.part()).collect::<Result<SmallVec<_>, _>>()?;
             Entry::Committed { writer, seq, parts }
         }
-        REFUSED => Entry::Refused { writer: read.incarnation()?, seq: read.commit()? },
+        REFUSED => Entry::Refused { writer: read.incarnation()?, first: read.commit()?, last: read.commit()? },
         CREATED => Entry::Created {
             by: read.by()?,
             object: read.object()?,

@@ -98,7 +98,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             seq,
             parts: parts.into()
         }),
-        (incarnation(), commit()).prop_map(|(writer, seq)| Entry::Refused { writer, seq }),
+        (incarnation(), commit(), commit()).prop_map(|(writer, first, last)| Entry::Refused { writer, first, last }),
         (by(), object()).prop_map(|(by, object)| Entry::Removed { by, object }),
         (by(), object(), bytes()).prop_map(|(by, object, key)| Entry::Renamed { by, object, key }),
     ]
