@@ -353,6 +353,18 @@ impl Engine {
         std::mem::swap(&mut self.out, effects);
     }
 
+    /// The epoch that it began.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.settings.epoch
+    }
+
+    /// When its last entry was made.
+    #[must_use]
+    pub const fn time(&self) -> LogTime {
+        self.time
+    }
+
     /// Counts, for metrics.
     #[must_use]
     pub fn totals(&self) -> Totals {

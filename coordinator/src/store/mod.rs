@@ -12,10 +12,33 @@
 //! Whatever must not be told to anybody before it is safe waits in the engine for that number; order of calls means
 //! nothing.
 //!
-//! Present: [`memory::MemoryLog`]. Absent: a durable log (append-only segments with checksums) and one shared by a
-//! group of coordinators. Both are implementations of this trait.
+//! Present: [`memory::MemoryLog`], and [`DurableLog`]: append-only segments with checksums, and snapshots, on a
+//! [`Medium`]; `docs/STORE.md` has their bytes. Absent: a log shared by a group of coordinators, which would be another
+//! implementation of this trait.
 
+mod codec;
+mod committer;
+mod durable;
+mod error;
+mod format;
+mod inline;
+mod install;
+mod medium;
 pub mod memory;
+mod recovery;
+mod segment;
+mod snapshot;
+mod writer;
+
+pub use codec::{BadBytes, decode, decode_piece, encode, encode_piece};
+pub use committer::SyncPolicy;
+pub use durable::{DurableLog, Found, LogOptions};
+pub use error::OpenError;
+pub use format::{BadHeader, Damage, FORMAT, LogId};
+pub use inline::InlineLog;
+pub use install::{Snapshot, SnapshotError, SnapshotSize, Snapshots};
+pub use medium::{Directory, Medium, MediumFile};
+pub use recovery::{Replay, Torn};
 
 use crate::engine::{Entry, LogSeq, LogTime};
 use std::fmt;
@@ -52,4 +75,15 @@ pub trait Log: Send + fmt::Debug {
     /// # Errors
     /// When nothing more can become safe.
     fn poll_safe(&mut self, context: &mut Context<'_>) -> Poll<Result<LogSeq, LogError>>;
+
+    /// Whether there is room for more. Without it entries are still taken in, but may not become safe before somebody
+    /// makes room. The task that polls is woken when this changes.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// How much was submitted since the start, in bytes on the medium.
+    fn submitted_bytes(&self) -> u64 {
+        0
+    }
 }
