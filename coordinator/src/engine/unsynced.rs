@@ -242,7 +242,8 @@ impl Engine {
         if !node.unsynced.is_empty() {
             self.unsynced.syncing.insert(slot);
         }
-        if let Some(seq) = safe {
+        if let Some(seq) = safe.filter(|seq| *seq > node.durable && node.session().is_some()) {
+            node.durable = seq;
             // Behind the `Ack` that it was noted with.
             self.send(slot, ToNode::Durable { seq });
         }
