@@ -124,10 +124,12 @@ impl Wire {
     /// Waits for the next acknowledgement: how many commits of this node are applied, or `durable`.
     pub(super) async fn acknowledged(&mut self, durable: bool) -> Outcome<u64> {
         loop {
-            match self.hear().await? {
-                ToNode::Ack { .. } if durable => {}
-                ToNode::Ack { applied: seq } | ToNode::Durable { seq } => return Ok(seq.to_bits()),
-                other => return Err(unexpected(&other)),
+            let answer = self.hear().await?;
+            let (ToNode::Ack { applied: seq } | ToNode::Durable { seq }) = answer else {
+                return Err(unexpected(&answer));
+            };
+            if !durable || matches!(answer, ToNode::Durable { .. }) {
+                return Ok(seq.to_bits());
             }
         }
     }

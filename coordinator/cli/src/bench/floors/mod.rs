@@ -20,7 +20,7 @@ pub(super) const DASHMAP_1M: &str = "dashmap_get_1m";
 pub(super) const EPOCH_PIN: &str = "epoch_pin_load";
 
 /// What a durable commit cannot do without.
-async fn echo_and_sync(bench: &mut Bench) -> Result<Figures, BenchError> {
+async fn echo_and_sync(bench: &Bench) -> Result<Figures, BenchError> {
     let (echo, sync) = (quic::measure_echo(bench).await?, disk::measure(bench).await?);
     Ok(Figures::of(echo.value + sync.value).noted(format!("{:.1} and {:.1}", echo.value, sync.value)))
 }
