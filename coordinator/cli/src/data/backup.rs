@@ -28,6 +28,8 @@ pub(crate) struct RestoreArgs {
 /// The coordinator may run meanwhile: what was safe when this began is in the backup.
 pub(crate) fn back_up(args: &BackUpArgs) -> Result<(), Failure> {
     let from = log_in(&args.data.path)?;
+    // Private, because of the keys, and nobody else's meanwhile.
+    let _held = Directory::open(&args.directory).map_err(DataError::from)?;
     let to = empty_log(&args.directory)?;
     Directory::back_up(&args.data.path, &args.directory).map_err(DataError::from)?;
     let objects = copied(&from, &to, &args.data.path, &args.directory)?;
@@ -53,14 +55,13 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// A place for a log in a directory that is made and has none.
+/// A place for a log in a directory that has none.
 fn empty_log(directory: &Path) -> Result<store::Directory, DataError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error| DataError::Io { path, error }
     };
     let path = directory.join(LOG);
-    std::fs::create_dir_all(directory).map_err(failed(directory))?;
     let log = store::Directory::open(&path).map_err(failed(&path))?;
     if is_there(&log).map_err(failed(&path))? {
         return Err(DataError::HasLog { path });
