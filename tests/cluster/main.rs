@@ -6,6 +6,7 @@
 mod away;
 mod counters;
 mod dropped;
+mod durable;
 mod embedded;
 mod everywhere;
 mod eviction;
