@@ -107,10 +107,10 @@ fn sent(outbox: &Outbox, epoch: Epoch) -> Vec<Commit> {
     decoder.push(&bytes);
     let mut commits = Vec::new();
     while let Some(frame) = next_own_frame(&mut decoder) {
-        match decode_to_coordinator(epoch, &frame).unwrap() {
-            ToCoordinator::Commit(commit) => commits.push(commit),
-            other => panic!("{other:?}"),
-        }
+        let ToCoordinator::Commit(commit) = decode_to_coordinator(epoch, &frame).unwrap() else {
+            panic!("more than commits");
+        };
+        commits.push(commit);
     }
     commits
 }
