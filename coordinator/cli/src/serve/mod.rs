@@ -157,6 +157,21 @@ fn announce(server: &Server, metrics: Option<SocketAddr>, kept: &str) -> io::Res
     if let Some(metrics) = metrics {
         out.line(format_args!("metrics: http://{metrics}/metrics"))?;
     }
-    out.line("state is kept in memory: it ends with this process")?;
+    out.line(kept)?;
     out.flush()
+}
+
+/// Where the state is, and what that is worth.
+fn kept(options: &Options) -> String {
+    let place = options.directory.display();
+    match options.storage {
+        Storage::Memory => "state is kept in memory: it ends with this process".to_owned(),
+        Storage::Disk(SyncPolicy::Always) => {
+            format!("state is kept in {place}, synced before a durable commit returns")
+        }
+        Storage::Disk(SyncPolicy::Interval(interval)) => {
+            format!("state is kept in {place}, synced every {} ms", interval.as_millis())
+        }
+        Storage::Disk(SyncPolicy::Never) => format!("state is kept in {place}, synced when the system likes"),
+    }
 }
