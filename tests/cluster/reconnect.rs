@@ -233,7 +233,8 @@ async fn whoever_gives_up_attaching_leaves_no_node_behind() {
     let mut attach = Box::pin(coordinator.builder_through(&proxy, "a").attach());
     // Polled only when it is woken: first when the address is known, then when the handshake is through. What is said
     // after that is not answered.
-    let attaching = tokio::spawn(async move {
+    let mut attaching = JoinSet::new();
+    attaching.spawn(async move {
         std::future::poll_fn(|context| {
             if network.packets().passed > 0 {
                 network.set(Weather::cut_down());
@@ -245,7 +246,7 @@ async fn whoever_gives_up_attaching_leaves_no_node_behind() {
     let is_there = async || Peer::nodes(coordinator.profile()).await.iter().any(|node| node.name == "a");
     until("the node is there", &is_there).await;
     let given_up = Instant::now();
-    attaching.abort();
+    attaching.abort_all();
     until("the node is gone", async || !is_there().await).await;
     assert!(given_up.elapsed() < LONG_LEASE / 4, "that was the lease");
 }
