@@ -1,11 +1,13 @@
 //! Chaos with real processes: a coordinator, and three nodes under load, each behind a network of its own. Nodes are
-//! killed, paused and cut off; afterwards everything that they had been told must be true.
+//! killed, paused and cut off; afterwards everything that they had been told must be true. Meanwhile the shop of the
+//! examples is open on the same coordinator, on nodes that nothing happens to, and must not notice.
 //!
 //! `KILN_CHAOS_MINUTES=N` runs for so long, `KILN_CHAOS_SEED=N` makes the same faults in the same order.
 #![expect(clippy::print_stdout, reason = "what happened is part of the result")]
 
 mod history;
 mod node;
+mod shop;
 
 use history::History;
 use kiln::{Profile, Runtime};
@@ -13,7 +15,9 @@ use kiln_protocol::connection::LEASE;
 use kiln_tests::{Process, Session, soon};
 use node::{Fault, Node};
 use rustix::time::{ClockId, clock_gettime};
+use shop::Shop;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -86,19 +90,22 @@ async fn nothing_acknowledged_is_lost() {
     let names = ["a", "b", "c"];
     let mut nodes: Vec<_> =
         (0..).zip(names).map(|(n, name)| Node::start(name, &profile, files.as_path(), seed + n)).collect();
+    let mut shop = Shop::open(Path::new(path)).await;
     let end = Instant::now() + duration;
-    while !nodes.iter().all(Node::is_stopped) {
+    while !nodes.iter().all(Node::is_stopped) || !shop.is_closed() {
         tokio::time::sleep(TICK).await;
         let is_over = Instant::now() >= end;
         for node in &mut nodes {
             node.turn(&mut chaos, is_over);
         }
+        shop.turn(is_over);
         chaos.collect();
     }
     while !chaos.free.is_empty() {
         tokio::time::sleep(TICK).await;
         chaos.collect();
     }
+    println!("the shop was checked {} times", shop.good);
     report(&mut chaos, &mut nodes, duration).await;
 }
 
