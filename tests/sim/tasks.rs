@@ -150,13 +150,13 @@ impl Actor {
         drop(guard);
         let everywhere = self.world.random.below(4) == 0;
         let waiting =
-            self.commit(Some(held.life), &[(&entry, &changes)], vec![(entry.id, field, 1)], everywhere).await?;
+            self.commit(Some(held.life), &[(&entry, &changes)], vec![(entry.id(), field, 1)], everywhere).await?;
         let committed = value(&entry, field);
         drop(held);
         if let Some(ticket) = waiting {
             self.settled(Wait::new(ticket).await)?;
             if everywhere {
-                self.check_everywhere(entry.id, field, committed);
+                self.check_everywhere(entry.id(), field, committed);
             }
         }
         Ok(())
@@ -251,7 +251,7 @@ impl Actor {
         if changes.is_empty() {
             return Ok(());
         }
-        match self.commit(None, &[(&entry, &changes)], vec![(entry.id, Field::Clicks, amount)], false).await? {
+        match self.commit(None, &[(&entry, &changes)], vec![(entry.id(), Field::Clicks, amount)], false).await? {
             Some(ticket) => self.settled(Wait::new(ticket).await),
             None => Ok(()),
         }

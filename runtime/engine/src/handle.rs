@@ -121,7 +121,7 @@ impl Node {
             ToNode::Failed { request, failure } => {
                 if let Some(pending) = take(request) {
                     if let (Pending::Refetch { entry, .. }, Failure::Destroyed { object }) = (&pending, &failure)
-                        && entry.id == *object
+                        && entry.id() == *object
                     {
                         self.destroyed(*object);
                     }
@@ -159,7 +159,7 @@ impl Node {
             Pending::Refetch { entry, ticket } => {
                 self.install(&entry, record);
                 if let Some(ticket) = ticket {
-                    let current = entry.state() == State::Current;
+                    let current = entry.takes_deltas();
                     let needed_bytes = record.writes.len();
                     drop(ticket.complete(if current { Ok(()) } else { Err(RequestError::ArenaFull { needed_bytes }) }));
                 }
@@ -174,7 +174,7 @@ impl Node {
         match entry.lock_of(group) {
             Some((_, lock)) => lock.granted_at_creation(token),
             // A group that only other versions of the program know: nobody here would ever give it back.
-            None => self.outbox.send(&ToCoordinator::Release { object: entry.id, group, token, keep_read: false }),
+            None => self.outbox.send(&ToCoordinator::Release { object: entry.id(), group, token, keep_read: false }),
         }
     }
 
