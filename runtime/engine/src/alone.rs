@@ -5,9 +5,7 @@
 //! here, marked [`State::Local`], and kept in the [journal](crate::journal). Locks hold among the tasks of this node,
 //! and nowhere else.
 
-use crate::apply::{
-    Changed, CommitError, Prepared, WantsRoom, check_size, merge_objects, publish, read_record,
-};
+use crate::apply::{Changed, CommitError, Prepared, WantsRoom, check_size, merge_objects, publish, read_record};
 use crate::binding::slot_writes;
 use crate::entry::{Entry, State};
 use crate::journal::{ConflictCause, Journal, LocalWrite, OnReturn};

@@ -162,7 +162,8 @@ impl Node {
             let overlay: Vec<_> = journal.unsent(entry).map(|write| write.as_slot_write()).collect();
             let theirs = self.outbox.with_unacknowledged(record.applied, |missing| {
                 let commits: Vec<_> = missing.iter().map(|(_, commit)| commit).collect();
-                let mut tails: Vec<Tail> = commits.iter().flat_map(|commit| &commit.parts).map(|_| Tail::default()).collect();
+                let mut tails: Vec<Tail> =
+                    commits.iter().flat_map(|commit| &commit.parts).map(|_| Tail::default()).collect();
                 let (own, own_versions) = own_writes(entry, &commits, &mut tails);
                 let versions = |record: &[u64]| {
                     let mut versions = record.to_vec();
@@ -451,11 +452,7 @@ fn together<'w>(record: &[SlotWrite<'w>], own: &[SlotWrite<'w>], overlay: &[Slot
 type Versions = SmallVec<[(u8, u64); 2]>;
 
 /// What commits of this node write in an object, in order, and the versions that they make.
-fn own_writes<'w>(
-    entry: &Entry,
-    commits: &[&'w Commit],
-    tails: &'w mut [Tail],
-) -> (Vec<SlotWrite<'w>>, Versions) {
+fn own_writes<'w>(entry: &Entry, commits: &[&'w Commit], tails: &'w mut [Tail]) -> (Vec<SlotWrite<'w>>, Versions) {
     let (mut writes, mut versions) = (Vec::new(), Versions::new());
     let parts = commits.iter().flat_map(|commit| &commit.parts).filter(|part| part.object == entry.id());
     for (part, tail) in parts.zip(tails) {

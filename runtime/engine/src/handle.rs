@@ -100,6 +100,7 @@ impl Node {
             ToNode::Fetched { request, record, created, grants } => self.fetched(request, &record, created, &grants),
             ToNode::Absent { request } => match take(request) {
                 Some(Pending::Fetch { ticket, .. }) => drop(ticket.complete(Ok(None))),
+                Some(Pending::Peek(ticket)) => drop(ticket.complete(Ok(None))),
                 other => mismatch(other),
             },
             ToNode::RootOpened { request, root, binding } => match take(request) {
@@ -147,6 +148,13 @@ impl Node {
                     (question.clone(), Pending::Fetch { root, key, question, ticket })
                 });
             }
+            Pending::Fetch { root, key, question, ticket } if self.is_removal_pending(root, &key) => {
+                // Asked before it was removed here.
+                self.forget(self.unanswered(), record.object);
+                let is_look = matches!(question, ToCoordinator::Fetch { create: None, .. });
+                drop(ticket.complete(if is_look { Ok(None) } else { Err(RequestError::Unknown) }));
+            }
+            Pending::Peek(ticket) => drop(ticket.complete(Ok(Some(record.object)))),
             Pending::Fetch { root, key, ticket, .. } => {
                 let found = self.admit(root, &key, record).map(|entry| {
                     for (group, token) in grants {

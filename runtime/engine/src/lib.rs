@@ -30,11 +30,13 @@ pub use alone::AloneError;
 pub use apply::{Changed, CommitError};
 pub use binding::{BindError, Binding, GroupIndex, describe};
 pub use cache::{Cache, RootCache};
+pub use comeback::{Comeback, Replayed, Step};
 pub use entry::{Corrupt, Entry, State};
 pub use grant::GrantCell;
-pub use comeback::{Comeback, Replayed, Step};
 pub use handle::Violation;
-pub use journal::{ConflictCause, ConflictWrite, LocalConflict, LocalDeed, LocalId, LocalValue, OnReturn, Removal, Returned};
+pub use journal::{
+    ConflictCause, ConflictWrite, LocalConflict, LocalDeed, LocalId, LocalValue, OnReturn, Removal, Returned,
+};
 pub use link::{Lapse, LinkState, Member, UnknownCommit};
 pub use lock::{Admission, Claim, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
 pub use node::{Ended, Figures, Node, Settings};

@@ -191,6 +191,13 @@ impl Node {
         ticket
     }
 
+    /// Asks which object is under a key, without making it resident.
+    pub fn peek(&self, root: RootId, key: Bytes) -> Arc<Ticket<Answer<Option<ObjectId>>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| (ToCoordinator::Peek { request, root, key }, Pending::Peek(Arc::clone(&ticket))));
+        ticket
+    }
+
     /// Puts a new object under a key.
     pub fn insert(&self, root: RootId, key: Bytes, writes: Bytes) -> (RequestId, Arc<Ticket<Answer<Option<Found>>>>) {
         let ticket = Ticket::new();

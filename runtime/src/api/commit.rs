@@ -87,9 +87,7 @@ pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'
         Err(CommitError::Fenced)
     };
     match (queued, on_return) {
-        (Ok(seq), _) => {
-            Ok(Queued { commit: Commit { incarnation, seq: Some(seq), is_local: false }, ticket, timeout })
-        }
+        (Ok(seq), _) => Ok(Queued { commit: Commit { incarnation, seq: Some(seq), is_local: false }, ticket, timeout }),
         // The lease has lapsed, just now or before: the locks hold among the tasks of this node.
         (Err(CommitError::Fenced), Some(on_return)) => {
             let alone = tokio::time::timeout(timeout, commit_alone(runtime, life, level, on_return, changed)).await;

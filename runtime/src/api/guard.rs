@@ -1,11 +1,11 @@
 //! Guards: locks that are held, and the changes made under them.
 
+use super::builder::Away;
 use super::commit::{Commit, Level, Terms, queue};
 use super::error::{CommitError, LockError};
 use super::runtime::Attached;
 use super::shared::Shared;
 use crate::clock::boot_nanos;
-use super::builder::Away;
 use kiln_engine::{Admission, Changed, Claim, Entry, State, Ticket};
 use kiln_object::{Change, Changes, Clustered};
 use kiln_protocol::Incarnation;

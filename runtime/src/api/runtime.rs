@@ -6,8 +6,8 @@ use super::commit::Commit;
 use super::conflict::Conflict;
 use super::error::{AccessError, AttachError, DetachError, RootError};
 use super::room::Room;
-use crate::driver::Connection;
 use crate::clock::boot_nanos;
+use crate::driver::Connection;
 use kiln_engine::{AloneError, Answer, Ended, Entry, Node, RequestError, State, Ticket, Wait};
 use kiln_object::Clustered;
 use kiln_protocol::message::Fate;
@@ -155,7 +155,10 @@ impl Runtime {
     #[must_use]
     pub fn take_unknown(&self) -> Vec<Commit> {
         let unknown = self.attached.node.link.take_unknown();
-        unknown.into_iter().map(|of| Commit { incarnation: of.incarnation, seq: Some(of.seq), is_local: false }).collect()
+        unknown
+            .into_iter()
+            .map(|of| Commit { incarnation: of.incarnation, seq: Some(of.seq), is_local: false })
+            .collect()
     }
 
     /// What was done here while the cluster was away ([`Away::LocalReadWrite`]) and is not so in the cluster, and why. Each
@@ -281,7 +284,11 @@ impl Attached {
         self.within_deadline(away, attempts).await
     }
 
-    pub(super) async fn within_deadline<T>(&self, away: Away, answer: impl Future<Output = Answer<T>>) -> Result<T, AccessError> {
+    pub(super) async fn within_deadline<T>(
+        &self,
+        away: Away,
+        answer: impl Future<Output = Answer<T>>,
+    ) -> Result<T, AccessError> {
         let waited = self.options.timeout;
         let answer =
             async { if self.is_online(away, waited).await { answer.await } else { Err(RequestError::Disconnected) } };

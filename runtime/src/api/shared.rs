@@ -126,9 +126,7 @@ impl<T: Clustered> Shared<T> {
     pub async fn read(&self) -> Result<ReadGuard<'_, T>, LockError> {
         match self.enter(self.all_groups(), Mode::Read).await {
             Ok(held) => Ok(ReadGuard::new(self, held)),
-            Err(error) if self.away.reads_locally() && error.is_for_want_of_connection() => {
-                Ok(ReadGuard::stale(self))
-            }
+            Err(error) if self.away.reads_locally() && error.is_for_want_of_connection() => Ok(ReadGuard::stale(self)),
             Err(error) => Err(error),
         }
     }

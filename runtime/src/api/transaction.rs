@@ -184,7 +184,8 @@ impl Transaction {
     /// [`CommitError`]. Dropped while it waits for its level, the commit stays made.
     pub async fn commit_with(self, level: Level) -> Result<Commit, CommitError> {
         let runtime = &self.runtime.attached;
-        let Work { changed, failed, held, timeout, aways } = self.work.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Work { changed, failed, held, timeout, aways } =
+            self.work.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(failed) = failed {
             return Err(failed);
         }

@@ -1,9 +1,7 @@
 //! Does again what was done alone, once the cluster is back. What is to be done is the engine's to say.
 
 use crate::api::internals::ClusterEvent;
-use kiln_engine::{
-    Admission, Entry, LockFailure, Node, Removal, Replayed, RequestError, Step, Ticket, Wait,
-};
+use kiln_engine::{Admission, Entry, LockFailure, Node, Removal, Replayed, RequestError, Step, Ticket, Wait};
 use kiln_protocol::message::Mode;
 use kiln_protocol::{Failure, ToCoordinator};
 use std::sync::Arc;
@@ -85,22 +83,14 @@ fn outcome(done: Option<Result<Result<(), Again>, tokio::task::JoinError>>) -> R
 
 /// Removes what was removed here, unless it is not there any more.
 async fn remove(node: &Node, removal: &Removal) -> Result<(), Again> {
-    let found = Wait::new(node.fetch(removal.root, removal.key.clone(), None)).await;
-    let is_there = match found {
-        Ok(None) => false,
-        // Somebody has removed it, and somebody has put another object there.
-        Ok(Some(found)) => removal.object.is_none_or(|object| found.entry.id() == object),
-        // It is there, if there is no room for it here.
-        Err(RequestError::ArenaFull { .. } | RequestError::BadRecord(_)) => true,
-        Err(_) => return Err(Again),
-    };
-    if !is_there {
+    let found = Wait::new(node.peek(removal.root, removal.key.clone())).await.map_err(|_lost| Again)?;
+    // Somebody may have removed it, and put another object there.
+    if found.is_none_or(|found| removal.object.is_some_and(|object| found != object)) {
         node.removed(removal.id, Ok(()));
         return Ok(());
     }
     let (root, key) = (removal.root, removal.key.clone());
-    let (request, answer) =
-        node.ask_yes_no(|request| ToCoordinator::Remove { request, root, key, everywhere: false });
+    let (request, answer) = node.ask_yes_no(|request| ToCoordinator::Remove { request, root, key, everywhere: false });
     let _given_up = GivenUp { node, request };
     match Wait::new(answer).await {
         Ok(_) => node.removed(removal.id, Ok(())),
