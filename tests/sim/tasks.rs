@@ -111,7 +111,7 @@ impl Actor {
                     self.doing("refetch");
                     return self.gone(Wait::new(self.node.node.refetch(&entry)).await).map(|()| entry);
                 }
-                State::Destroyed => {}
+                State::Destroyed | State::Local => {}
             }
         }
         let key = Bytes::from_static(key.as_bytes());
@@ -231,7 +231,7 @@ impl Actor {
         Session::collect(&mut one, &mut of_x).expect("it can be stored");
         Session::collect(&mut two, &mut of_y).expect("it can be stored");
         drop((one, two));
-        let added = vec![(x.id, Field::Balance, -amount), (y.id, Field::Balance, amount)];
+        let added = vec![(x.id(), Field::Balance, -amount), (y.id(), Field::Balance, amount)];
         let waiting = self.commit(Some(from.life.min(to.life)), &[(&x, &of_x), (&y, &of_y)], added, false).await?;
         drop((from, to));
         match waiting {

@@ -328,7 +328,7 @@ impl Attached {
         };
         match self.present_whereabouts(away) {
             Whereabouts::Nowhere => tokio::time::timeout(wait, found).await.unwrap_or(Whereabouts::Nowhere),
-            here => here,
+            here @ (Whereabouts::Together | Whereabouts::Alone) => here,
         }
     }
 

@@ -54,8 +54,8 @@ impl Comeback {
         let comeback = node.comeback();
         let mut result = Ok(());
         for removal in &comeback.removals {
-            let removed = tokio::time::timeout(self.timeout, remove(node, removal)).await;
-            result = result.and(removed.unwrap_or(Err(Again)));
+            let removed = tokio::time::timeout(self.timeout, remove(node, removal)).await.unwrap_or(Err(Again));
+            result = result.and(removed);
         }
         let mut running = JoinSet::new();
         for entries in comeback.objects {
