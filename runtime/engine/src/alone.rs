@@ -271,6 +271,3 @@ impl Journal {
 fn new_record(object: ObjectId, writes: &Bytes, type_id: kiln_protocol::TypeId) -> Record {
     Record { object, type_id, versions: Vec::new(), writes: writes.clone(), applied: CommitSeq::default() }
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;
