@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a time that depends on the machine is shown, not asserted")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
+mod alone;
 mod away;
 mod counters;
 mod dropped;

@@ -30,6 +30,8 @@ pub(super) struct Keeper {
     pub(super) line: Arc<Mutex<Line>>,
     pub(super) events: broadcast::Sender<ClusterEvent>,
     pub(super) lapsed: Arc<Notify>,
+    /// Told whenever the node is connected again.
+    pub(super) connected: Arc<Notify>,
 }
 
 impl Keeper {
@@ -98,6 +100,7 @@ impl Keeper {
         let is_synced = self.node.link.is_synced();
         if is_synced && !std::mem::replace(was_synced, is_synced) {
             self.tell(ClusterEvent::OperationsEnabled);
+            self.connected.notify_one();
         }
         *was_synced = is_synced;
     }

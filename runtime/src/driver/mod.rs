@@ -3,6 +3,7 @@
 //! Its tasks live in the tokio runtime of the program, so that a commit and its answer need no wake-up of another
 //! thread: the task that commits wakes the writer on its own worker. They end with the node.
 
+mod comeback;
 mod connect;
 mod keep;
 mod lease;
@@ -85,6 +86,7 @@ pub(crate) async fn attach(
     let welcomed = connect::connect(&profile, &options, None).await?;
     let settings = Settings { epoch: welcomed.epoch, outbox_bytes_max: options.outbox_bytes };
     let node = Arc::new(Node::new(settings, heap));
+    node.limit_journal(options.journal_bytes);
     node.link.welcomed(welcomed.incarnation, welcomed.secret, welcomed.sent_nanos, nanos(welcomed.lease));
     let span = tracing::info_span!("node", name = %options.node_name, incarnation = %welcomed.incarnation);
     span.in_scope(|| tracing::info!(address = %profile.address, epoch = %welcomed.epoch, "attached"));
@@ -97,6 +99,14 @@ pub(crate) async fn attach(
     tasks.spawn(lease.instrument(span.clone()));
     let measure = measure::measure(Arc::clone(&node), Arc::clone(&oldest_pin_ms));
     tasks.spawn(measure.instrument(span.clone()));
+    let connected = Arc::new(Notify::new());
+    let comeback = comeback::Comeback {
+        node: Arc::clone(&node),
+        events: events.clone(),
+        connected: Arc::clone(&connected),
+        timeout: options.timeout,
+    };
+    tasks.spawn(comeback.run().instrument(span.clone()));
     let keeper = Keeper {
         node: Arc::clone(&node),
         profile,
@@ -104,6 +114,7 @@ pub(crate) async fn attach(
         line: Arc::clone(&line),
         events: events.clone(),
         lapsed,
+        connected,
     };
     tasks.spawn(keeper.keep(welcomed).instrument(span));
     let connection = Connection { line, _tasks: tasks };
