@@ -94,6 +94,9 @@ async fn executables(tree: &Path, target: &Path, what: &[&str]) -> Result<Vec<Pa
         .current_dir(tree)
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", "--cap-lints=warn -Awarnings")
+        // What takes long here is the building.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
