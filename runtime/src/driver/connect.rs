@@ -28,6 +28,8 @@ pub(super) struct Welcomed {
     /// The rest of the stream, and what was read of it.
     pub(super) receive: (RecvStream, FrameDecoder),
     pub(super) epoch: Epoch,
+    /// The coordinator keeps a log.
+    pub(super) durable: bool,
     pub(super) incarnation: Incarnation,
     pub(super) secret: Secret,
     /// For how long grants can be trusted after the sending of an answered heartbeat: the lease, less a margin.
@@ -128,12 +130,12 @@ async fn hello(line: Line, options: &Options, resume: Option<Resume>, address: &
     send.write_all(&bytes).await.map_err(|error| lost(&error))?;
     let mut decoder = FrameDecoder::default();
     match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
-        ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
+        ToNode::Welcome { epoch, incarnation, secret, lease_ms, durable, past, .. } => {
             let lease = Duration::from_millis(lease_ms.into());
             let lease = lease - lease / MARGIN_PART;
             let receive = (receive, decoder);
             newcomer.0 = None;
-            Ok(Welcomed { line, send, receive, epoch, incarnation, secret, lease, sent_nanos, past })
+            Ok(Welcomed { line, send, receive, epoch, durable, incarnation, secret, lease, sent_nanos, past })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })

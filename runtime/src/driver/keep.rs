@@ -141,14 +141,14 @@ impl Keeper {
     /// Goes on with a new connection. `None`: it is of no use, because the lease has lapsed meanwhile.
     fn adopt(&self, next: Welcomed) -> Result<Option<Welcomed>, Ended> {
         let node = &self.node;
-        if next.past == Past::Reset || next.epoch != node.settings.epoch {
+        if next.past == Past::Reset {
             tracing::warn!("the coordinator has lost its state: what this node had does not exist any more");
             self.tell(ClusterEvent::Reset);
             return Err(Ended::Reset);
         }
         match next.past {
             Past::Resumed { applied } => {
-                if node.resumed(applied, next.sent_nanos) {
+                if node.resumed(next.epoch, applied, next.sent_nanos) {
                     tracing::info!("connected again");
                     return Ok(Some(next));
                 }
@@ -162,7 +162,7 @@ impl Keeper {
                 if let Lapse::Now { unknown } = node.lapse() {
                     tracing::warn!(unknown, "the coordinator has given this node's locks to others");
                 }
-                node.rejoined(next.incarnation, next.secret, next.sent_nanos, nanos(next.lease));
+                node.rejoined(next.epoch, next.incarnation, next.secret, next.sent_nanos, nanos(next.lease));
                 tracing::info!(incarnation = %next.incarnation, "joined again");
                 self.tell(ClusterEvent::Rejoined { incarnation: next.incarnation });
                 Ok(Some(next))
