@@ -148,6 +148,7 @@ impl Node {
     pub fn look(&self, entry: &Arc<Entry>) -> Arc<Ticket<Answer<()>>> {
         if let Some(place) = self.journal().place_mut(entry) {
             place.looking = true;
+            entry.set_state(State::Local);
         }
         self.refetch(entry)
     }
@@ -246,11 +247,15 @@ impl Node {
     /// These objects have been replayed, or will be another time: whoever waits for that goes on. Returns whether
     /// nothing of them is left to be sent.
     pub fn settle(&self, entries: &[Arc<Entry>]) -> bool {
+        let incarnation = self.link.incarnation();
         let mut journal = self.journal();
+        if journal.is_away {
+            return false;
+        }
         let mut is_done = true;
         let mut spoiled = Vec::new();
         for entry in entries {
-            let is_left = entry.is_provisional() || journal.unsent(entry).next().is_some();
+            let is_left = entry.is_provisional() || journal.has_unsent(entry, incarnation);
             let Some(place) = journal.place_mut(entry) else { continue };
             (place.looking, place.theirs) = (false, None);
             if is_left && entry.state() != State::Destroyed {
@@ -296,6 +301,13 @@ enum Verdict {
 }
 
 impl Journal {
+    /// Whether an object has commits that were not sent by this incarnation.
+    fn has_unsent(&self, entry: &Arc<Entry>, incarnation: Incarnation) -> bool {
+        let ids = self.place(entry).into_iter().flat_map(|place| &place.commits);
+        let mut commits = ids.filter_map(|id| self.commits.get(id));
+        commits.any(|commit| commit.sent.is_none_or(|(who, _)| who != incarnation))
+    }
+
     fn next_unsent(&self, entries: &[Arc<Entry>]) -> Option<(LocalId, &LocalCommit)> {
         let places = entries.iter().filter_map(|entry| self.place(entry));
         let ids: BTreeSet<_> = places.flat_map(|place| &place.commits).copied().collect();

@@ -180,7 +180,12 @@ impl LinkState {
     pub fn wait_synced(&self) -> Arc<Ticket<()>> {
         let ticket = Ticket::new();
         let mut inner = self.lock();
-        inner.waiting.retain(|waiter| !waiter.is_closed());
+        if inner.waiting.len() == inner.waiting.capacity() {
+            inner.waiting.retain(|waiter| !waiter.is_closed());
+            // So seldom that it costs nothing.
+            let kept = inner.waiting.len();
+            inner.waiting.reserve(kept + 1);
+        }
         inner.waiting.push(Arc::clone(&ticket));
         ticket
     }
