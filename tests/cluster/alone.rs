@@ -309,32 +309,34 @@ async fn a_program_that_crashes_loses_its_journal() {
     assert_eq!(visits(&session(&b, "s").await).await, 1);
 }
 
-/// One writer of a number and a counter, over a network that comes and goes: whatever was told of a change is true, and
-/// each is in the cluster once.
+/// One writer over a network that comes and goes: whatever it was told of a change is true, each change is in the cluster
+/// once, and where nobody else writes there is no conflict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_change_is_made_once_over_a_network_that_comes_and_goes() {
-    let net = Net::start(REPLAY).await;
+    let net = Net::with_journal(REPLAY, 64 << 20).await;
     let (on_a, on_b) = net.both("s").await;
     let writing = Arc::new(AtomicBool::new(true));
     let mut writer = JoinSet::new();
     writer.spawn({
         let (on_a, writing) = (on_a.clone(), Arc::clone(&writing));
         async move {
-            let (mut made, mut local, mut unknown) = (0, 0, Vec::new());
+            let (mut made, mut local, mut added) = (0, 0, 0);
             while writing.load(Ordering::Relaxed) {
                 let mut guard = on_a.write().await.unwrap();
                 *guard.visits += 1;
                 match guard.commit().await {
                     Ok(commit) if commit.is_local => local += 1,
                     Ok(_) => made += 1,
-                    // The lease lapsed or was renewed meanwhile.
-                    Err(CommitError::Fenced | CommitError::Refused(_)) => {}
-                    Err(CommitError::JournalFull { .. }) => tokio::task::yield_now().await,
-                    Err(CommitError::Unknown { commit }) => unknown.push(commit),
+                    // The cluster was back between the lock and the commit.
+                    Err(CommitError::Fenced) => {}
                     Err(other) => panic!("{other}"),
                 }
+                on_a.clicks().add(1).unwrap();
+                added += 1;
+                // Some changes at each of the network's moods, not all the machine can do.
+                tokio::time::sleep(Duration::from_micros(500)).await;
             }
-            (made, local, unknown)
+            (made, local, added)
         }
     });
     let random = Random::new(7);
@@ -345,26 +347,13 @@ async fn every_change_is_made_once_over_a_network_that_comes_and_goes() {
         // Sometimes too short to come back, or to be done with the journal.
         tokio::time::sleep(random.up_to(LEASE / 2)).await;
     }
-    until("all is made again", async || net.a.stats().journalled == 0 && on_a.state() == State::Current).await;
+    until("the journal is empty", async || net.a.stats().journalled == 0 && on_a.state() == State::Current).await;
     writing.store(false, Ordering::Relaxed);
-    let (made, local, unknown) = soon("the writer", writer.join_next()).await.unwrap().unwrap();
+    let (made, local, added) = soon("the writer", writer.join_next()).await.unwrap().unwrap();
     until("the rest is made again", async || net.a.stats().journalled == 0 && on_a.state() == State::Current).await;
-    let mut applied = 0;
-    for commit in &unknown {
-        match net.b.fate(*commit).await.unwrap() {
-            Fate::Applied => applied += 1,
-            Fate::NotApplied => {}
-            Fate::Unknown => panic!("the coordinator has lived all the time"),
-        }
-    }
-    let conflicts = net.a.take_conflicts();
-    let total = visits(&on_b).await;
-    println!(
-        "{made} made, {local} local of which {} conflicts, {} unknown of which {applied} applied: {total}",
-        conflicts.len(),
-        unknown.len()
-    );
+    println!("{made} commits made in the cluster, {local} local, {added} adds");
     assert!(local > 0 && made > 0);
-    assert!(conflicts.iter().all(|conflict| conflict.cause == ConflictCause::Changed), "{conflicts:?}");
-    assert_eq!(total, made + applied + local - conflicts.len() as u64);
+    assert_eq!((net.a.take_conflicts(), net.a.take_unknown(), net.a.take_refusals()), (vec![], vec![], vec![]));
+    assert_eq!(visits(&on_b).await, made + local);
+    until("the sum", async || on_b.get(|view| view.clicks()) == added).await;
 }

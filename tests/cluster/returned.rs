@@ -132,7 +132,7 @@ async fn what_was_removed_meanwhile_stays_removed() {
     let conflicts = net.a.take_conflicts();
     assert!(conflicts.iter().all(|conflict| conflict.cause == ConflictCause::Destroyed), "{conflicts:?}");
     let [added, both] = &conflicts[..] else { panic!("{conflicts:?}") };
-    assert_eq!(added.fields()[0].values(), (&LocalValue::Scalar(0), &LocalValue::Added(1), None));
+    assert_eq!(added.fields()[0].values(), (Some(&LocalValue::Scalar(0)), &LocalValue::Added(1), None));
     assert_eq!((both.fields()[0].ours::<u64>(), both.fields()[1].ours::<u64>()), (Some(5), Some(6)));
     assert_eq!((on_a.state(), on_b.state()), (State::Destroyed, State::Destroyed));
     assert!(root.get("s").await.unwrap().is_none());

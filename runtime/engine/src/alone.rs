@@ -6,7 +6,7 @@
 //! and nowhere else.
 
 use crate::apply::{Changed, CommitError, Prepared, WantsRoom, check_size, merge_objects, publish, read_record};
-use crate::binding::slot_writes;
+use crate::binding::{Tail, slot_writes};
 use crate::entry::{Entry, State};
 use crate::journal::{ConflictCause, Journal, LocalWrite, OnReturn};
 use crate::lock::LockFailure;
@@ -15,9 +15,10 @@ use crate::outbox::OutPart;
 use crate::request::RequestError;
 use bytes::Bytes;
 use kiln_heap::Object;
-use kiln_protocol::message::{Failure, Record};
-use kiln_protocol::{CommitSeq, ObjectId, RootId};
+use kiln_protocol::message::{Commit, Failure, Record};
+use kiln_protocol::{CommitSeq, Incarnation, ObjectId, RootId};
 use smallvec::SmallVec;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
@@ -205,6 +206,46 @@ impl Node {
         entry.lose_locks(&LockFailure::Refused(Failure::Destroyed { object }));
     }
 
+    /// Commits that were on their way when the lease lapsed: those that are for the journal and fit go there, to be asked
+    /// for on the return. Returns which.
+    pub(crate) fn keep_unanswered(
+        &self,
+        incarnation: Incarnation,
+        commits: Vec<(CommitSeq, Option<(OnReturn, Commit)>)>,
+    ) -> BTreeSet<CommitSeq> {
+        let mut journal = self.journal();
+        let mut kept = BTreeSet::new();
+        for (seq, of) in commits {
+            let Some((on_return, commit)) = of else { continue };
+            let Some(writes) = self.writes_of(&commit) else { continue };
+            if journal.check_commit(&writes).is_ok() {
+                let id = journal.add_commit(on_return, writes);
+                journal.mark_sent(id, (incarnation, seq));
+                kept.insert(seq);
+            }
+        }
+        kept
+    }
+
+    /// The writes of a commit of this node; `None` when one of its objects is not resident any more.
+    fn writes_of(&self, commit: &Commit) -> Option<Vec<(Arc<Entry>, Vec<LocalWrite>)>> {
+        let mut kept: Vec<(Arc<Entry>, Vec<LocalWrite>)> = Vec::new();
+        for part in &commit.parts {
+            let entry = self.cache.get(part.object)?;
+            let mut tail = Tail::default();
+            let decoded = entry.binding.decode(&part.writes, &mut tail).ok()?;
+            // The version that it was made from, by its number: the coordinator's count of the group's commits.
+            let before = part.version.number().checked_sub(1);
+            let base = entry.binding.group_index(part.group).zip(before);
+            let writes = decoded.writes.iter().map(|write| LocalWrite::sent(write, base));
+            match kept.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &entry)) {
+                Some((_, kept)) => kept.extend(writes),
+                None => kept.push((Arc::clone(&entry), writes.collect())),
+            }
+        }
+        Some(kept)
+    }
+
     /// The lease has lapsed: from now on tasks go on alone.
     pub(crate) fn go_alone(&self) {
         let mut journal = self.journal();
@@ -225,7 +266,9 @@ impl Node {
             self.destroy_here(&entry);
             journal.drop_made(ConflictCause::Discarded, &entry);
         }
-        journal.drop_commits(ConflictCause::Discarded, |commit| commit.on_return == OnReturn::Discard);
+        journal.drop_commits(ConflictCause::Discarded, |commit| {
+            commit.sent.is_none() && commit.on_return == OnReturn::Discard
+        });
         journal.drop_removals(ConflictCause::Discarded, |removal| removal.on_return == OnReturn::Discard);
         journal.settle_idle();
         drop(journal);

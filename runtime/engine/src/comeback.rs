@@ -89,6 +89,9 @@ impl Node {
         let entries: Vec<_> = commit.writes.iter().map(|(entry, _)| Arc::clone(entry)).collect();
         match fate {
             Fate::Applied => journal.finish_commit(id),
+            Fate::NotApplied if commit.on_return == OnReturn::Discard => {
+                journal.drop_commits_named(ConflictCause::Discarded, &[id]);
+            }
             Fate::NotApplied => commit.sent = None,
             Fate::Unknown => journal.drop_commits_named(ConflictCause::Unknown, &[id]),
         }
@@ -289,7 +292,7 @@ impl Node {
                 journal.drop_commits_named(ConflictCause::Refused(failure), &[id]);
             }
             // To be asked for on the next return; or the node has ended, and has reported it.
-            Err(CommitFailure::Unknown) => {}
+            Err(CommitFailure::Unknown | CommitFailure::Kept) => {}
         }
     }
 }
@@ -342,8 +345,11 @@ impl Journal {
         commit.sent = Some(sent);
         for (entry, writes) in &commit.writes {
             let Some(place) = self.places.get_mut(&address(entry)) else { continue };
+            let groups = writes.iter().map(|write| entry.binding.slot_group(write.slot()));
+            let groups: BTreeSet<_> = groups.filter(|group| *group != entry.binding.commutative()).collect();
+            let versions: Vec<_> = groups.into_iter().map(|group| (group, entry.object.version(group))).collect();
             let writes: Vec<_> = writes.iter().map(|write| write.as_slot_write()).collect();
-            let applied = place.theirs.as_ref().map(|theirs| theirs.apply(&writes, &[]));
+            let applied = place.theirs.as_ref().map(|theirs| theirs.apply(&writes, &versions));
             if !matches!(applied, Some(Ok(()))) {
                 place.theirs = None;
             }

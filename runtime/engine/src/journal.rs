@@ -67,8 +67,9 @@ pub struct ConflictWrite {
     pub field: &'static str,
     /// The key of a map's entry, in canonical form.
     pub entry: Option<Bytes>,
-    /// What was there when it was written here.
-    pub base: LocalValue,
+    /// What was there when it was written here; `None` where that was not kept, because the commit was on its way to the
+    /// cluster when the lease lapsed.
+    pub base: Option<LocalValue>,
     /// What was written here.
     pub ours: LocalValue,
     /// What the cluster has; `None` where that is not known.
@@ -222,7 +223,7 @@ impl Journal {
         self.check_room(bytes_of(writes) + new * HEAD_BYTES)
     }
 
-    pub(crate) fn add_commit(&mut self, on_return: OnReturn, writes: Vec<(Arc<Entry>, Vec<LocalWrite>)>) {
+    pub(crate) fn add_commit(&mut self, on_return: OnReturn, writes: Vec<(Arc<Entry>, Vec<LocalWrite>)>) -> LocalId {
         let bytes = bytes_of(&writes);
         self.bytes += bytes;
         let id = self.take_id();
@@ -230,6 +231,13 @@ impl Journal {
             self.place_of(entry).commits.insert(id);
         }
         self.commits.insert(id, LocalCommit { on_return, writes, sent: None, bytes });
+        id
+    }
+
+    pub(crate) fn mark_sent(&mut self, id: LocalId, sent: (Incarnation, CommitSeq)) {
+        if let Some(commit) = self.commits.get_mut(&id) {
+            commit.sent = Some(sent);
+        }
     }
 
     fn place_of(&mut self, entry: &Arc<Entry>) -> &mut Place {

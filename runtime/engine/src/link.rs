@@ -7,6 +7,7 @@
 
 use crate::entry::{Entry, State};
 use crate::node::Node;
+use crate::outbox::{CommitFailure, Lapsed};
 use crate::request::RequestError;
 use crate::ticket::Ticket;
 use kiln_protocol::message::{Resume, WatchTarget};
@@ -255,6 +256,7 @@ impl Node {
     }
 
     /// The lease has lapsed: others may have every lock of this node. Nothing is trusted any more; whoever waits is told.
+    /// Tasks go on alone from here on.
     pub fn lapse(&self) -> Lapse {
         let mut inner = self.link.lock();
         let Some((incarnation, _)) = inner.identity.filter(|_| !inner.lapsed) else {
@@ -264,15 +266,23 @@ impl Node {
         self.link.leased_until.store(0, Ordering::Release);
         self.link.synced.store(false, Ordering::Release);
         drop(inner);
-        let unanswered = self.outbox.lapse();
-        let unknown = unanswered.len();
-        let untold = unanswered.into_iter().filter(|commit| !commit.told);
+        let Lapsed { commits, waiting } = self.outbox.lapse();
+        let mut untold: BTreeSet<_> = commits.iter().map(|(seq, _)| *seq).collect();
+        let kept = self.keep_unanswered(incarnation, commits);
+        untold.retain(|seq| !kept.contains(seq));
+        let unknown = untold.len();
+        for (seq, ticket) in waiting {
+            let failure = if kept.contains(&seq) { CommitFailure::Kept } else { CommitFailure::Unknown };
+            if ticket.complete(Err(failure)).is_ok() {
+                untold.remove(&seq);
+            }
+        }
         let mut inner = self.link.lock();
-        for commit in untold {
+        for seq in untold {
             if inner.unknown.len() == NOTES_MAX {
                 inner.unknown.pop_front();
             }
-            inner.unknown.push_back(UnknownCommit { incarnation, seq: commit.seq });
+            inner.unknown.push_back(UnknownCommit { incarnation, seq });
         }
         drop(inner);
         for entry in self.cache.all() {

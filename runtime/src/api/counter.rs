@@ -33,7 +33,7 @@ impl<'a> Counter<'a> {
         let changes = [Change::Add { slot: self.slot, amount }];
         let changed = [Changed { entry: self.entry, changes: &changes }];
         let node = &self.runtime.node;
-        let queued = node.commit(None, &changed, Waiter::None);
+        let queued = node.commit_to_keep(None, self.away.on_return(), &changed, Waiter::None);
         if let (Err(EngineError::Fenced), Some(on_return)) = (&queued, self.away.on_return()) {
             return node.commit_alone(None, on_return, &changed).map_err(|error| alone_error(self.runtime, error));
         }

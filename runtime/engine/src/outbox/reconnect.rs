@@ -1,15 +1,19 @@
 //! What becomes of queued commits when the connection, or the lease, is lost.
 
-use super::{CommitFailure, Link, Outbox, wake};
+use super::{Link, Outbox, Outcome, each_retained, wake};
+use crate::journal::OnReturn;
+use crate::ticket::Ticket;
 use kiln_protocol::CommitSeq;
+use kiln_protocol::message::Commit;
+use std::sync::Arc;
 
-/// A commit whose fate is unknown.
-#[derive(Clone, Debug)]
-pub(crate) struct Unanswered {
-    /// Its number among those of its incarnation.
-    pub(crate) seq: CommitSeq,
-    /// Whether somebody waited for it, and has been told.
-    pub(crate) told: bool,
+/// What had no answer when the lease lapsed.
+#[derive(Debug)]
+pub(crate) struct Lapsed {
+    /// The commits, in order; those that are for the journal with their content.
+    pub(crate) commits: Vec<(CommitSeq, Option<(OnReturn, Commit)>)>,
+    /// Who waits for some of them, or for commits that were answered to be everywhere.
+    pub(crate) waiting: Vec<(CommitSeq, Arc<Ticket<Outcome>>)>,
 }
 
 impl Outbox {
@@ -36,7 +40,7 @@ impl Outbox {
             return None;
         }
         let skipped = usize::try_from(applied.to_bits() - inner.acked.to_bits()).expect("as many as are retained");
-        let bytes: usize = inner.retained_lengths.iter().take(skipped).map(|length| *length as usize).sum();
+        let bytes: usize = inner.retained_parts.iter().take(skipped).map(|part| part.bytes as usize).sum();
         inner.wire.clear();
         inner.wire.extend(inner.retained.range(bytes..));
         inner.link = Link::Up;
@@ -46,33 +50,32 @@ impl Outbox {
         Some(waiting)
     }
 
-    /// The lease has lapsed: what becomes of the commits without an answer is unknown. Nothing more is taken.
-    pub(crate) fn lapse(&self) -> Vec<Unanswered> {
+    /// The lease has lapsed: what becomes of the commits without an answer is unknown, and whoever waits is to be told.
+    /// Nothing more is taken.
+    pub(crate) fn lapse(&self) -> Lapsed {
         let mut inner = self.lock();
         if matches!(inner.link, Link::Lapsed | Link::Closed) {
-            return Vec::new();
+            return Lapsed { commits: Vec::new(), waiting: Vec::new() };
         }
         inner.link = Link::Lapsed;
+        let mut commits = Vec::new();
+        let mut parts = inner.retained_parts.iter();
+        each_retained(&inner, |seq, commit| {
+            let keep = parts.next().and_then(|part| part.keep);
+            commits.push((seq, keep.map(|on_return| (on_return, commit))));
+        });
         inner.wire.clear();
         inner.retained.clear();
-        inner.retained_lengths.clear();
-        let unanswered = (inner.acked.to_bits()..inner.last.to_bits()).map(|seq| CommitSeq::from_bits(seq + 1));
-        let waiting: Vec<_> = inner.applied_waiters.drain(..).collect();
-        let waiting: Vec<_> = waiting.into_iter().chain(inner.everywhere_waiters.drain(..)).collect();
+        inner.retained_parts.clear();
+        let mut waiting: Vec<_> = inner.applied_waiters.drain(..).collect();
+        waiting.extend(inner.everywhere_waiters.drain(..));
         let space = std::mem::take(&mut inner.space_waiters);
-        let mut unknown: Vec<_> = unanswered.map(|seq| Unanswered { seq, told: false }).collect();
         inner.acked = inner.last;
         wake(inner);
-        for (seq, ticket) in waiting {
-            let told = ticket.complete(Err(CommitFailure::Unknown)).is_ok();
-            if let Some(commit) = unknown.iter_mut().find(|commit| commit.seq == seq) {
-                commit.told |= told;
-            }
-        }
         for ticket in space {
             let _unwanted = ticket.complete(());
         }
-        unknown
+        Lapsed { commits, waiting }
     }
 
     /// The node is another incarnation now, whose commits are counted anew.

@@ -103,7 +103,7 @@ fn a_map_is_based_on_its_entries() {
     alone.node.end(Ended::Detached);
     let conflicts = alone.node.take_conflicts();
     let bases = conflicts.iter().map(|conflict| match &conflict.deed {
-        LocalDeed::Commit(writes) => writes[0].base.clone(),
+        LocalDeed::Commit(writes) => writes[0].base.clone().unwrap(),
         other => panic!("{other:?}"),
     });
     let entries = LocalValue::Entries(vec![(Bytes::from_static(b"a"), Bytes::from_static(b"ours"))]);

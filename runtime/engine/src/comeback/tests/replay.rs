@@ -87,9 +87,9 @@ fn a_commit_over_several_objects_is_made_whole_or_not_at_all() {
     assert!(matches!(alone.next(&[1, 2]), Step::Reported));
     let conflicts = alone.node.take_conflicts();
     let LocalDeed::Commit(writes) = &conflicts[0].deed else { panic!("{conflicts:?}") };
-    let values: Vec<_> = writes.iter().map(|write| (&write.base, &write.ours, write.theirs.as_ref())).collect();
+    let values: Vec<_> = writes.iter().map(|write| (write.base.as_ref(), &write.ours, write.theirs.as_ref())).collect();
     let [one, eleven, twelve, theirs] = [1, 11, 12, 99].map(LocalValue::Scalar);
-    assert_eq!(values, [(&one, &eleven, Some(&one)), (&one, &twelve, Some(&theirs))]);
+    assert_eq!(values, [(Some(&one), &eleven, Some(&one)), (Some(&one), &twelve, Some(&theirs))]);
     // The rest goes on.
     let _sent = alone.send(&[1, 2]);
     assert!(alone.node.settle(&pages));
@@ -197,4 +197,88 @@ fn what_is_made_here_becomes_what_the_cluster_has() {
     assert!(alone.node.settle(&[Arc::clone(&made)]));
     assert_eq!((alone.shown(3), made.state()), ((6, 4), State::Current));
     assert!(alone.committed().iter().flatten().all(|part| part.object == object(3)));
+}
+
+/// A title and a hit that are on their way when the lease lapses, and a title on top.
+fn on_the_way(keep: Option<OnReturn>) -> (Alone, Outcome) {
+    let mut alone = Alone::attached();
+    alone.lock(1);
+    let (entry, life, waiter) = (alone.page(1), Some(alone.node.link.life()), Ticket::new());
+    let commit = |changes: &[Change], waiter| {
+        alone.node.commit_to_keep(life, keep, &[Changed { entry: &entry, changes }], waiter).unwrap();
+    };
+    commit(&[title(2)], Waiter::Applied(Arc::clone(&waiter)));
+    commit(&[hit(5)], Waiter::None);
+    alone.node.leave_groups(&entry, 0..1, Mode::Write);
+    alone.node.disconnected();
+    let _lapse = alone.node.lapse();
+    alone.commit(1, title(3));
+    alone.come_back();
+    (alone, taken(&waiter).unwrap())
+}
+
+#[test]
+fn what_was_on_its_way_is_made_again_if_it_was_not_applied() {
+    let (mut alone, outcome) = on_the_way(Some(OnReturn::Replay));
+    assert_eq!((outcome, alone.node.link.take_unknown().len()), (Err(CommitFailure::Kept), 0));
+    let unsure = alone.node.comeback().unsure;
+    assert_eq!(unsure.iter().map(|(_, who, seq)| (who.to_bits(), seq.to_bits())).collect::<Vec<_>>(), [(1, 1), (1, 2)]);
+    for (id, ..) in unsure {
+        alone.node.decided(id, Fate::NotApplied);
+    }
+    alone.lock(1);
+    alone.look(1, 1, [1, 10]);
+    let _sent = [alone.send(&[1]), alone.send(&[1]), alone.send(&[1])];
+    assert!(matches!(alone.next(&[1]), Step::Done));
+    assert!(alone.node.settle(&[alone.page(1)]));
+    assert_eq!((alone.shown(1), alone.page(1).state(), alone.causes()), ((3, 15), State::Current, vec![]));
+    let versions: Vec<_> = alone.committed().iter().map(|parts| parts[0].version).collect();
+    assert_eq!(versions, [version(2), Version::default(), version(3)]);
+}
+
+#[test]
+fn what_was_on_its_way_is_not_made_again_if_it_was_applied() {
+    let (mut alone, _) = on_the_way(Some(OnReturn::Replay));
+    for (id, ..) in alone.node.comeback().unsure {
+        alone.node.decided(id, Fate::Applied);
+    }
+    alone.lock(1);
+    alone.look(1, 2, [2, 15]);
+    let _sent = alone.send(&[1]);
+    assert!(matches!(alone.next(&[1]), Step::Done));
+    assert_eq!((alone.shown(1), alone.causes()), ((3, 15), vec![]));
+}
+
+#[test]
+fn what_was_on_its_way_is_a_conflict_if_somebody_was_faster() {
+    let (mut alone, _) = on_the_way(Some(OnReturn::Replay));
+    for (id, ..) in alone.node.comeback().unsure {
+        alone.node.decided(id, Fate::NotApplied);
+    }
+    alone.lock(1);
+    // Another field of the group, for all that is known: the title is what it was.
+    alone.look(1, 2, [1, 10]);
+    assert!(matches!(alone.next(&[1]), Step::Reported));
+    let conflicts = alone.node.take_conflicts();
+    let LocalDeed::Commit(writes) = &conflicts[0].deed else { panic!("{conflicts:?}") };
+    assert_eq!((&writes[0].base, &writes[0].ours), (&None, &LocalValue::Scalar(2)));
+    let _add = alone.send(&[1]);
+    assert!(matches!(alone.next(&[1]), Step::Reported), "it was made from the title that is not there");
+    assert!(matches!(alone.next(&[1]), Step::Done));
+}
+
+#[test]
+fn what_was_on_its_way_to_be_discarded_is_if_it_was_not_applied() {
+    let (alone, _) = on_the_way(Some(OnReturn::Discard));
+    let unsure = alone.node.comeback().unsure;
+    alone.node.decided(unsure[0].0, Fate::Applied);
+    alone.node.decided(unsure[1].0, Fate::NotApplied);
+    assert_eq!((alone.causes(), alone.node.journalled().0), (vec![ConflictCause::Discarded], 1));
+}
+
+#[test]
+fn what_was_on_its_way_and_is_not_to_be_kept_is_unknown() {
+    let (alone, outcome) = on_the_way(None);
+    assert_eq!((outcome, alone.node.link.take_unknown().len()), (Err(CommitFailure::Unknown), 1));
+    assert_eq!(alone.node.comeback().unsure, []);
 }
