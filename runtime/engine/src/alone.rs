@@ -66,6 +66,11 @@ impl Node {
         self.journal().is_away
     }
 
+    /// Waits while the node is about to lose its lease, or to be another incarnation: for moments, and for nobody else.
+    pub fn wait_out_turn(&self) {
+        drop(self.turning.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// While the cluster is away, lets the tasks of this node have these locks of an object among themselves. `false`:
     /// it is not away.
     pub fn share_alone(&self, entry: &Entry, groups: Range<usize>) -> bool {
@@ -220,7 +225,7 @@ impl Node {
             let Some(writes) = self.writes_of(&commit) else { continue };
             if journal.check_commit(&writes).is_ok() {
                 let id = journal.add_commit(on_return, writes);
-                journal.mark_sent(id, (incarnation, seq));
+                journal.mark(id, Some((incarnation, seq)));
                 kept.insert(seq);
             }
         }
@@ -298,10 +303,9 @@ impl Journal {
     /// The object was removed here: what was done to it alone needs no mention.
     fn forget_removed(&mut self, entry: &Arc<Entry>) {
         self.forget_made(entry);
-        let ids: Vec<_> = self.place(entry).into_iter().flat_map(|place| place.commits.iter().copied()).collect();
+        let ids: Vec<_> = self.place(entry).into_iter().flat_map(|place| place.unsent.iter().copied()).collect();
         for id in ids {
-            let is_of_it_alone =
-                self.commits.get(&id).is_some_and(|commit| commit.sent.is_none() && commit.writes.len() == 1);
+            let is_of_it_alone = self.commits.get(&id).is_some_and(|commit| commit.writes.len() == 1);
             if is_of_it_alone {
                 drop(self.take_commit(id));
             }

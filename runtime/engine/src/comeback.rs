@@ -11,7 +11,7 @@
 use crate::apply::{Prepared, publish, read_record};
 use crate::binding::Tail;
 use crate::entry::{Entry, State};
-use crate::journal::{ConflictCause, Journal, LocalCommit, LocalId, OnReturn, Place, Removal, address};
+use crate::journal::{ConflictCause, Journal, LocalCommit, LocalId, OnReturn, Removal, address};
 use crate::node::Node;
 use crate::outbox::{CommitFailure, OutPart, Outcome, QueueError, Waiter};
 use crate::request::{Answer, Found};
@@ -85,14 +85,15 @@ impl Node {
     /// What became of a commit that was sent by an earlier incarnation.
     pub fn decided(&self, id: LocalId, fate: Fate) {
         let mut journal = self.journal();
-        let Some(commit) = journal.commits.get_mut(&id) else { return };
+        let Some(commit) = journal.commits.get(&id) else { return };
         let entries: Vec<_> = commit.writes.iter().map(|(entry, _)| Arc::clone(entry)).collect();
+        let is_discarded = commit.on_return == OnReturn::Discard;
         match fate {
             Fate::Applied => journal.finish_commit(id),
-            Fate::NotApplied if commit.on_return == OnReturn::Discard => {
+            Fate::NotApplied if is_discarded => {
                 journal.drop_commits_named(ConflictCause::Discarded, &[id]);
             }
-            Fate::NotApplied => commit.sent = None,
+            Fate::NotApplied => journal.mark(id, None),
             Fate::Unknown => journal.drop_commits_named(ConflictCause::Unknown, &[id]),
         }
         for entry in entries {
@@ -306,16 +307,15 @@ enum Verdict {
 impl Journal {
     /// Whether an object has commits that were not sent by this incarnation.
     fn has_unsent(&self, entry: &Arc<Entry>, incarnation: Incarnation) -> bool {
-        let ids = self.place(entry).into_iter().flat_map(|place| &place.commits);
-        let mut commits = ids.filter_map(|id| self.commits.get(id));
-        commits.any(|commit| commit.sent.is_none_or(|(who, _)| who != incarnation))
+        let Some(place) = self.place(entry) else { return false };
+        let mut sent = place.sent.iter().filter_map(|id| self.commits.get(id)?.sent);
+        !place.unsent.is_empty() || sent.any(|(who, _)| who != incarnation)
     }
 
     fn next_unsent(&self, entries: &[Arc<Entry>]) -> Option<(LocalId, &LocalCommit)> {
         let places = entries.iter().filter_map(|entry| self.place(entry));
-        let ids: BTreeSet<_> = places.flat_map(|place| &place.commits).copied().collect();
-        let commits = ids.into_iter().filter_map(|id| Some((id, self.commits.get(&id)?)));
-        commits.into_iter().find(|(_, commit)| commit.sent.is_none())
+        let id = places.filter_map(|place| place.unsent.first()).min()?;
+        Some((*id, self.commits.get(id)?))
     }
 
     fn verdict(&self, commit: &LocalCommit) -> Verdict {
@@ -341,8 +341,8 @@ impl Journal {
 
     /// A commit is on its way: the ones after it are made on top of it.
     fn note_sent(&mut self, id: LocalId, sent: (Incarnation, CommitSeq)) {
-        let Some(commit) = self.commits.get_mut(&id) else { return };
-        commit.sent = Some(sent);
+        self.mark(id, Some(sent));
+        let Some(commit) = self.commits.get(&id) else { return };
         for (entry, writes) in &commit.writes {
             let Some(place) = self.places.get_mut(&address(entry)) else { continue };
             let groups = writes.iter().map(|write| entry.binding.slot_group(write.slot()));
@@ -440,12 +440,6 @@ impl Journal {
             }
         }
         groups.into_values().collect()
-    }
-}
-
-impl Place {
-    pub(crate) fn is_made_to(&self, on_return: OnReturn) -> bool {
-        self.made.as_ref().is_some_and(|(_, made)| *made == on_return)
     }
 }
 

@@ -119,8 +119,9 @@ pub(crate) struct Place {
     pub(crate) theirs: Option<Object>,
     /// What is shown has changes that will not be made.
     pub(crate) is_spoiled: bool,
-    /// Commits in the journal that write it.
-    pub(crate) commits: BTreeSet<LocalId>,
+    /// Commits in the journal that write it: those that are to be sent, and the others.
+    pub(crate) unsent: BTreeSet<LocalId>,
+    pub(crate) sent: BTreeSet<LocalId>,
 }
 
 /// A commit that was made here.
@@ -228,15 +229,23 @@ impl Journal {
         self.bytes += bytes;
         let id = self.take_id();
         for (entry, _) in &writes {
-            self.place_of(entry).commits.insert(id);
+            self.place_of(entry).unsent.insert(id);
         }
         self.commits.insert(id, LocalCommit { on_return, writes, sent: None, bytes });
         id
     }
 
-    pub(crate) fn mark_sent(&mut self, id: LocalId, sent: (Incarnation, CommitSeq)) {
-        if let Some(commit) = self.commits.get_mut(&id) {
-            commit.sent = Some(sent);
+    /// The commit was sent, or is known not to have been applied.
+    pub(crate) fn mark(&mut self, id: LocalId, sent: Option<(Incarnation, CommitSeq)>) {
+        let Some(commit) = self.commits.get_mut(&id) else { return };
+        commit.sent = sent;
+        for (entry, _) in &commit.writes {
+            if let Some(place) = self.places.get_mut(&address(entry)) {
+                let Place { unsent, sent: others, .. } = place;
+                let (from, to) = if sent.is_some() { (unsent, others) } else { (others, unsent) };
+                from.remove(&id);
+                to.insert(id);
+            }
         }
     }
 
@@ -250,7 +259,8 @@ impl Journal {
                 looking: false,
                 theirs: None,
                 is_spoiled: false,
-                commits: BTreeSet::new(),
+                unsent: BTreeSet::new(),
+                sent: BTreeSet::new(),
             }
         })
     }
@@ -301,7 +311,8 @@ impl Journal {
         self.bytes -= commit.bytes;
         for (entry, _) in &commit.writes {
             if let Some(place) = self.place_mut(entry) {
-                place.commits.remove(&id);
+                place.unsent.remove(&id);
+                place.sent.remove(&id);
             }
         }
         Some(commit)
@@ -309,7 +320,7 @@ impl Journal {
 
     /// Ends the place of an object that nothing here is about any more. Returns whether it did.
     pub(crate) fn forget_place(&mut self, entry: &Arc<Entry>) -> bool {
-        let is_done = self.place(entry).is_some_and(|place| place.commits.is_empty() && place.made.is_none());
+        let is_done = self.place(entry).is_some_and(Place::is_idle);
         if is_done && self.places.remove(&address(entry)).is_some() {
             self.bytes -= HEAD_BYTES;
         }
@@ -318,8 +329,8 @@ impl Journal {
 
     /// What is to be shown of an object on top of a record: the commits that were not sent, in order.
     pub(crate) fn unsent<'a>(&'a self, entry: &'a Arc<Entry>) -> impl Iterator<Item = &'a LocalWrite> {
-        let ids = self.place(entry).into_iter().flat_map(|place| &place.commits);
-        let unsent = ids.filter_map(|id| self.commits.get(id)).filter(|commit| commit.sent.is_none());
+        let ids = self.place(entry).into_iter().flat_map(|place| &place.unsent);
+        let unsent = ids.filter_map(|id| self.commits.get(id));
         let of_entry = unsent.flat_map(|commit| &commit.writes).filter(|(known, _)| Arc::ptr_eq(known, entry));
         of_entry.flat_map(|(_, writes)| writes)
     }
@@ -362,6 +373,16 @@ impl Journal {
     pub(crate) fn len(&self) -> usize {
         let made = self.places.values().filter(|place| place.made.is_some()).count();
         self.commits.len() + self.removals.len() + made
+    }
+}
+
+impl Place {
+    fn is_idle(&self) -> bool {
+        self.unsent.is_empty() && self.sent.is_empty() && self.made.is_none()
+    }
+
+    pub(crate) fn is_made_to(&self, on_return: OnReturn) -> bool {
+        self.made.as_ref().is_some_and(|(_, made)| *made == on_return)
     }
 }
 

@@ -258,6 +258,7 @@ impl Node {
     /// The lease has lapsed: others may have every lock of this node. Nothing is trusted any more; whoever waits is told.
     /// Tasks go on alone from here on.
     pub fn lapse(&self) -> Lapse {
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inner = self.link.lock();
         let Some((incarnation, _)) = inner.identity.filter(|_| !inner.lapsed) else {
             return Lapse::Before;
@@ -300,6 +301,7 @@ impl Node {
     /// After a lapse there is another connection, and the node is another incarnation, whose lease begins at
     /// `sent_nanos`. Its near cache is empty but for what the program has handles of.
     pub fn rejoined(&self, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         self.end_alone();
         while self.evict_one() {}
         self.link.welcomed(incarnation, secret, sent_nanos, lease_nanos);

@@ -163,7 +163,13 @@ async fn replay_under_locks(
     loop {
         let space = Wait::new(node.outbox.wait_for_space());
         match node.replay_next(life, entries) {
-            Step::Sent(replayed) => sent.push(replayed),
+            Step::Sent(replayed) => {
+                sent.push(replayed);
+                // Others want to get on as well.
+                if sent.len() % AT_ONCE_MAX == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
             Step::Reported => {}
             Step::Done => return Ok(()),
             Step::Full => space.await,
