@@ -166,7 +166,7 @@ async fn replay_under_locks(
             Step::Sent(replayed) => {
                 sent.push(replayed);
                 // Others want to get on as well.
-                if sent.len() % AT_ONCE_MAX == 0 {
+                if sent.len().is_multiple_of(AT_ONCE_MAX) {
                     tokio::task::yield_now().await;
                 }
             }
