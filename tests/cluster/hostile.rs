@@ -172,7 +172,7 @@ async fn a_certificate_of_another_cluster_is_refused() {
 /// A hostile node that has opened the root of the sessions and knows the object of the good one.
 async fn insider(coordinator: &Coordinator) -> (Peer, RootId, ObjectId) {
     let mut peer = Peer::attach(coordinator.profile(), "insider").await;
-    let root = peer.open_root("sessions", "string", kiln_engine::describe::<Session>()).await;
+    let root = peer.open_root(kiln_tests::SESSIONS, "string", kiln_engine::describe::<Session>()).await;
     let (request, key) = (peer.request(), Bytes::from_static(b"good"));
     peer.say(&ToCoordinator::Fetch { request, root, key, create: None }).await;
     let object = peer.hear_of("the record", |message| match message {
@@ -187,7 +187,7 @@ fn commit(object: ObjectId, group: GroupId, token: Token, version: Version, writ
     let mut writes = Vec::new();
     write.encode(&mut writes);
     let part = Part { object, group, token, version, writes: writes.into() };
-    ToCoordinator::Commit(Commit { everywhere: false, parts: [part].into_iter().collect() })
+    ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into_iter().collect() })
 }
 
 fn scalar(field: u16, bits: u64) -> Write<'static> {

@@ -12,6 +12,7 @@ mod everywhere;
 mod eviction;
 mod guards;
 mod hostile;
+mod kept;
 mod lapsed;
 mod maps;
 mod named;
@@ -37,7 +38,7 @@ const TEST_COORDINATOR: &str = env!("CARGO_BIN_EXE_test-coordinator");
 type Sessions = Root<String, Session>;
 
 async fn sessions(kiln: &Runtime) -> Sessions {
-    kiln.root("sessions").await.unwrap()
+    kiln.root(kiln_tests::SESSIONS).await.unwrap()
 }
 
 /// The session under this key, made if there is none.

@@ -96,7 +96,7 @@ async fn a_base_that_does_not_hold_is_a_conflict_with_both_values() {
         (of_other.base::<u64>(), of_other.ours::<u64>(), of_other.theirs::<u64>()),
         (Some(0), Some(10), Some(0))
     );
-    assert_eq!((of_s.name.root.as_str(), of_s.object()), ("sessions", on_a.id()));
+    assert_eq!((of_s.name.root.as_str(), of_s.object()), (kiln_tests::SESSIONS, on_a.id()));
     let count = |line: Option<Line>| line.map(|line| line.count);
     let [mug] = cart.fields() else { panic!("{cart:?}") };
     assert_eq!((mug.field(), mug.entry::<String>()), ("cart", Some("mug".to_owned())));

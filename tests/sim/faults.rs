@@ -135,12 +135,12 @@ impl World {
         match past {
             Past::Resumed { applied } => {
                 assert_eq!(incarnation, node.incarnation.get());
-                assert!(node.node.resumed(applied, 0), "the coordinator forgot commits");
+                assert!(node.node.resumed(EPOCH, applied, 0), "the coordinator forgot commits");
             }
             Past::Lapsed => {
                 assert!(node.node.link.has_lapsed(), "a lease ended before its node knew");
                 node.incarnation.set(incarnation);
-                node.node.rejoined(incarnation, secret(), 0, u64::MAX);
+                node.node.rejoined(EPOCH, incarnation, secret(), 0, u64::MAX);
             }
             Past::None | Past::Reset => panic!("{past:?}"),
         }

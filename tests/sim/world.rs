@@ -157,7 +157,7 @@ impl World {
         let told = std::mem::take(&mut self.coordinator.borrow_mut().told);
         let mut told = told.into_iter();
         let Some(ToNode::Welcome { incarnation, .. }) = told.next() else { panic!("a node was not welcomed") };
-        let settings = kiln_engine::Settings { epoch: EPOCH, outbox_bytes_max: OUTBOX_BYTES };
+        let settings = kiln_engine::Settings { epoch: EPOCH, durable: false, outbox_bytes_max: OUTBOX_BYTES };
         let heap = kiln_heap::Heap::new(kiln_heap::Options { bytes_max: HEAP_BYTES }).unwrap();
         let node = Rc::new(SimNode {
             node: Node::new(settings, heap),

@@ -211,17 +211,19 @@ impl Node {
         entry.lose_locks(&LockFailure::Refused(Failure::Destroyed { object }));
     }
 
-    /// Commits that were on their way when the lease lapsed: those that are for the journal and fit go there, to be asked
-    /// for on the return. Returns which.
+    /// Commits that were not safe when the lease lapsed: those that fit go into the journal, to be asked for on the return.
+    /// Returns which.
     pub(crate) fn keep_unanswered(
         &self,
         incarnation: Incarnation,
-        commits: Vec<(CommitSeq, Option<(OnReturn, Commit)>)>,
+        commits: Vec<(CommitSeq, OnReturn, Commit)>,
     ) -> BTreeSet<CommitSeq> {
         let mut journal = self.journal();
         let mut kept = BTreeSet::new();
-        for (seq, of) in commits {
-            let Some((on_return, commit)) = of else { continue };
+        // What is being made again is in the journal until it is answered.
+        let known: BTreeSet<_> = journal.commits.values().filter_map(|commit| commit.sent).collect();
+        let is_new = |seq: &CommitSeq| !known.contains(&(incarnation, *seq));
+        for (seq, on_return, commit) in commits.into_iter().filter(|(seq, ..)| is_new(seq)) {
             let Some(writes) = self.writes_of(&commit) else { continue };
             if journal.check_commit(&writes).is_ok() {
                 let id = journal.add_commit(on_return, writes);

@@ -218,7 +218,8 @@ impl Node {
         let (parts, prepared) = self.prepare_again(commit);
         let outcome = Ticket::new();
         let waiter = Waiter::Applied(Arc::clone(&outcome));
-        let queued = self.outbox.commit(Some(life), &parts, waiter, || publish(&prepared));
+        let keep = Some(commit.on_return);
+        let queued = self.outbox.commit_to_keep(Some(life), keep, &parts, waiter, || publish(&prepared));
         drop(prepared);
         let seq = match queued {
             Ok(seq) => seq,

@@ -1,8 +1,8 @@
 //! One connection after the other: what is lost is sought again, within the lease or after it.
 
 use super::connect::{self, Welcomed};
-use super::nanos;
 use super::stream::{self, Lost};
+use super::{Line, nanos};
 use crate::api::AttachError;
 use crate::api::internals::{ClusterEvent, Options};
 use kiln_engine::{Ended, Lapse, Node};
@@ -27,7 +27,7 @@ pub(super) struct Keeper {
     pub(super) profile: Profile,
     pub(super) options: Options,
     /// That of the present connection, for whoever detaches.
-    pub(super) endpoint: Arc<Mutex<quinn::Endpoint>>,
+    pub(super) line: Arc<Mutex<Line>>,
     pub(super) events: broadcast::Sender<ClusterEvent>,
     pub(super) lapsed: Arc<Notify>,
     /// Told whenever the node is connected again.
@@ -57,14 +57,14 @@ impl Keeper {
 
     /// Sees one connection to its end. Nothing is sent on it afterwards.
     async fn serve(&self, welcomed: Welcomed) -> Lost {
-        let Welcomed { endpoint, connection, send, mut receive, .. } = welcomed;
-        endpoint.clone_into(&mut self.endpoint.lock().unwrap_or_else(PoisonError::into_inner));
+        let Welcomed { line, send, mut receive, .. } = welcomed;
+        line.clone_into(&mut self.line.lock().unwrap_or_else(PoisonError::into_inner));
         let mut writer = JoinSet::new();
         writer.spawn(stream::write(Arc::clone(&self.node), send));
         let mut was_synced = true;
         let heard = || self.heard(&mut was_synced);
         let lost = tokio::select! {
-            lost = stream::read(&self.node, &mut receive, &connection, heard) => lost,
+            lost = stream::read(&self.node, &mut receive, &line.connection, heard) => lost,
             () = self.lapse() => Lost { why: "the lease has lapsed".to_owned(), for_good: false },
         };
         if self.node.ended().is_none() {
@@ -73,7 +73,7 @@ impl Keeper {
         // Until it has gone, it might take what is meant for the next connection.
         writer.shutdown().await;
         if self.node.ended().is_none() {
-            endpoint.close(RECONNECTING, b"the node connects again");
+            line.close(RECONNECTING, b"the node connects again");
         }
         lost
     }
@@ -141,19 +141,19 @@ impl Keeper {
     /// Goes on with a new connection. `None`: it is of no use, because the lease has lapsed meanwhile.
     fn adopt(&self, next: Welcomed) -> Result<Option<Welcomed>, Ended> {
         let node = &self.node;
-        if next.past == Past::Reset || next.epoch != node.settings.epoch {
+        if next.past == Past::Reset {
             tracing::warn!("the coordinator has lost its state: what this node had does not exist any more");
             self.tell(ClusterEvent::Reset);
             return Err(Ended::Reset);
         }
         match next.past {
             Past::Resumed { applied } => {
-                if node.resumed(applied, next.sent_nanos) {
+                if node.resumed(next.epoch, applied, next.sent_nanos) {
                     tracing::info!("connected again");
                     return Ok(Some(next));
                 }
                 if node.link.has_lapsed() {
-                    next.endpoint.close(RECONNECTING, b"the lease has lapsed");
+                    next.line.close(RECONNECTING, b"the lease has lapsed");
                     return Ok(None);
                 }
                 Err(Ended::Lost("the coordinator does not know what it has acknowledged".to_owned()))
@@ -162,7 +162,7 @@ impl Keeper {
                 if let Lapse::Now { unknown } = node.lapse() {
                     tracing::warn!(unknown, "the coordinator has given this node's locks to others");
                 }
-                node.rejoined(next.incarnation, next.secret, next.sent_nanos, nanos(next.lease));
+                node.rejoined(next.epoch, next.incarnation, next.secret, next.sent_nanos, nanos(next.lease));
                 tracing::info!(incarnation = %next.incarnation, "joined again");
                 self.tell(ClusterEvent::Rejoined { incarnation: next.incarnation });
                 Ok(Some(next))

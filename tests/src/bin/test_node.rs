@@ -1,7 +1,7 @@
 //! A node as a process of its own, steered by lines: one command in, one answer out. It ends with its standard input.
 
 use kiln::{Away, Level, OnReturn, Root, Runtime, Shared};
-use kiln_tests::{Load, Session, SessionCounters as _};
+use kiln_tests::{Load, SESSIONS, Session, SessionCounters as _};
 use std::error::Error;
 use std::io::Write as _;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Failed> {
         _ => Away::default(),
     };
     let kiln = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).away(away).attach().await?;
-    let sessions = kiln.root("sessions").await?;
+    let sessions = kiln.root(SESSIONS).await?;
     let mut node = Steered { kiln, sessions, held: None, load: None };
     say("attached")?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
