@@ -178,7 +178,7 @@ async fn who_waits_for_a_lock_waits_on_when_the_lease_lapses() {
         held.rollback();
         net.proxy.heal();
     };
-    soon("the lock", async { tokio::join!(waits, fenced) }).await;
+    soon("the lock", Box::pin(async { tokio::join!(waits, fenced) })).await;
     assert_eq!((visits(&on_a).await, visits(&on_b).await, visits(&other_b).await), (1, 1, 1));
     while net.event().await != ClusterEvent::OperationsEnabled {}
 }
