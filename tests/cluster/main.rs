@@ -21,6 +21,7 @@ mod processes;
 mod readers;
 mod reconnect;
 mod restarted;
+mod returned;
 mod together;
 mod transactions;
 mod versions;
