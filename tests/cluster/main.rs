@@ -7,6 +7,7 @@ mod alone;
 mod away;
 mod counters;
 mod dropped;
+mod durable;
 mod embedded;
 mod everywhere;
 mod eviction;
