@@ -3,9 +3,11 @@
 #![expect(clippy::print_stdout, reason = "a time that depends on the machine is shown, not asserted")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
+mod alone;
 mod away;
 mod counters;
 mod dropped;
+mod durable;
 mod embedded;
 mod everywhere;
 mod eviction;
@@ -20,6 +22,7 @@ mod processes;
 mod readers;
 mod reconnect;
 mod restarted;
+mod returned;
 mod together;
 mod transactions;
 mod versions;
@@ -36,7 +39,7 @@ const TEST_COORDINATOR: &str = env!("CARGO_BIN_EXE_test-coordinator");
 type Sessions = Root<String, Session>;
 
 async fn sessions(kiln: &Runtime) -> Sessions {
-    kiln.root("sessions").await.unwrap()
+    kiln.root(kiln_tests::SESSIONS).await.unwrap()
 }
 
 /// The session under this key, made if there is none.

@@ -59,8 +59,8 @@ impl Held {
             if held.is_fenced() {
                 return Err(NotHeld::Lock(LockFailure::Fenced));
             }
-            world.model().entered(entry.id, index, mode);
-            held.counted.push(world.count(node, (entry.id, index, mode)));
+            world.model().entered(entry.id(), index, mode);
+            held.counted.push(world.count(node, (entry.id(), index, mode)));
         }
         if entry.state() == State::Stale {
             Wait::new(node.node.refetch(entry)).await.map_err(NotHeld::Fetch)?;

@@ -111,7 +111,7 @@ impl Actor {
                     self.doing("refetch");
                     return self.gone(Wait::new(self.node.node.refetch(&entry)).await).map(|()| entry);
                 }
-                State::Destroyed => {}
+                State::Destroyed | State::Local => {}
             }
         }
         let key = Bytes::from_static(key.as_bytes());
@@ -150,13 +150,13 @@ impl Actor {
         drop(guard);
         let everywhere = self.world.random.below(4) == 0;
         let waiting =
-            self.commit(Some(held.life), &[(&entry, &changes)], vec![(entry.id, field, 1)], everywhere).await?;
+            self.commit(Some(held.life), &[(&entry, &changes)], vec![(entry.id(), field, 1)], everywhere).await?;
         let committed = value(&entry, field);
         drop(held);
         if let Some(ticket) = waiting {
             self.settled(Wait::new(ticket).await)?;
             if everywhere {
-                self.check_everywhere(entry.id, field, committed);
+                self.check_everywhere(entry.id(), field, committed);
             }
         }
         Ok(())
@@ -231,7 +231,7 @@ impl Actor {
         Session::collect(&mut one, &mut of_x).expect("it can be stored");
         Session::collect(&mut two, &mut of_y).expect("it can be stored");
         drop((one, two));
-        let added = vec![(x.id, Field::Balance, -amount), (y.id, Field::Balance, amount)];
+        let added = vec![(x.id(), Field::Balance, -amount), (y.id(), Field::Balance, amount)];
         let waiting = self.commit(Some(from.life.min(to.life)), &[(&x, &of_x), (&y, &of_y)], added, false).await?;
         drop((from, to));
         match waiting {
@@ -251,7 +251,7 @@ impl Actor {
         if changes.is_empty() {
             return Ok(());
         }
-        match self.commit(None, &[(&entry, &changes)], vec![(entry.id, Field::Clicks, amount)], false).await? {
+        match self.commit(None, &[(&entry, &changes)], vec![(entry.id(), Field::Clicks, amount)], false).await? {
             Some(ticket) => self.settled(Wait::new(ticket).await),
             None => Ok(()),
         }

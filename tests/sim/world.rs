@@ -341,7 +341,7 @@ impl World {
             let (unacknowledged, _) = node.node.outbox.unacknowledged();
             text += &format!("\nnode {}: busy with {busy:?}, {unacknowledged} unacknowledged", node.incarnation.get());
             for entry in node.node.cache.all() {
-                text += &format!("\n  {} {:?} {:?}", entry.id, entry.state(), entry.locks());
+                text += &format!("\n  {} {:?} {:?}", entry.id(), entry.state(), entry.locks());
             }
         }
         text
@@ -354,7 +354,7 @@ impl World {
             self.check_pair(node);
             for entry in node.node.cache.all() {
                 for (index, lock) in entry.locks().iter().enumerate() {
-                    let (readers, writers) = granted.entry((entry.id, index)).or_default();
+                    let (readers, writers) = granted.entry((entry.id(), index)).or_default();
                     *writers += usize::from(lock.is_granted(Mode::Write));
                     *readers += usize::from(lock.is_granted(Mode::Read));
                 }
@@ -389,8 +389,8 @@ impl World {
         }
         for field in Field::ALL {
             if field.group().is_some_and(|group| groups.contains(&group)) {
-                let expected = self.model().value(entry.id, field);
-                assert_eq!(value(entry, field), expected, "{field:?} of {} under its lock", entry.id);
+                let expected = self.model().value(entry.id(), field);
+                assert_eq!(value(entry, field), expected, "{field:?} of {} under its lock", entry.id());
             }
         }
     }
@@ -429,7 +429,7 @@ impl World {
         for node in &nodes {
             self.check_refusals(node);
             for entry in node.node.cache.all() {
-                assert!(!self.model().destroyed.contains(&entry.id), "{} is back", entry.id);
+                assert!(!self.model().destroyed.contains(&entry.id()), "{} is back", entry.id());
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::cluster::{CART_GROUP, Cluster, MAIN, SESSIONS, put, theme, visits};
 use kiln_protocol::connection::LEASE;
 use kiln_protocol::message::{Mode, Role};
-use kiln_protocol::{CommitSeq, Failure};
+use kiln_protocol::{BarrierId, CommitSeq, Failure, ToCoordinator};
 use std::time::Duration;
 
 const NOTHING: [&str; 0] = [];
@@ -98,8 +98,22 @@ fn everywhere_is_durable_too() {
     assert_eq!(cluster.sent_to("bob"), NOTHING);
     cluster.sync();
     assert_eq!(cluster.sent_to("bob"), ["delta s/0v1 visits", "barrier 1"]);
-    let barrier = kiln_protocol::BarrierId::from_bits(1);
-    cluster.send("bob", kiln_protocol::ToCoordinator::Barrier { barrier });
+    cluster.send("bob", ToCoordinator::Barrier { barrier: BarrierId::from_bits(1) });
+    assert_eq!(cluster.sent_to("ann"), ["durable 1", "everywhere 1"]);
+}
+
+#[test]
+fn who_asks_again_for_everywhere_waits_for_the_log_as_well() {
+    let (mut cluster, s, _) = shared();
+    cluster.commit_everywhere("ann", s, MAIN, visits(1));
+    let ann = cluster.lose("ann");
+    cluster.come_back("ann", ann, super::cluster::SECRET);
+    let seq = CommitSeq::from_bits(1);
+    cluster.send("ann", ToCoordinator::AwaitEverywhere { seq });
+    assert_eq!((cluster.sent_to("ann"), cluster.sent_to("bob")), (vec!["welcome 1".to_owned()], vec![]));
+    cluster.sync();
+    assert_eq!(cluster.sent_to("bob"), ["delta s/0v1 visits", "barrier 1"]);
+    cluster.send("bob", ToCoordinator::Barrier { barrier: BarrierId::from_bits(1) });
     assert_eq!(cluster.sent_to("ann"), ["durable 1", "everywhere 1"]);
 }
 

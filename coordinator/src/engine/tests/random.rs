@@ -233,8 +233,10 @@ impl Run {
     fn settle(&mut self) {
         self.cluster.event(Event::LogHasRoom);
         for _ in 0..200 {
-            let mut quiet = true;
             self.cluster.sync();
+            // What went on when that was safe may have to be safe itself.
+            let engine = &self.cluster.engine;
+            let mut quiet = !engine.settings.durable || engine.logged == self.cluster.last_entry();
             for name in NAMES {
                 let barrier = BarrierId::from_bits(u64::MAX);
                 self.cluster.send(name, ToCoordinator::Barrier { barrier });

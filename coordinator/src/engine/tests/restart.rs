@@ -302,6 +302,30 @@ fn what_was_refused_before_is_told_without_the_reason() {
 }
 
 #[test]
+fn a_node_that_is_not_back_may_still_show_what_was() {
+    let mut cluster = Cluster::logged(&["ann", "bob"]);
+    let s = cluster.get_or_create("ann", "s");
+    cluster.fetch("bob", SESSIONS, "s", None);
+    let (mut cluster, mut lost) = crash(cluster);
+    let grant = write_grant(&lost, "ann", s);
+    back(&mut cluster, &mut lost, "ann");
+    cluster.reassert("ann", s, grant);
+    resynced(&mut cluster, "ann");
+    cluster.sent_to("ann");
+    let part = Part { version: Version::new(EPOCH, 1).unwrap(), ..cluster.part("ann", s, MAIN, visits(1)) };
+    cluster.commit_parts("ann", true, vec![part]);
+    cluster.sync();
+    cluster.remove("ann", "s", true);
+    cluster.release("ann", s, MAIN, false);
+    cluster.sync();
+    assert_eq!(cluster.sent_to("ann"), ["ack 1", "durable 1", "recall s/0#1 for write"]);
+    back(&mut cluster, &mut lost, "bob");
+    assert_eq!(cluster.sent_to("ann"), ["everywhere 1"], "it trusts nothing until it has compared");
+    resynced(&mut cluster, "bob");
+    assert_eq!(cluster.sent_to("ann").last().unwrap(), "yes");
+}
+
+#[test]
 fn observers_do_not_come_back() {
     let mut cluster = Cluster::logged(&["ann"]);
     cluster.attach("eve", Role::Observer);
