@@ -8,6 +8,7 @@ mod away;
 mod bad_input;
 mod counters;
 mod dropped;
+mod durable;
 mod embedded;
 mod everywhere;
 mod eviction;
