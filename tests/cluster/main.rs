@@ -5,6 +5,7 @@
 
 mod alone;
 mod away;
+mod bad_input;
 mod counters;
 mod dropped;
 mod durable;

@@ -16,6 +16,11 @@ fn nothing_is_done_alone_while_the_lease_lasts_or_for_an_earlier_life() {
     let late = alone.node.commit_alone(life, OnReturn::Replay, &[Changed { entry: &entry, changes: &changes }]);
     assert_eq!(late, Err(AloneError::NotAway));
     assert_eq!((alone.shown(1), entry.state()), ((2, 10), State::Local));
+    // Nor when the cluster is away once more: others may have had the lock between the two.
+    alone.node.disconnected();
+    let _lapse = alone.node.lapse();
+    let late = alone.node.commit_alone(life, OnReturn::Replay, &[Changed { entry: &entry, changes: &changes }]);
+    assert_eq!(late, Err(AloneError::NotAway));
 }
 
 #[test]

@@ -282,3 +282,32 @@ fn what_was_on_its_way_and_is_not_to_be_kept_is_unknown() {
     assert_eq!((outcome, alone.node.link.take_unknown().len()), (Err(CommitFailure::Unknown), 1));
     assert_eq!(alone.node.comeback().unsure, []);
 }
+
+#[test]
+fn what_was_removed_meanwhile_is_a_conflict_and_nothing_is_fetched_for_it() {
+    let mut alone = Alone::away();
+    alone.commit(1, title(2));
+    alone.commit(1, hit(1));
+    alone.come_back();
+    let entry = alone.page(1);
+    alone.node.handle(ToNode::Destroyed { object: object(1) }).unwrap();
+    let next = || alone.node.replay_next(alone.node.link.life(), &[Arc::clone(&entry)]);
+    assert!(matches!((next(), next(), next()), (Step::Reported, Step::Reported, Step::Done)));
+    assert!(alone.node.settle(&[Arc::clone(&entry)]));
+    assert_eq!((alone.causes(), entry.state()), (vec![ConflictCause::Destroyed; 2], State::Destroyed));
+    assert_eq!(alone.node.journalled(), (0, 0));
+}
+
+#[test]
+fn what_was_sent_stays_local_while_the_cluster_is_away_again() {
+    let mut alone = Alone::away();
+    alone.commit(1, title(2));
+    alone.come_back();
+    alone.lock(1);
+    alone.look(1, 1, [1, 10]);
+    let _sent = alone.send(&[1]);
+    alone.node.disconnected();
+    let _lapse = alone.node.lapse();
+    assert!(!alone.node.settle(&[alone.page(1)]));
+    assert_eq!((alone.shown(1), alone.page(1).state()), ((2, 10), State::Local));
+}
