@@ -15,8 +15,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What two clocks may differ by in the course of a lease: this part of it.
-const MARGIN_PART: u32 = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
@@ -31,8 +29,8 @@ pub(super) struct Welcomed {
     pub(super) epoch: Epoch,
     pub(super) incarnation: Incarnation,
     pub(super) secret: Secret,
-    /// For how long grants can be trusted after the sending of an answered heartbeat: the lease, less a margin.
-    pub(super) lease: Duration,
+    /// For how long grants can be trusted after the sending of an answered heartbeat.
+    pub(super) trusted: Duration,
     /// When the Hello was sent, on the clock of leases.
     pub(super) sent_nanos: u64,
     /// What became of the incarnation that was to be resumed.
@@ -123,10 +121,9 @@ async fn hello(
     let mut decoder = FrameDecoder::default();
     match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
         ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
-            let lease = Duration::from_millis(lease_ms.into());
-            let lease = lease - lease / MARGIN_PART;
+            let trusted = kiln_engine::trusted(Duration::from_millis(lease_ms.into()));
             let receive = (receive, decoder);
-            Ok(Welcomed { endpoint, connection, send, receive, epoch, incarnation, secret, lease, sent_nanos, past })
+            Ok(Welcomed { endpoint, connection, send, receive, epoch, incarnation, secret, trusted, sent_nanos, past })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })
