@@ -4,7 +4,7 @@ mod commits;
 mod operations;
 mod transactions;
 
-use crate::clock::{MILLI, SECOND};
+use crate::clock::{MILLI, Nanos, SECOND};
 use crate::executor::{Task, span};
 use crate::held::{Held, NotHeld};
 use crate::process::Process;
@@ -34,6 +34,9 @@ const NAMES: [&str; 2] = ["m", "n"];
 const MONEY: Range<usize> = 1..2;
 /// Most operations wait for so long at most, some for less than the network takes.
 const DEADLINES_MS: [u64; 4] = [10_000, 10_000, 10_000, 40];
+
+const RUSH_EVERY: Nanos = 9 * SECOND;
+const RUSH: Nanos = 200 * MILLI;
 
 struct Actor<P> {
     world: Rc<World>,
@@ -66,7 +69,12 @@ async fn run<P: Program>(world: Rc<World>, process: Rc<Process>, index: usize) {
             actor.world.reached(Sometimes::TimedOut);
         }
         actor.doing("rests");
-        let rest = if actor.world.random.below(2) == 0 { 3 * SECOND / 2 } else { 30 * MILLI };
+        let rest = match actor.world.random.below(2) {
+            // All of them at once, now and then.
+            _ if actor.world.now() % RUSH_EVERY < RUSH => 2 * MILLI,
+            0 => 3 * SECOND,
+            _ => 30 * MILLI,
+        };
         actor.world.pause(&actor.process, rest).await;
     }
     if actor.world.faults_over.get() && index == 0 && actor.process.node().ended().is_none() {

@@ -1,7 +1,7 @@
 //! Several locks in any order, one commit; and locks without an object.
 
 use super::{Actor, Done, Failed, KEPT, MONEY, NAMES, record};
-use crate::clock::MILLI;
+use crate::clock::{MILLI, SECOND};
 use crate::held::{Held, NotHeld};
 use crate::program::{Field, Named, Program};
 use crate::sometimes::Sometimes;
@@ -118,6 +118,10 @@ impl<P: Program> Actor<P> {
         let name = self.world.random.one_of(&NAMES);
         for _ in 0..4 {
             let entry = self.name(name).await?;
+            // A handle may be kept for long before it is used.
+            if self.world.random.below(2) == 0 {
+                self.world.pause(&self.process, SECOND / 2).await;
+            }
             self.doing("named lock");
             match Held::enter(&self.world, &self.process, &entry, (0..1, Mode::Write), None).await {
                 Ok(held) => {
