@@ -1,4 +1,5 @@
-//! The process that a person starts: it holds the coordinator, and starts the nodes as processes of their own.
+//! The process that a person starts: it holds the coordinator, unless one runs already, and starts the nodes as processes
+//! of their own.
 
 use crate::error::Failed;
 use crate::node::{PAIRED, READY};
@@ -34,10 +35,10 @@ pub(crate) struct Node {
 }
 
 /// Runs the shop until it is stopped.
-pub(crate) async fn run(port: u16) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(port: u16, profile: Option<&Path>) -> Result<ExitCode, Failed> {
     let mut stop = Box::pin(signals::stop()?);
     let started = tokio::select! {
-        started = Cluster::start(port) => started,
+        started = Cluster::start(port, profile) => started,
         () = &mut stop => return Ok(ExitCode::SUCCESS),
     };
     let mut cluster = started?;
@@ -64,10 +65,14 @@ pub(crate) async fn run(port: u16) -> Result<ExitCode, Failed> {
 }
 
 impl Cluster {
-    /// Starts the coordinator and the nodes. `port` is the first node's, or the next free one; 0 is any for both.
-    pub(crate) async fn start(port: u16) -> Result<Self, Failed> {
-        let kiln = Runtime::builder().node_name("shop").embedded().await;
-        let kiln = kiln.map_err(Failed::to("start the coordinator"))?;
+    /// Starts the coordinator, or finds the one with this profile, and starts the nodes. `port` is the first node's, or
+    /// the next free one; 0 is any for both.
+    pub(crate) async fn start(port: u16, profile: Option<&Path>) -> Result<Self, Failed> {
+        let builder = Runtime::builder().node_name("shop");
+        let kiln = match profile {
+            None => builder.embedded().await.map_err(Failed::to("start the coordinator"))?,
+            Some(profile) => builder.profile(profile).attach().await.map_err(Failed::to("reach the coordinator"))?,
+        };
         let profile =
             kiln.profile_path().ok_or("there is none").map_err(Failed::to("find the coordinator's profile"))?;
         let mut first = Node::start("web-1", profile, port).await?;

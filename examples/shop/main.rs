@@ -43,8 +43,8 @@ async fn main() -> ExitCode {
             say(options::HELP);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { port } => cluster::run(port).await,
-        Command::Check(load) => check::run(load).await,
+        Command::Run { port, profile } => cluster::run(port, profile.as_deref()).await,
+        Command::Check { load, profile } => check::run(load, profile.as_deref()).await,
         Command::Node(node) => node::run(node).await,
     };
     done.unwrap_or_else(|error| {

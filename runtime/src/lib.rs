@@ -3,7 +3,7 @@
 //! Put a derive on a type, run a coordinator, attach a runtime, and every process sees the same object. Reads are plain
 //! memory reads of the last version held; writes take a cluster-wide lock; only the fields that changed travel.
 //!
-//! Absent so far: durable storage (the coordinator keeps its state in memory), and writing while the cluster is away.
+//! Absent so far: durable storage (the coordinator keeps its state in memory).
 
 // The derive names this crate `::kiln`, also in here.
 extern crate self as kiln;
@@ -15,12 +15,12 @@ mod driver;
 mod embedded;
 
 pub use api::{
-    AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether, Counter,
-    DetachError, Event, EventKind, Keys, Level, LockError, NamedGuard, NamedLock, NodeInfo, ReadGuard, Root, RootError,
-    Runtime, Shared, Stats, Transaction, TransactionError, TransactionGuard, TryUpdateError, UpdateError, ViewTogether,
-    Watch, WriteGuard,
+    AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether,
+    Conflict, ConflictKind, Counter, DetachError, Event, EventKind, FieldConflict, Keys, Level, LockError, NamedGuard,
+    NamedLock, NodeInfo, ObjectName, ReadGuard, Root, RootError, Runtime, Shared, Stats, Transaction, TransactionError,
+    TransactionGuard, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
 };
-pub use kiln_engine::{Corrupt, Ended, State};
+pub use kiln_engine::{ConflictCause, Corrupt, Ended, LocalValue, OnReturn, Returned, State};
 pub use kiln_object::*;
 pub use kiln_protocol::message::{Failure, Fate, WaitEdge};
 pub use kiln_protocol::profile::{Profile, ProfileError};

@@ -132,7 +132,7 @@ async fn what_is_not_answered_is_reported_as_unknown() {
 }
 
 async fn sessions_get(kiln: &Runtime) -> Result<(), AccessError> {
-    match kiln.root::<String, kiln_tests::Session>("sessions").await {
+    match kiln.root::<String, kiln_tests::Session>(kiln_tests::SESSIONS).await {
         Ok(_) => Ok(()),
         Err(RootError::Access(error)) => Err(error),
         Err(other) => panic!("{other}"),

@@ -57,7 +57,7 @@ async fn a_node_that_does_not_answer_is_waited_for_until_it_is_gone() {
     let (a, b) = coordinator.two_nodes().await;
     let (on_a, _on_b) = held_by(&a, &b).await;
     let mut peer = Peer::attach(coordinator.profile(), "mute").await;
-    let root = peer.open_root("sessions", "string", kiln_engine::describe::<Session>()).await;
+    let root = peer.open_root(kiln_tests::SESSIONS, "string", kiln_engine::describe::<Session>()).await;
     let (request, key) = (peer.request(), bytes::Bytes::from_static(b"s"));
     peer.say(&ToCoordinator::Fetch { request, root, key, create: None }).await;
     peer.hear_of("the record", |message| matches!(message, ToNode::Fetched { .. }).then_some(())).await;

@@ -172,7 +172,7 @@ async fn a_certificate_of_another_cluster_is_refused() {
 /// A hostile node that has opened the root of the sessions and knows the object of the good one.
 async fn insider(coordinator: &Coordinator) -> (Peer, RootId, ObjectId) {
     let mut peer = Peer::attach(coordinator.profile(), "insider").await;
-    let root = peer.open_root("sessions", "string", kiln_engine::describe::<Session>()).await;
+    let root = peer.open_root(kiln_tests::SESSIONS, "string", kiln_engine::describe::<Session>()).await;
     let (request, key) = (peer.request(), Bytes::from_static(b"good"));
     peer.say(&ToCoordinator::Fetch { request, root, key, create: None }).await;
     let object = peer.hear_of("the record", |message| match message {

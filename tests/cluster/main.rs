@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a time that depends on the machine is shown, not asserted")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
+mod alone;
 mod away;
 mod counters;
 mod dropped;
@@ -35,7 +36,7 @@ const TEST_COORDINATOR: &str = env!("CARGO_BIN_EXE_test-coordinator");
 type Sessions = Root<String, Session>;
 
 async fn sessions(kiln: &Runtime) -> Sessions {
-    kiln.root("sessions").await.unwrap()
+    kiln.root(kiln_tests::SESSIONS).await.unwrap()
 }
 
 /// The session under this key, made if there is none.

@@ -71,7 +71,7 @@ async fn two_nodes_that_lock_crosswise_lose_one_transaction() {
         let mut nodes: Vec<_> = cycle.iter().map(|edge| edge.node.as_str()).collect();
         nodes.sort_unstable();
         assert_eq!(nodes, ["a", "b"]);
-        assert!(cycle.iter().all(|edge| edge.root == "sessions" && edge.group == "default"));
+        assert!(cycle.iter().all(|edge| edge.root == kiln_tests::SESSIONS && edge.group == "default"));
         // The winner's commit is whole, the loser's is not there.
         assert_eq!(visits(&session(&a, "x").await).await, round);
         assert_eq!(visits(&session(&b, "y").await).await, round);
@@ -155,7 +155,7 @@ async fn a_cycle_through_the_groups_of_one_object_is_found() {
     of.sort_unstable();
     assert_eq!(of, ["default", "money"]);
     let text = LockError::Deadlock { cycle }.to_string();
-    assert!(text.contains("node `a`") && text.contains("`x` of root `sessions`, group `money`"), "{text}");
+    assert!(text.contains("node `a`") && text.contains("`x` of root `test-sessions`, group `money`"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,7 +90,7 @@ impl Held {
 
     pub(crate) fn locks(&self) -> impl Iterator<Item = OwnerLock> {
         let groups = self.entry.binding.groups()[self.groups.clone()].iter();
-        groups.map(|group| OwnerLock { object: self.entry.id, group: *group, mode: self.mode })
+        groups.map(|group| OwnerLock { object: self.entry.id(), group: *group, mode: self.mode })
     }
 }
 

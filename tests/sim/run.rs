@@ -110,7 +110,7 @@ pub(crate) fn describe(world: &World) -> String {
             &format!(", busy with {busy:?}, {unacknowledged} unacknowledged, synced: {synced}, heap {used} of {all}");
         for entry in node.cache.all() {
             let (state, uses, bytes) = (entry.state(), Arc::strong_count(&entry), entry.object.bytes());
-            text += &format!("\n  {} {state:?}, {uses} uses, {bytes} bytes, {:?}", entry.id, entry.locks());
+            text += &format!("\n  {} {state:?}, {uses} uses, {bytes} bytes, {:?}", entry.id(), entry.locks());
         }
     }
     text

@@ -143,7 +143,7 @@ impl<P: Program> Actor<P> {
                     self.doing("refetch");
                     return self.gone(Wait::new(node.refetch(&entry)).await).map(|()| entry);
                 }
-                State::Destroyed => {}
+                State::Destroyed | State::Local => {}
             }
         }
         self.doing("fetch");

@@ -21,4 +21,4 @@ pub use peer::Peer;
 pub use process::Process;
 pub use proxy::{Proxy, Way, Weather};
 pub use random::Random;
-pub use session::{Line, Session, SessionCounters};
+pub use session::{Line, SESSIONS, Session, SessionCounters};

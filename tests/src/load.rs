@@ -96,7 +96,7 @@ impl FromStr for Record {
             ["unknown", key, value, incarnation, seq] => {
                 let incarnation = Incarnation::from_bits(number(incarnation)?);
                 let seq = Some(CommitSeq::from_bits(number(seq)?));
-                Self::Unknown(key.to_owned(), number(value)?, Commit { incarnation, seq })
+                Self::Unknown(key.to_owned(), number(value)?, Commit { incarnation, seq, is_local: false })
             }
             ["adding", key] => Self::Adding(key.to_owned()),
             ["added", key] => Self::Added(key.to_owned()),

@@ -13,8 +13,12 @@ pub struct Line {
     pub count: u32,
 }
 
+/// The root of sessions in processes of the tests: another one than that of any program that shares their coordinator.
+pub const SESSIONS: &str = "test-sessions";
+
 /// A session.
 #[derive(Clustered, Debug, Default)]
+#[clustered(rename = "TestSession")]
 pub struct Session {
     /// Who is logged in.
     pub user: Option<String>,

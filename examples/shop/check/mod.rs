@@ -18,6 +18,7 @@ use crate::signals;
 use crate::site::SalesFigures;
 use client::{Client, GROUP_CLIENTS, Phase};
 use http::Connection;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +30,9 @@ use tokio::time::Instant;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Starts the shop, drives it, and says what it found.
-pub(crate) async fn run(load: Load) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(load: Load, profile: Option<&Path>) -> Result<ExitCode, Failed> {
     let stop = signals::stop()?;
-    let mut cluster = Cluster::start(0).await?;
+    let mut cluster = Cluster::start(0, profile).await?;
     let ports = [cluster.first.port, cluster.second.port];
     let Load { clients, rounds } = load;
     let (first, second) = (cluster.first.address(), cluster.second.address());
@@ -54,6 +55,14 @@ pub(crate) async fn run(load: Load) -> Result<ExitCode, Failed> {
 /// All clients through all phases.
 async fn drive(load: Load, ports: [u16; 2]) -> Tally {
     let mut total = Tally::default();
+    // Others may have shopped before, where the coordinator is not the shop's own.
+    let before = match sales(ports[0]).await {
+        Ok(before) => before,
+        Err(error) => {
+            total.fail(format!("reading the sales: {error}"));
+            return total;
+        }
+    };
     let mut clients = (0..load.clients).map(|number| Client::new(number, ports)).collect();
     clients = all(clients, Phase::LogIn, &mut total).await;
     for group in clients.chunks_mut(GROUP_CLIENTS) {
@@ -71,8 +80,10 @@ async fn drive(load: Load, ports: [u16; 2]) -> Tally {
         clients = all(clients, phase, &mut total).await;
     }
     for port in ports {
-        if let Err(error) = count_sales(port, &mut total).await {
-            total.fail(format!("reading the sales on port {port}: {error}"));
+        total.requests += 1;
+        match sales(port).await {
+            Ok(now) => count_sales(port, &before, &now, &mut total),
+            Err(error) => total.fail(format!("reading the sales on port {port}: {error}")),
         }
     }
     total
@@ -96,11 +107,13 @@ async fn all(clients: Vec<Client>, phase: Phase, total: &mut Tally) -> Vec<Clien
 }
 
 /// Whether every order that was acknowledged was counted in the shop's sales, and no other.
-async fn count_sales(port: u16, total: &mut Tally) -> std::io::Result<()> {
+fn count_sales(port: u16, before: &SalesFigures, now: &SalesFigures, total: &mut Tally) {
+    let (orders, pieces) = (now.orders.saturating_sub(before.orders), now.pieces.saturating_sub(before.pieces));
+    total.compare(&format!("orders in the sales on port {port}"), total.orders, orders);
+    total.compare(&format!("pieces in the sales on port {port}"), total.pieces, pieces);
+}
+
+async fn sales(port: u16) -> std::io::Result<SalesFigures> {
     let answer = Connection::open(port).await?.get("/sales.json", "").await?;
-    total.requests += 1;
-    let figures: SalesFigures = serde_json::from_slice(&answer.body)?;
-    total.compare(&format!("orders in the sales on port {port}"), total.orders, figures.orders);
-    total.compare(&format!("pieces in the sales on port {port}"), total.pieces, figures.pieces);
-    Ok(())
+    Ok(serde_json::from_slice(&answer.body)?)
 }

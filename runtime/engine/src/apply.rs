@@ -63,7 +63,7 @@ pub enum CommitError {
 }
 
 /// An error that says when it is for want of room in the heap.
-trait WantsRoom {
+pub(crate) trait WantsRoom {
     fn needed_bytes(&self) -> Option<usize>;
 }
 
@@ -103,10 +103,10 @@ pub struct Changed<'a> {
     pub changes: &'a [Change],
 }
 
-struct Prepared<'a> {
-    entry: &'a Arc<Entry>,
-    writes: SmallVec<[SlotWrite<'a>; 4]>,
-    versions: SmallVec<[(GroupIndex, u64); 2]>,
+pub(crate) struct Prepared<'a> {
+    pub(crate) entry: &'a Arc<Entry>,
+    pub(crate) writes: SmallVec<[SlotWrite<'a>; 4]>,
+    pub(crate) versions: SmallVec<[(GroupIndex, u64); 2]>,
 }
 
 impl Node {
@@ -117,6 +117,9 @@ impl Node {
             if entry.state() == State::Stale {
                 self.install(&entry, record);
             }
+            return Ok(entry);
+        }
+        if let Some(entry) = self.adopt(root, key, record.object) {
             return Ok(entry);
         }
         let Some(root) = self.cache.root(root) else {
@@ -146,6 +149,9 @@ impl Node {
     /// Replaces a stale copy by a record, with this node's unacknowledged commits on top. Without room for it, the copy
     /// stays stale.
     pub(crate) fn install(&self, entry: &Arc<Entry>, record: &Record) {
+        if entry.state() == State::Local {
+            return self.install_under_changes(entry, record);
+        }
         let replace = || {
             self.outbox.with_unacknowledged(record.applied, |missing| {
                 let ((), corrupt) =
@@ -166,7 +172,7 @@ impl Node {
     }
 
     /// Tries again after evicting unused objects, while the heap is full. Not under the outbox's lock: evicting sends.
-    fn with_room<R, E: WantsRoom>(&self, attempt: impl Fn() -> Result<R, E>) -> Result<R, E> {
+    pub(crate) fn with_room<R, E: WantsRoom>(&self, attempt: impl Fn() -> Result<R, E>) -> Result<R, E> {
         let mut evicted_bytes = 0;
         loop {
             let error = match attempt() {
@@ -185,7 +191,7 @@ impl Node {
 
     /// Puts one of this node's own commits on top of a record.
     fn replay(&self, entry: &Entry, commit: &Commit) {
-        for part in commit.parts.iter().filter(|part| part.object == entry.id) {
+        for part in commit.parts.iter().filter(|part| part.object == entry.id()) {
             let mut tail = Tail::default();
             let Ok(decoded) = entry.binding.decode(&part.writes, &mut tail) else {
                 continue;
@@ -205,7 +211,7 @@ impl Node {
     pub(crate) fn apply_delta(&self, entry: &Arc<Entry>, part: &DeltaPart, writer: Incarnation, decoded: &Decoded<'_>) {
         // Its versions do not tell what a stale copy lacks: it may have missed adds, and a refused commit has taken the
         // number of the one that won.
-        if entry.state() != State::Current {
+        if !entry.takes_deltas() {
             return;
         }
         let mut versions: SmallVec<[(GroupIndex, u64); 1]> = SmallVec::new();
@@ -267,7 +273,11 @@ impl Node {
         let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
         for Changed { entry, changes } in changed {
             if entry.state() == State::Destroyed {
-                return Err(CommitError::Destroyed { object: entry.id });
+                return Err(CommitError::Destroyed { object: entry.id() });
+            }
+            if entry.is_provisional() {
+                // The cluster does not know it yet.
+                return Err(CommitError::Fenced);
             }
             let mut versions = SmallVec::new();
             for (index, writes) in entry.binding.encode(changes) {
@@ -296,8 +306,8 @@ impl Node {
         Ok(seq)
     }
 
-    fn out_part(&self, entry: &Entry, index: GroupIndex, writes: Encoded) -> OutPart {
-        let object = entry.id;
+    pub(crate) fn out_part(&self, entry: &Entry, index: GroupIndex, writes: Encoded) -> OutPart {
+        let object = entry.id();
         match entry.binding.groups().get(usize::from(index)) {
             Some(&group) => {
                 let version = Version::from_bits(entry.object.version(index)).next_in(self.settings.epoch);
@@ -327,15 +337,19 @@ impl Node {
     }
 
     /// Fetches a stale object anew, without anybody waiting for it.
-    fn refetch_quietly(&self, entry: &Arc<Entry>) {
+    pub(crate) fn refetch_quietly(&self, entry: &Arc<Entry>) {
         self.ask(|request| {
             let pending = Pending::Refetch { entry: Arc::clone(entry), ticket: None };
-            (ToCoordinator::Refetch { request, object: entry.id }, pending)
+            (ToCoordinator::Refetch { request, object: entry.id() }, pending)
         });
     }
 
-    /// Fetches every stale object anew, without anybody waiting for it.
+    /// Fetches every stale object anew, without anybody waiting for it. Nothing while the connection is lost: what is
+    /// asked for then is kept, to be asked once there is another.
     pub fn refetch_stale(&self) {
+        if !self.link.is_synced() {
+            return;
+        }
         for id in self.cache.stale() {
             if let Some(entry) = self.cache.get(id) {
                 self.refetch_quietly(&entry);
@@ -357,7 +371,7 @@ impl Node {
 }
 
 /// Decodes a record and gives it to `store`; bad archives are replaced by their field's default.
-fn read_record<R>(
+pub(crate) fn read_record<R>(
     binding: &Binding,
     record: &Record,
     store: impl Fn(&[SlotWrite<'_>], &[u64]) -> Result<R, ApplyError>,
@@ -389,10 +403,10 @@ fn read_record<R>(
 
 /// Guards of several groups of one object make one table of it. In the order of ids, in which writers of several
 /// objects take their turns.
-fn merge_objects(prepared: &mut SmallVec<[Prepared<'_>; 1]>) {
-    prepared.sort_by_key(|one| one.entry.id);
+pub(crate) fn merge_objects(prepared: &mut SmallVec<[Prepared<'_>; 1]>) {
+    prepared.sort_by_key(|one| one.entry.id());
     prepared.dedup_by(|later, earlier| {
-        let same = later.entry.id == earlier.entry.id;
+        let same = later.entry.id() == earlier.entry.id();
         if same {
             earlier.writes.append(&mut later.writes);
             earlier.versions.append(&mut later.versions);
@@ -401,7 +415,7 @@ fn merge_objects(prepared: &mut SmallVec<[Prepared<'_>; 1]>) {
     });
 }
 
-fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
+pub(crate) fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
     if let [one] = prepared {
         return one.entry.object.apply(&one.writes, &one.versions).map_err(|error| commit_error(one.entry, &error));
     }
@@ -416,7 +430,7 @@ fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
     Ok(())
 }
 
-fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
+pub(crate) fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
     if parts.len() > PARTS_MAX {
         return Err(CommitError::TooLarge { bytes: parts.len(), limit: PARTS_MAX });
     }
@@ -431,10 +445,10 @@ fn commit_error(entry: &Entry, error: &ApplyError) -> CommitError {
         ApplyError::Full { needed_bytes } => CommitError::ArenaFull { needed_bytes: *needed_bytes },
         ApplyError::Corrupt { slot, .. } | ApplyError::Missing { slot } | ApplyError::BadSlot { slot } => {
             let field = entry.binding.slot_name(*slot);
-            CommitError::BadWrite { object: entry.id, field, cause: error.to_string() }
+            CommitError::BadWrite { object: entry.id(), field, cause: error.to_string() }
         }
         ApplyError::BadGroup { .. } => {
-            CommitError::BadWrite { object: entry.id, field: "(a lock group)", cause: error.to_string() }
+            CommitError::BadWrite { object: entry.id(), field: "(a lock group)", cause: error.to_string() }
         }
     }
 }

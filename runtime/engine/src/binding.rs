@@ -3,6 +3,7 @@
 //! Slots are in the order of the local struct; one hidden map slot behind them, the tail, keeps the slots that only
 //! other versions of the program know.
 
+use crate::journal::LocalWrite;
 use kiln_heap::{BlockKind, Shape, SlotKind, SlotWrite};
 use kiln_object::{Change, Changes, Clustered, ValueError};
 use kiln_protocol::schema::{DEFAULT_GROUP, FieldDescription, TypeBinding, TypeDescription};
@@ -162,10 +163,23 @@ impl Binding {
     /// The encoded form of changes, by group. Adds go to the commutative group.
     #[must_use]
     pub(crate) fn encode(&self, changes: &[Change]) -> SmallVec<[(GroupIndex, Encoded); 2]> {
+        self.encode_by_group(changes.iter().map(|change| (change.slot(), self.write_of(change))))
+    }
+
+    /// As `encode`, of writes in the journal.
+    #[must_use]
+    pub(crate) fn encode_local(&self, writes: &[LocalWrite]) -> SmallVec<[(GroupIndex, Encoded); 2]> {
+        let field = |write: &LocalWrite| self.field_ids[usize::from(write.slot())];
+        self.encode_by_group(writes.iter().map(|write| (write.slot(), write.as_write(field(write)))))
+    }
+
+    fn encode_by_group<'w>(
+        &self,
+        writes: impl Iterator<Item = (u16, Write<'w>)>,
+    ) -> SmallVec<[(GroupIndex, Encoded); 2]> {
         let mut by_group: SmallVec<[(GroupIndex, Encoded); 2]> = SmallVec::new();
-        for change in changes {
-            let group = self.slot_group(change.slot());
-            let write = self.write_of(change);
+        for (slot, write) in writes {
+            let group = self.slot_group(slot);
             if let Some((_, writes)) = by_group.iter_mut().find(|(known, _)| *known == group) {
                 write.encode(writes);
             } else {

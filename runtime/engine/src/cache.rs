@@ -77,8 +77,8 @@ impl Cache {
     /// Makes an object resident.
     pub fn insert(&self, root: &RootCache, entry: &Arc<Entry>) {
         let mut by_id = self.lock();
-        if by_id.entries.insert(entry.id, Arc::clone(entry)).is_none() {
-            by_id.clock.push_back(entry.id);
+        if by_id.entries.insert(entry.id(), Arc::clone(entry)).is_none() {
+            by_id.clock.push_back(entry.id());
         }
         root.by_key.insert(entry.key(), Arc::clone(entry));
     }
@@ -95,6 +95,16 @@ impl Cache {
         if let Some(root) = self.roots.get(&entry.root) {
             // Another object may live under the key by now.
             root.by_key.remove_if(&entry.key()[..], |_, known| Arc::ptr_eq(known, entry));
+        }
+    }
+
+    /// An object that was made here has its id.
+    pub(crate) fn adopt(&self, entry: &Arc<Entry>, id: ObjectId) {
+        let mut by_id = self.lock();
+        drop(by_id.entries.remove(&entry.id()));
+        entry.adopt(id);
+        if by_id.entries.insert(id, Arc::clone(entry)).is_none() {
+            by_id.clock.push_back(id);
         }
     }
 

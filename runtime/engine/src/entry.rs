@@ -6,7 +6,7 @@ use crate::outbox::Outbox;
 use kiln_heap::Object;
 use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId};
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How far the copy of a handle can be trusted.
@@ -16,13 +16,21 @@ pub enum State {
     Current,
     /// A delta could not be kept: the last version held is shown, and the next coherent access fetches the object.
     Stale,
-    /// Removed from the cluster.
+    /// Shows what was changed here while the cluster is away, or is not replayed yet: no other node shows that.
+    Local,
+    /// Removed from the cluster, or here while the cluster is away.
     Destroyed,
 }
 
 const CURRENT: u8 = 0;
 const STALE: u8 = 1;
 const DESTROYED: u8 = 2;
+const LOCAL: u8 = 3;
+/// Local changes on top of a record, under locks: kept up to date by deltas.
+const LOCAL_OVER_RECORD: u8 = 4;
+/// Objects that were made here while the cluster is away have ids of this node alone from the top downwards, where no
+/// coordinator gets to.
+const PROVISIONAL: u64 = u64::MAX << 48;
 
 /// A field whose last write was not a valid archive of its type. The version before it is shown.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,8 +45,7 @@ pub struct Corrupt {
 /// See the module.
 #[derive(Debug)]
 pub struct Entry {
-    /// The object's id.
-    pub id: ObjectId,
+    id: AtomicU64,
     /// Its root.
     pub root: RootId,
     /// Its slots.
@@ -60,7 +67,7 @@ impl Entry {
     pub(crate) fn new(id: ObjectId, root: RootId, key: &[u8], object: Object, binding: Arc<Binding>) -> Self {
         let locks = binding.groups().iter().map(|_| GroupLock::default()).collect();
         Self {
-            id,
+            id: AtomicU64::new(id.to_bits()),
             root,
             object,
             binding,
@@ -74,6 +81,27 @@ impl Entry {
         }
     }
 
+    /// The object's id. It changes once for an object that was made here while the cluster was away.
+    pub fn id(&self) -> ObjectId {
+        // Acquire: pairs with the release in `adopt`.
+        ObjectId::from_bits(self.id.load(Ordering::Acquire))
+    }
+
+    /// The `number`-th id of an object that only this node knows.
+    pub(crate) const fn provisional_id(number: u64) -> ObjectId {
+        ObjectId::from_bits(u64::MAX - number)
+    }
+
+    /// Whether only this node knows the object.
+    pub fn is_provisional(&self) -> bool {
+        self.id().to_bits() >= PROVISIONAL
+    }
+
+    /// The cluster knows the object by this id.
+    pub(crate) fn adopt(&self, id: ObjectId) {
+        self.id.store(id.to_bits(), Ordering::Release);
+    }
+
     /// The object's key, in canonical form.
     pub fn key(&self) -> Arc<[u8]> {
         Arc::clone(&self.key.lock().unwrap_or_else(PoisonError::into_inner))
@@ -85,24 +113,49 @@ impl Entry {
         match self.state.load(Ordering::Acquire) {
             CURRENT => State::Current,
             STALE => State::Stale,
+            LOCAL | LOCAL_OVER_RECORD => State::Local,
             _ => State::Destroyed,
         }
     }
 
+    /// Whether deltas lead from what is shown to what is current.
+    pub(crate) fn takes_deltas(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), CURRENT | LOCAL_OVER_RECORD)
+    }
+
+    /// What is shown is a record, with local changes on top.
+    pub(crate) fn is_over_record(&self) -> bool {
+        self.state.load(Ordering::Acquire) == LOCAL_OVER_RECORD
+    }
+
+    /// A record was put under the local changes.
+    pub(crate) fn set_over_record(&self) {
+        self.change_state(|now| if now == LOCAL { LOCAL_OVER_RECORD } else { now });
+    }
+
+    /// There are no local changes any more. What is shown is current if a record is under it that `is_good`.
+    pub(crate) fn settle(&self, is_good: bool) {
+        self.change_state(|now| match now {
+            LOCAL_OVER_RECORD if is_good => CURRENT,
+            LOCAL | LOCAL_OVER_RECORD => STALE,
+            other => other,
+        });
+    }
+
     pub(crate) fn set_state(&self, state: State) {
-        let to = match state {
-            State::Current => CURRENT,
-            State::Stale => STALE,
-            State::Destroyed => DESTROYED,
-        };
-        let mut now = self.state.load(Ordering::Relaxed);
-        // Nothing comes back from destruction (S10).
-        while now != DESTROYED {
-            match self.state.compare_exchange_weak(now, to, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(other) => now = other,
-            }
-        }
+        self.change_state(|now| match (state, now) {
+            (State::Current, _) => CURRENT,
+            // Local changes stay until they are settled.
+            (State::Stale, LOCAL | LOCAL_OVER_RECORD) | (State::Local, _) => LOCAL,
+            (State::Stale, _) => STALE,
+            (State::Destroyed, _) => DESTROYED,
+        });
+    }
+
+    fn change_state(&self, next: impl Fn(u8) -> u8) {
+        // Nothing comes back from destruction (S10). Release: pairs with the acquire in `state`.
+        let change = |now| (now != DESTROYED).then(|| next(now));
+        let _before = self.state.fetch_update(Ordering::Release, Ordering::Relaxed, change);
     }
 
     /// Marks the object as used, for eviction.
@@ -124,7 +177,7 @@ impl Entry {
 
     /// What the lock with this local index needs.
     pub fn lock_context<'a>(&self, index: usize, outbox: &'a Outbox, requests: &'a RequestIds) -> LockContext<'a> {
-        LockContext { object: self.id, group: self.binding.groups()[index], outbox, requests }
+        LockContext { object: self.id(), group: self.binding.groups()[index], outbox, requests }
     }
 
     pub(crate) fn lock_of(&self, group: GroupId) -> Option<(usize, &GroupLock)> {

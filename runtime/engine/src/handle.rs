@@ -100,6 +100,7 @@ impl Node {
             ToNode::Fetched { request, record, created, grants } => self.fetched(request, &record, created, &grants),
             ToNode::Absent { request } => match take(request) {
                 Some(Pending::Fetch { ticket, .. }) => drop(ticket.complete(Ok(None))),
+                Some(Pending::Peek(ticket)) => drop(ticket.complete(Ok(None))),
                 other => mismatch(other),
             },
             ToNode::RootOpened { request, root, binding } => match take(request) {
@@ -121,7 +122,7 @@ impl Node {
             ToNode::Failed { request, failure } => {
                 if let Some(pending) = take(request) {
                     if let (Pending::Refetch { entry, .. }, Failure::Destroyed { object }) = (&pending, &failure)
-                        && entry.id == *object
+                        && entry.id() == *object
                     {
                         self.destroyed(*object);
                     }
@@ -147,6 +148,13 @@ impl Node {
                     (question.clone(), Pending::Fetch { root, key, question, ticket })
                 });
             }
+            Pending::Fetch { root, key, question, ticket } if self.is_removal_pending(root, &key) => {
+                // Asked before it was removed here.
+                self.forget(self.unanswered(), record.object);
+                let is_look = matches!(question, ToCoordinator::Fetch { create: None, .. });
+                drop(ticket.complete(if is_look { Ok(None) } else { Err(RequestError::Unknown) }));
+            }
+            Pending::Peek(ticket) => drop(ticket.complete(Ok(Some(record.object)))),
             Pending::Fetch { root, key, ticket, .. } => {
                 let found = self.admit(root, &key, record).map(|entry| {
                     for (group, token) in grants {
@@ -159,7 +167,7 @@ impl Node {
             Pending::Refetch { entry, ticket } => {
                 self.install(&entry, record);
                 if let Some(ticket) = ticket {
-                    let current = entry.state() == State::Current;
+                    let current = entry.takes_deltas();
                     let needed_bytes = record.writes.len();
                     drop(ticket.complete(if current { Ok(()) } else { Err(RequestError::ArenaFull { needed_bytes }) }));
                 }
@@ -174,7 +182,7 @@ impl Node {
         match entry.lock_of(group) {
             Some((_, lock)) => lock.granted_at_creation(token),
             // A group that only other versions of the program know: nobody here would ever give it back.
-            None => self.outbox.send(&ToCoordinator::Release { object: entry.id, group, token, keep_read: false }),
+            None => self.outbox.send(&ToCoordinator::Release { object: entry.id(), group, token, keep_read: false }),
         }
     }
 

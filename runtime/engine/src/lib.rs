@@ -8,12 +8,15 @@
 #[cfg(test)]
 extern crate kiln_object as kiln;
 
+mod alone;
 mod apply;
 mod binding;
 mod cache;
+mod comeback;
 mod entry;
 mod grant;
 mod handle;
+mod journal;
 mod link;
 mod lock;
 mod node;
@@ -24,12 +27,17 @@ mod sync;
 mod ticket;
 mod watch;
 
+pub use alone::AloneError;
 pub use apply::{Changed, CommitError};
 pub use binding::{BindError, Binding, GroupIndex, describe};
 pub use cache::{Cache, RootCache};
+pub use comeback::{Comeback, Replayed, Step};
 pub use entry::{Corrupt, Entry, State};
 pub use grant::GrantCell;
 pub use handle::Violation;
+pub use journal::{
+    ConflictCause, ConflictWrite, LocalConflict, LocalDeed, LocalId, LocalValue, OnReturn, Removal, Returned,
+};
 pub use link::{Lapse, LinkState, Member, UnknownCommit};
 pub use lock::{Admission, Claim, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
 pub use node::{Ended, Figures, Node, Settings};

@@ -276,12 +276,16 @@ impl Node {
             }
             entry.set_state(State::Stale);
         }
+        // Behind that: what tasks give each other from now on is theirs until the cluster is back.
+        self.go_alone();
+        self.link.wake_waiting();
         Lapse::Now { unknown }
     }
 
     /// After a lapse there is another connection, and the node is another incarnation, whose lease begins at
     /// `sent_nanos`. Its near cache is empty but for what the program has handles of.
     pub fn rejoined(&self, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
+        self.end_alone();
         while self.evict_one() {}
         self.link.welcomed(incarnation, secret, sent_nanos, lease_nanos);
         self.outbox.begin_anew();
@@ -300,7 +304,7 @@ impl Node {
     /// Names what the node holds and asks again what it had asked.
     fn tell_all(&self, same_incarnation: bool) {
         for entry in self.cache.all() {
-            if entry.state() == State::Destroyed {
+            if entry.state() == State::Destroyed || entry.is_provisional() {
                 continue;
             }
             // Before the locks: a grant is worth something only after word that the copy is outdated.
@@ -338,7 +342,7 @@ impl Node {
             let commutative = entry.binding.commutative();
             let sums = Version::from_bits(version(commutative));
             versions.push((kiln_protocol::GroupId::COMMUTATIVE, sums));
-            Some(ToCoordinator::Revalidate { object: entry.id, key, versions })
+            Some(ToCoordinator::Revalidate { object: entry.id(), key, versions })
         });
     }
 

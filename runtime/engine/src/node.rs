@@ -5,6 +5,7 @@
 use crate::binding::{BindError, Binding, describe};
 use crate::cache::{Cache, RootCache};
 use crate::entry::{Entry, State};
+use crate::journal::Journal;
 use crate::link::LinkState;
 use crate::lock::{LockFailure, RequestIds};
 use crate::outbox::Outbox;
@@ -105,6 +106,7 @@ pub struct Node {
     pub(crate) counters: Counters,
     /// Its connection and its lease.
     pub link: LinkState,
+    pub(crate) journal: Mutex<Journal>,
     unanswered: Mutex<Unanswered>,
     pub(crate) watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
     ended: Mutex<EndedState>,
@@ -127,6 +129,7 @@ impl Node {
             gate: RwLock::default(),
             counters: Counters::default(),
             link: LinkState::default(),
+            journal: Mutex::default(),
             unanswered: Mutex::default(),
             watches: Mutex::default(),
             ended: Mutex::default(),
@@ -188,6 +191,13 @@ impl Node {
         ticket
     }
 
+    /// Asks which object is under a key, without making it resident.
+    pub fn peek(&self, root: RootId, key: Bytes) -> Arc<Ticket<Answer<Option<ObjectId>>>> {
+        let ticket = Ticket::new();
+        self.ask(|request| (ToCoordinator::Peek { request, root, key }, Pending::Peek(Arc::clone(&ticket))));
+        ticket
+    }
+
     /// Puts a new object under a key.
     pub fn insert(&self, root: RootId, key: Bytes, writes: Bytes) -> (RequestId, Arc<Ticket<Answer<Option<Found>>>>) {
         let ticket = Ticket::new();
@@ -205,7 +215,7 @@ impl Node {
         let ticket = Ticket::new();
         self.ask(|request| {
             let pending = Pending::Refetch { entry: Arc::clone(entry), ticket: Some(Arc::clone(&ticket)) };
-            (ToCoordinator::Refetch { request, object: entry.id }, pending)
+            (ToCoordinator::Refetch { request, object: entry.id() }, pending)
         });
         ticket
     }
@@ -284,7 +294,7 @@ impl Node {
     pub(crate) fn evict(&self) -> Option<usize> {
         let unanswered = self.unanswered();
         let entry = self.cache.evict()?;
-        self.forget(unanswered, entry.id);
+        self.forget(unanswered, entry.id());
         Counters::count(&self.counters.evictions);
         Some(entry.object.bytes())
     }
@@ -316,6 +326,7 @@ impl Node {
         let waiting = std::mem::take(&mut ended.1);
         drop(ended);
         self.outbox.close();
+        self.close_journal();
         let mut unanswered = self.unanswered();
         unanswered.closed = true;
         let requests = std::mem::take(&mut unanswered.requests);

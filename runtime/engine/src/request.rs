@@ -68,6 +68,7 @@ pub(crate) enum Pending {
         entry: Arc<Entry>,
         ticket: Option<Arc<Ticket<Answer<()>>>>,
     },
+    Peek(Arc<Ticket<Answer<Option<ObjectId>>>>),
     Done(Arc<Ticket<Answer<bool>>>),
     Keys(Arc<Ticket<Answer<KeysPage>>>),
     Fate(Arc<Ticket<Answer<Fate>>>),
@@ -80,6 +81,7 @@ impl Pending {
             Self::OpenRoot(ticket) => ticket.is_closed(),
             Self::Fetch { ticket, .. } => ticket.is_closed(),
             Self::Refetch { ticket, .. } => ticket.as_ref().is_some_and(|ticket| ticket.is_closed()),
+            Self::Peek(ticket) => ticket.is_closed(),
             Self::Done(ticket) => ticket.is_closed(),
             Self::Keys(ticket) => ticket.is_closed(),
             Self::Fate(ticket) => ticket.is_closed(),
@@ -118,6 +120,7 @@ impl Pending {
             Self::Fetch { ticket, .. } => drop(ticket.complete(Err(error))),
             Self::Refetch { ticket: Some(ticket), .. } => drop(ticket.complete(Err(error))),
             Self::Refetch { ticket: None, .. } => {}
+            Self::Peek(ticket) => drop(ticket.complete(Err(error))),
             Self::Done(ticket) => drop(ticket.complete(Err(error))),
             Self::Keys(ticket) => drop(ticket.complete(Err(error))),
             Self::Fate(ticket) => drop(ticket.complete(Err(error))),

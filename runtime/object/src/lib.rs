@@ -13,6 +13,7 @@ mod field_type;
 mod form;
 mod held;
 mod key;
+pub mod loose;
 mod map;
 mod map_mut;
 mod map_view;

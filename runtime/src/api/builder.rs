@@ -4,6 +4,7 @@ use super::commit::Level;
 use super::error::AttachError;
 use super::runtime::Runtime;
 use crate::driver;
+use kiln_engine::OnReturn;
 use kiln_protocol::profile::Profile;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 const HEAP_BYTES: usize = 256 << 20;
 const OUTBOX_BYTES: usize = 64 << 20;
+const JOURNAL_BYTES: usize = 16 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an operation does that needs the coordinator while the connection is lost. Locks that this node holds need it
@@ -24,6 +26,42 @@ pub enum Away {
     /// Reads answer from what is resident here, and say that it is stale ([`ReadGuard::is_stale`](crate::ReadGuard::is_stale),
     /// [`Shared::state`](crate::Shared::state)); everything else fails at once.
     LocalReads,
+    /// Goes on alone, from the lapse of this node's lease until the cluster is back. Until the lapse this node goes on
+    /// under the locks that it has, and whatever needs the coordinator waits.
+    ///
+    /// Alone, objects are read, changed, made (`get_or_create`) and removed here, and nowhere else: what was changed is
+    /// [`State::Local`](crate::State::Local), commits say that they [are local](crate::Commit::is_local), reads are
+    /// marked stale, and locks hold among the tasks of this process only. Named locks cannot be had, keys not listed, and
+    /// objects neither inserted, renamed nor, where they are not resident, read. A change of level `Everywhere` is
+    /// refused.
+    ///
+    /// Changes are kept in a journal in memory ([`Builder::journal_bytes`]): a process that ends loses them. What becomes
+    /// of them on the return is `on_return`'s to say; [`ClusterEvent::Returned`](crate::ClusterEvent::Returned) tells when
+    /// it is done, [`Runtime::take_conflicts`] what was not done again.
+    LocalReadWrite {
+        /// What becomes of what was done alone.
+        on_return: OnReturn,
+    },
+}
+
+impl Away {
+    /// What becomes of what is done alone, if anything may be.
+    pub(super) const fn on_return(self) -> Option<OnReturn> {
+        match self {
+            Self::LocalReadWrite { on_return } => Some(on_return),
+            Self::Fail | Self::Block(_) | Self::LocalReads => None,
+        }
+    }
+
+    /// Whether reads may answer from what is resident.
+    pub(super) const fn reads_locally(self) -> bool {
+        matches!(self, Self::LocalReads | Self::LocalReadWrite { .. })
+    }
+
+    /// What becomes of a commit over objects whose handles say this.
+    pub(super) fn together(all: impl Iterator<Item = Self>) -> Option<OnReturn> {
+        all.map(Self::on_return).min().flatten()
+    }
 }
 
 impl Default for Away {
@@ -38,6 +76,7 @@ pub(crate) struct Options {
     pub(crate) node_name: String,
     pub(crate) heap_bytes: usize,
     pub(crate) outbox_bytes: usize,
+    pub(crate) journal_bytes: usize,
     pub(crate) timeout: Duration,
     pub(crate) level: Level,
     pub(crate) away: Away,
@@ -67,6 +106,7 @@ impl Builder {
             node_name: format!("{program}-{}", std::process::id()),
             heap_bytes: HEAP_BYTES,
             outbox_bytes: OUTBOX_BYTES,
+            journal_bytes: JOURNAL_BYTES,
             timeout: TIMEOUT,
             level: Level::default(),
             away: Away::default(),
@@ -112,6 +152,14 @@ impl Builder {
     #[must_use]
     pub const fn outbox_bytes(mut self, bytes: usize) -> Self {
         self.options.outbox_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of local changes are kept while the cluster is away, and of conflicts that nobody has taken
+    /// ([`Away::LocalReadWrite`]). When they are full, local commits fail with `JournalFull`. Default: 16 MiB.
+    #[must_use]
+    pub const fn journal_bytes(mut self, bytes: usize) -> Self {
+        self.options.journal_bytes = bytes;
         self
     }
 

@@ -1,6 +1,7 @@
 //! What happens to the cluster as a whole, as far as this node hears of it.
 
 use super::runtime::Runtime;
+use kiln_engine::Returned;
 use kiln_protocol::Incarnation;
 use tokio::sync::broadcast;
 
@@ -32,6 +33,9 @@ pub enum ClusterEvent {
         /// Its new incarnation.
         incarnation: Incarnation,
     },
+    /// What was done here while the cluster was away ([`Away::LocalReadWrite`](crate::Away)) was done again, or reported:
+    /// see [`Runtime::take_conflicts`].
+    Returned(Returned),
     /// The coordinator came back without its state. This runtime has ended: attach another one.
     Reset,
     /// Events before this one were missed, because nobody took them.

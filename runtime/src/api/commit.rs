@@ -5,7 +5,7 @@ use super::error::CommitError;
 use super::room::Room;
 use super::runtime::Attached;
 use crate::clock::boot_nanos;
-use kiln_engine::{Changed, CommitError as EngineError, Outcome, Ticket, Wait, Waiter};
+use kiln_engine::{AloneError, Changed, CommitError as EngineError, OnReturn, Outcome, Ticket, Wait, Waiter};
 use kiln_protocol::{CommitSeq, Incarnation};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,24 +27,118 @@ pub enum Level {
 pub struct Commit {
     /// The incarnation of the node that made it.
     pub incarnation: Incarnation,
-    /// Its place among that incarnation's commits; `None` when nothing had changed.
+    /// Its place among that incarnation's commits; `None` when nothing had changed, and for a local one.
     pub seq: Option<CommitSeq>,
+    /// It was made on this node alone, because the cluster is away ([`Away::LocalReadWrite`]): whatever its level, no
+    /// other node knows of it. What becomes of it turns out on the return.
+    pub is_local: bool,
+}
+
+impl Commit {
+    pub(super) const fn nothing(incarnation: Incarnation) -> Self {
+        Self { incarnation, seq: None, is_local: false }
+    }
+}
+
+/// What a commit is to be, beside what it changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Who makes it.
+    pub(super) incarnation: Incarnation,
+    /// The node's life from before the locks were taken.
+    pub(super) life: u64,
+    pub(super) level: Level,
+    /// What becomes of it if it is made alone; `None`: it may not be.
+    pub(super) on_return: Option<OnReturn>,
+    pub(super) timeout: Duration,
+}
+
+/// A commit that is queued, or made alone, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Queued {
+    commit: Commit,
+    ticket: Option<Arc<Ticket<Outcome>>>,
+    timeout: Duration,
+}
+
+impl Queued {
+    /// Waits until the commit is as safe as its level asks.
+    pub(super) async fn settle(self) -> Result<Commit, CommitError> {
+        let Self { commit, ticket, timeout } = self;
+        let Some(ticket) = ticket else { return Ok(commit) };
+        match tokio::time::timeout(timeout, Wait::new(ticket)).await {
+            Ok(Ok(())) => Ok(commit),
+            Ok(Err(failure)) => Err(CommitError::from_failure(failure, commit)),
+            Err(_elapsed) => Err(CommitError::Timeout { waited: timeout, commit }),
+        }
+    }
 }
 
 /// Publishes and queues changes; waits for room in the outbox up to the deadline, and for what is coming free in the
 /// heap. Dropped before it returns, nothing happened; afterwards the commit stays queued.
+pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'_>]) -> Result<Queued, CommitError> {
+    let Terms { incarnation, life, level, on_return, timeout } = terms;
+    let (waiter, ticket) = waiter(level);
+    let queued = if runtime.node.link.is_leased(boot_nanos()) {
+        queue_together(runtime, life, changed, &waiter, terms).await
+    } else if runtime.node.ended().is_some() {
+        Err(CommitError::Disconnected)
+    } else {
+        Err(CommitError::Fenced)
+    };
+    match (queued, on_return) {
+        (Ok(seq), _) => Ok(Queued { commit: Commit { incarnation, seq: Some(seq), is_local: false }, ticket, timeout }),
+        // The lease has lapsed, just now or before: the locks hold among the tasks of this node.
+        (Err(CommitError::Fenced), Some(on_return)) => {
+            let alone = tokio::time::timeout(timeout, commit_alone(runtime, life, level, on_return, changed)).await;
+            alone.unwrap_or(Err(CommitError::Fenced))?;
+            Ok(Queued { commit: Commit { incarnation, seq: None, is_local: true }, ticket: None, timeout })
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+async fn commit_alone(
+    runtime: &Attached,
+    life: u64,
+    level: Level,
+    on_return: OnReturn,
+    changed: &[Changed<'_>],
+) -> Result<(), CommitError> {
+    if level == Level::Everywhere {
+        return Err(CommitError::Away);
+    }
+    let link = &runtime.node.link;
+    loop {
+        let noticed = Wait::new(link.wait_synced());
+        if runtime.node.is_away() || link.life() != life || runtime.node.ended().is_some() {
+            let done = runtime.node.commit_alone(Some(life), on_return, changed);
+            return done.map_err(|error| alone_error(runtime, error));
+        }
+        // The lease is over, and nobody has said so yet.
+        noticed.await;
+    }
+}
+
+pub(super) fn alone_error(runtime: &Attached, error: AloneError) -> CommitError {
+    match error {
+        AloneError::NotAway | AloneError::Object(_) => CommitError::Fenced,
+        AloneError::JournalFull { needed_bytes, limit } => CommitError::JournalFull { needed_bytes, limit },
+        AloneError::Commit(error) => commit_error(runtime, error, Duration::ZERO),
+    }
+}
+
+/// As [`queue`], under locks that hold in the cluster.
 #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is for want of room")]
-pub(super) async fn queue(
+async fn queue_together(
     runtime: &Attached,
     life: u64,
     changed: &[Changed<'_>],
     waiter: &Waiter,
-    timeout: Duration,
+    Terms { on_return, timeout, .. }: Terms,
 ) -> Result<CommitSeq, CommitError> {
-    if !runtime.node.link.is_leased(boot_nanos()) {
-        return Err(if runtime.node.ended().is_some() { CommitError::Disconnected } else { CommitError::Fenced });
-    }
-    if !matches!(runtime.options.away, Away::Block(_)) && !runtime.node.link.is_synced() {
+    let waits = on_return.is_some() || matches!(runtime.options.away, Away::Block(_));
+    if !waits && !runtime.node.link.is_synced() {
         return Err(CommitError::Disconnected);
     }
     let life = Some(life);
@@ -71,7 +165,7 @@ pub(super) async fn queue(
 }
 
 /// What to wait for after a commit of this level.
-pub(super) fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
+fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
     match level {
         Level::Queued => (Waiter::None, None),
         Level::Applied => {
@@ -82,20 +176,6 @@ pub(super) fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
             let ticket = Ticket::new();
             (Waiter::Everywhere(Arc::clone(&ticket)), Some(ticket))
         }
-    }
-}
-
-/// Waits until the commit is as safe as its level asks.
-pub(super) async fn settle(
-    ticket: Option<Arc<Ticket<Outcome>>>,
-    commit: Commit,
-    timeout: Duration,
-) -> Result<Commit, CommitError> {
-    let Some(ticket) = ticket else { return Ok(commit) };
-    match tokio::time::timeout(timeout, Wait::new(ticket)).await {
-        Ok(Ok(())) => Ok(commit),
-        Ok(Err(failure)) => Err(CommitError::from_failure(failure, commit)),
-        Err(_elapsed) => Err(CommitError::Timeout { waited: timeout, commit }),
     }
 }
 

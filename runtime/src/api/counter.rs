@@ -1,9 +1,10 @@
 //! Commutative counters, outside of guards.
 
-use super::commit::commit_error;
+use super::builder::Away;
+use super::commit::{alone_error, commit_error};
 use super::error::CommitError;
 use super::runtime::Attached;
-use kiln_engine::{Changed, Entry, Waiter};
+use kiln_engine::{Changed, CommitError as EngineError, Entry, Waiter};
 use kiln_object::Change;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +15,28 @@ pub struct Counter<'a> {
     runtime: &'a Arc<Attached>,
     entry: &'a Arc<Entry>,
     slot: u16,
+    away: Away,
 }
 
 impl<'a> Counter<'a> {
-    pub(super) const fn new(runtime: &'a Arc<Attached>, entry: &'a Arc<Entry>, slot: u16) -> Self {
-        Self { runtime, entry, slot }
+    pub(super) const fn new(runtime: &'a Arc<Attached>, entry: &'a Arc<Entry>, slot: u16, away: Away) -> Self {
+        Self { runtime, entry, slot, away }
     }
 
-    /// Adds; wraps on overflow. The sum shown here has it at once, the other nodes' once it is ordered.
+    /// Adds; wraps on overflow. The sum shown here has it at once, the other nodes' once it is ordered; while the cluster
+    /// is away, with [`Away::LocalReadWrite`], once it is back.
     ///
     /// # Errors
-    /// [`CommitError`]: the object was removed, the node is no longer attached, or the outbox is full (this call does
+    /// [`CommitError`]: the object was removed, the node is no longer attached, or the outbox (or journal) is full (this call does
     /// not wait). Then nothing was added.
     pub fn add(&self, amount: i64) -> Result<(), CommitError> {
         let changes = [Change::Add { slot: self.slot, amount }];
         let changed = [Changed { entry: self.entry, changes: &changes }];
-        let queued = self.runtime.node.commit(None, &changed, Waiter::None);
+        let node = &self.runtime.node;
+        let queued = node.commit(None, &changed, Waiter::None);
+        if let (Err(EngineError::Fenced), Some(on_return)) = (&queued, self.away.on_return()) {
+            return node.commit_alone(None, on_return, &changed).map_err(|error| alone_error(self.runtime, error));
+        }
         queued.map(drop).map_err(|error| commit_error(self.runtime, error, Duration::ZERO))
     }
 

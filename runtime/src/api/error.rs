@@ -17,6 +17,13 @@ fn no_room(needed_bytes: usize, oldest_pin_ms: u64) -> String {
     )
 }
 
+fn journal_full(needed_bytes: usize, limit: usize) -> String {
+    format!(
+        "the journal of what is done here while the cluster is away would have {needed_bytes} bytes, the limit is {limit}: \
+         attach with larger `journal_bytes`, and take the conflicts of the last return"
+    )
+}
+
 fn late(commits: u64, bytes: usize, waited: Duration) -> String {
     if commits == 0 {
         return format!(
@@ -137,6 +144,18 @@ pub enum AccessError {
         /// For how long the oldest reader has kept old versions alive.
         oldest_pin_ms: u64,
     },
+    /// The cluster is away, and the journal of what was done here meanwhile is full. Nothing was done.
+    #[error("{}", journal_full(*needed_bytes, *limit))]
+    JournalFull {
+        /// How many bytes it would have.
+        needed_bytes: usize,
+        /// Its limit.
+        limit: usize,
+    },
+    /// The cluster is away: this node has removed the object, and will have it removed from the cluster first of all when
+    /// that is back. Until then other nodes may show it.
+    #[error("the cluster is away: the object is removed here, and everywhere only when the cluster is back")]
+    RemovedHere,
     /// The object was made, and removed by somebody before there was room for it in the heap.
     #[error("the object was made in the cluster, and removed again before this node had room for it")]
     Removed,
@@ -285,6 +304,17 @@ pub enum CommitError {
     /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
     #[error("{DISCONNECTED}")]
     Disconnected,
+    /// The cluster is away: no level above `Applied` can be promised. Nothing was changed.
+    #[error("the cluster is away: a commit of level `Everywhere` cannot be made")]
+    Away,
+    /// The cluster is away, and the journal of what was changed here meanwhile is full. Nothing was changed.
+    #[error("{}", journal_full(*needed_bytes, *limit))]
+    JournalFull {
+        /// How many bytes it would have.
+        needed_bytes: usize,
+        /// Its limit.
+        limit: usize,
+    },
     /// The commit is larger than allowed.
     #[error("the commit has {bytes} bytes, the limit is {limit}")]
     TooLarge {
@@ -364,6 +394,13 @@ pub enum DetachError {
         bytes: usize,
         /// How long it waited.
         waited: Duration,
+    },
+    /// The node left while the cluster was away, or before all that was done here meanwhile was done again: it is lost,
+    /// and [`Runtime::take_conflicts`](crate::Runtime::take_conflicts) of another handle tells it.
+    #[error("{changes} changes were made here while the cluster was away, and are not made in the cluster")]
+    Journalled {
+        /// Commits, made objects and removals in the journal.
+        changes: usize,
     },
     /// The connection was gone already, or was lost on the way.
     #[error("{}", lost(*commits))]

@@ -1,6 +1,7 @@
 //! Guards: locks that are held, and the changes made under them.
 
-use super::commit::{Commit, Level, queue, settle, waiter};
+use super::builder::Away;
+use super::commit::{Commit, Level, Terms, queue};
 use super::error::{CommitError, LockError};
 use super::runtime::Attached;
 use super::shared::Shared;
@@ -27,6 +28,8 @@ pub(super) struct Held<'a> {
     /// The node's, from before the locks were taken.
     life: u64,
     incarnation: Incarnation,
+    /// The cluster is away: they hold among the tasks of this node only.
+    pub(super) is_alone: bool,
 }
 
 impl Drop for Held<'_> {
@@ -38,6 +41,12 @@ impl Drop for Held<'_> {
 impl<'a> Held<'a> {
     /// Takes the groups if nothing has to be waited for, and the copy is current.
     pub(super) fn try_enter<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
+        let held = Self::try_groups(shared, groups.clone(), mode);
+        let held = held.filter(|held| held.entry.state() == State::Current && !held.is_fenced());
+        held.or_else(|| Self::try_alone(shared, groups, mode))
+    }
+
+    fn try_groups<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
         let (runtime, entry) = (&shared.runtime, &shared.entry);
         let mut held = Self::nothing(runtime, entry, groups.start, mode);
         for index in groups {
@@ -46,12 +55,47 @@ impl<'a> Held<'a> {
             }
             held.groups.end = index + 1;
         }
-        (entry.state() == State::Current && !held.is_fenced()).then_some(held)
+        Some(held)
+    }
+
+    /// While the cluster is away, where the handle says that tasks go on alone.
+    fn try_alone<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
+        let is_away = shared.away.on_return().is_some() && shared.runtime.node.link.has_lapsed();
+        if !is_away || !shared.runtime.node.share_alone(&shared.entry, groups.clone()) {
+            return None;
+        }
+        let mut held = Self::try_groups(shared, groups, mode)?;
+        held.is_alone = true;
+        held.is_good_alone().then_some(held)
+    }
+
+    /// As [`enter`](Self::enter), while the cluster is away.
+    pub(super) async fn enter_alone<T: Clustered>(
+        shared: &'a Shared<T>,
+        groups: Range<usize>,
+        mode: Mode,
+    ) -> Result<Self, LockError> {
+        if !shared.runtime.node.share_alone(&shared.entry, groups.clone()) {
+            return Err(LockError::Fenced);
+        }
+        let mut held = Self::enter(shared, groups, mode, None).await?;
+        held.is_alone = true;
+        if held.entry.state() == State::Destroyed {
+            return Err(LockError::Destroyed);
+        }
+        if held.is_good_alone() { Ok(held) } else { Err(LockError::Fenced) }
+    }
+
+    /// Whether the cluster has been away since the locks were taken.
+    fn is_good_alone(&self) -> bool {
+        let node = &self.runtime.node;
+        node.is_away() && node.link.life() == self.life && self.entry.state() != State::Destroyed
     }
 
     fn nothing(runtime: &'a Arc<Attached>, entry: &'a Arc<Entry>, start: usize, mode: Mode) -> Self {
         let link = &runtime.node.link;
-        Self { runtime, entry, groups: start..start, mode, life: link.life(), incarnation: link.incarnation() }
+        let (life, incarnation) = (link.life(), link.incarnation());
+        Self { runtime, entry, groups: start..start, mode, life, incarnation, is_alone: false }
     }
 
     /// Whether the lease under which the locks were taken is over.
@@ -107,7 +151,7 @@ impl Held<'_> {
 
 fn locks_of(entry: &Entry, groups: Range<usize>, mode: Mode) -> impl Iterator<Item = OwnerLock> {
     let groups = entry.binding.groups()[groups].iter();
-    groups.map(move |group| OwnerLock { object: entry.id, group: *group, mode })
+    groups.map(move |group| OwnerLock { object: entry.id(), group: *group, mode })
 }
 
 /// Lock groups of an object that a transaction holds; dropping it leaves them.
@@ -180,8 +224,14 @@ impl<T: Clustered> fmt::Debug for ReadGuard<'_, T> {
 }
 
 impl<'a, T: Clustered> ReadGuard<'a, T> {
-    pub(super) const fn new(shared: &'a Shared<T>, held: Option<Held<'a>>) -> Self {
-        Self { shared, _held: held, is_stale: false }
+    pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
+        let is_stale = held.is_alone;
+        Self { shared, _held: Some(held), is_stale }
+    }
+
+    /// Of a lock that a transaction holds.
+    pub(super) const fn of_transaction(shared: &'a Shared<T>, is_alone: bool) -> Self {
+        Self { shared, _held: None, is_stale: is_alone }
     }
 
     /// What is here, without a lock.
@@ -189,7 +239,8 @@ impl<'a, T: Clustered> ReadGuard<'a, T> {
         Self { shared, _held: None, is_stale: true }
     }
 
-    /// Whether no lock could be had, and this is the last version held: only with [`Away::LocalReads`](crate::Away).
+    /// Whether no lock could be had that holds in the cluster, and this is the last version held here: only with
+    /// [`Away::LocalReads`] and [`Away::LocalReadWrite`]. With the latter no task of this node changes it meanwhile.
     #[must_use]
     pub const fn is_stale(&self) -> bool {
         self.is_stale
@@ -260,14 +311,14 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         let runtime = &shared.runtime;
         let incarnation = held.incarnation;
         if changes.is_empty() {
-            return Ok(Commit { incarnation, seq: None });
+            return Ok(Commit::nothing(incarnation));
         }
         held.check(changes.as_slice())?;
-        let (waiter, ticket) = waiter(level);
         let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
-        let seq = queue(runtime, held.life, &changed, &waiter, shared.timeout).await?;
+        let (life, on_return, timeout) = (held.life, shared.away.on_return(), shared.timeout);
+        let queued = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &changed).await?;
         drop(held);
-        settle(ticket, Commit { incarnation, seq: Some(seq) }, shared.timeout).await
+        queued.settle().await
     }
 
     /// Gives the changes up; the same as dropping the guard.
@@ -277,7 +328,7 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         let mut changes = Changes::default();
         T::collect(&mut self.fields, &mut changes)?;
         self.held.check(changes.as_slice())?;
-        Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout })
+        Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout, away: self.shared.away })
     }
 }
 
@@ -288,6 +339,7 @@ pub struct Uncommitted<'a> {
     held: Held<'a>,
     changes: Changes,
     timeout: Duration,
+    away: Away,
 }
 
 impl Uncommitted<'_> {
@@ -297,6 +349,10 @@ impl Uncommitted<'_> {
 
     pub(super) const fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(super) const fn away(&self) -> Away {
+        self.away
     }
 
     pub(super) const fn life(&self) -> u64 {

@@ -3,6 +3,7 @@
 mod builder;
 mod cluster;
 mod commit;
+mod conflict;
 mod counter;
 mod error;
 mod guard;
@@ -18,6 +19,7 @@ mod watch;
 pub use builder::{Away, Builder};
 pub use cluster::{ClusterEvent, ClusterEvents};
 pub use commit::{Commit, Level};
+pub use conflict::{Conflict, ConflictKind, FieldConflict, ObjectName};
 pub use counter::Counter;
 pub use error::{
     AccessError, AttachError, CommitError, DetachError, LockError, RootError, TransactionError, TryUpdateError,

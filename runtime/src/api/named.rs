@@ -1,5 +1,6 @@
 //! Locks without an object.
 
+use super::builder::Away;
 use super::error::{LockError, RootError};
 use super::guard::{Held, Kept};
 use super::root::Root;
@@ -75,6 +76,9 @@ impl Runtime {
     /// [`RootError`] when the coordinator cannot be asked.
     pub async fn lock(&self, name: &str) -> Result<NamedLock, RootError> {
         let root = self.open_root::<String, LockOnly>(ROOT, true).await?;
+        // A named lock is for the cluster: while that is away, nobody has it.
+        let away = self.attached.options.away;
+        let root = root.with_away(if away.on_return().is_some() { Away::Fail } else { away });
         let object = root.get_or_create(name, || LockOnly).await?;
         let timeout = object.timeout;
         Ok(NamedLock { root, name: name.to_owned(), timeout, object: Arc::new(Mutex::new(object)) })

@@ -1,15 +1,15 @@
 //! Roots: named, keyed collections of objects.
 
 use super::builder::Away;
-use super::error::{AccessError, RootError};
+use super::error::{AccessError, LockError, RootError};
 use super::runtime::{Attached, Runtime};
 use super::shared::Shared;
 use super::watch::Watch;
 use bytes::Bytes;
-use kiln_engine::{Answer, Entry, Found, KeysPage, Node, RootCache, State, Ticket};
+use kiln_engine::{AloneError, Answer, Entry, Found, KeysPage, Node, OnReturn, RootCache, State, Ticket};
 use kiln_object::{Changes, Clustered, Key, KeyBytes};
 use kiln_protocol::limits::{KEY_BYTES_MAX, KEYS_PAGE_MAX, RECORD_BYTES_MAX};
-use kiln_protocol::message::{RootOptions, WatchTarget};
+use kiln_protocol::message::{Mode, RootOptions, WatchTarget};
 use kiln_protocol::{RequestId, ToCoordinator};
 use std::borrow::Borrow;
 use std::fmt;
@@ -109,20 +109,69 @@ impl<K: Key, T: Clustered> Root<K, T> {
             return Ok(Some(shared));
         }
         let key = key_bytes(key)?;
-        if let Some(entry) = self.cache.get(&key) {
-            let refetch = |node: &Node| node.refetch(&entry);
-            let answered = self.runtime.wait_resident(self.away, refetch, refetch).await;
-            if self.away != Away::LocalReads || !matches!(&answered, Err(error) if error.is_for_want_of_connection()) {
-                answered?;
-            }
-            return Ok(Some(self.shared(entry)));
+        if let Some(shared) = self.resident(&key).await? {
+            return Ok(Some(shared));
         }
+        if self.away.on_return().is_some() && self.is_removed_here(&key) {
+            return Ok(None);
+        }
+        self.wait_for_removal(&key).await?;
         let fetch = |node: &Node| node.fetch(self.cache.id, key.clone(), None);
-        let found = self.runtime.wait_resident(self.away, fetch, fetch).await?;
+        let found = self.runtime.unless_alone(self.away, self.runtime.wait_resident(self.away, fetch, fetch)).await?;
         Ok(found.map(|found| self.shared(found.entry)))
     }
 
-    /// The object under a key; created from `make` when the cluster has none. Atomic: of all who try, one creates.
+    /// The object under a key if it is resident: made current, or, where reads may be local, as it is.
+    async fn resident(&self, key: &Bytes) -> Result<Option<Shared<T>>, AccessError> {
+        let Some(entry) = self.cache.get(key) else { return Ok(None) };
+        let node = &self.runtime.node;
+        let is_local = self.away.reads_locally() && !node.link.is_synced() && node.ended().is_none();
+        let refreshed = if is_local { Ok(()) } else { self.refresh(&entry).await };
+        if !self.away.reads_locally() || !matches!(&refreshed, Err(error) if error.is_for_want_of_connection()) {
+            refreshed?;
+        }
+        Ok((entry.state() != State::Destroyed).then(|| self.shared(entry)))
+    }
+
+    /// Makes a resident object current, or finds that it was removed.
+    async fn refresh(&self, entry: &Arc<Entry>) -> Result<(), AccessError> {
+        let replayed = async {
+            self.runtime.replayed(entry).await;
+            Ok(())
+        };
+        self.runtime.within_deadline(self.away, replayed).await?;
+        match entry.state() {
+            State::Current | State::Destroyed => Ok(()),
+            // The cluster is away again.
+            State::Local => Err(AccessError::Disconnected),
+            State::Stale => {
+                let refetch = |node: &Node| node.refetch(entry);
+                self.runtime.wait_resident(self.away, refetch, refetch).await
+            }
+        }
+    }
+
+    /// Whether the cluster is away, and the object under this key was removed here.
+    fn is_removed_here(&self, key: &Bytes) -> bool {
+        self.runtime.node.is_away() && self.runtime.node.is_removal_pending(self.cache.id, key)
+    }
+
+    /// What was removed here while the cluster was away is not to be had from it before it is removed there.
+    async fn wait_for_removal(&self, key: &Bytes) -> Result<(), AccessError> {
+        let is_pending = || self.runtime.node.is_removal_pending(self.cache.id, key);
+        if !is_pending() {
+            return Ok(());
+        }
+        let removed = async {
+            self.runtime.while_connected(is_pending).await;
+            Ok(())
+        };
+        self.runtime.within_deadline(self.away, removed).await
+    }
+
+    /// The object under a key; created from `make` when the cluster has none. Atomic: of all who try, one creates. While
+    /// the cluster is away, with [`Away::LocalReadWrite`], an object that is not resident here is created here; on the
+    /// return it is the cluster's, if that has one under the key by then.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -137,10 +186,38 @@ impl<K: Key, T: Clustered> Root<K, T> {
         if let Some(shared) = self.peek(key) {
             return Ok(shared);
         }
-        let (bytes, value) = (key_bytes(key)?, make());
+        let bytes = key_bytes(key)?;
+        if self.away.on_return().is_some()
+            && let Some(shared) = self.resident(&bytes).await?
+        {
+            return Ok(shared);
+        }
+        let value = make();
         let writes = self.encode(&value)?;
+        let mut value = Some(value);
         let fetch = |node: &Node| node.fetch(self.cache.id, bytes.clone(), Some(writes.clone()));
-        self.create(value, fetch, fetch).await
+        loop {
+            let created = async {
+                self.wait_for_removal(&bytes).await?;
+                self.create(&mut value, fetch, fetch).await
+            };
+            let error = match self.runtime.unless_alone(self.away, created).await {
+                Err(error) if error.is_for_want_of_connection() && self.runtime.node.is_away() => error,
+                done => return done,
+            };
+            let Some(on_return) = self.away.on_return() else { return Err(error) };
+            match self.runtime.node.create_alone(self.cache.id, &bytes, &writes, on_return) {
+                Ok((entry, created)) => {
+                    if let Some(value) = value.take_if(|_| created) {
+                        entry.local.get_or_init(|| Box::new(value.into_local()));
+                    }
+                    return Ok(self.shared(entry));
+                }
+                // It is back.
+                Err(AloneError::NotAway) => {}
+                Err(error) => return Err(self.runtime.alone_error(error)),
+            }
+        }
     }
 
     /// Puts a new object under a key. One that was there is removed first; its handles see `Destroyed`. Waits for those
@@ -150,14 +227,18 @@ impl<K: Key, T: Clustered> Root<K, T> {
     /// [`AccessError`].
     pub async fn insert(&self, key: K, value: T) -> Result<Shared<T>, AccessError> {
         let (key, writes) = (key_bytes(&key)?, self.encode(&value)?);
+        self.wait_for_removal(&key).await?;
+        let mut value = Some(value);
         let asked = Asked::new(&self.runtime);
         let insert = |node: &Node| asked.note(node.insert(self.cache.id, key.clone(), writes));
         // In the cluster it is made after the first attempt; what was missing is room for it here.
-        self.create(value, insert, |node| node.fetch(self.cache.id, key.clone(), None)).await
+        self.create(&mut value, insert, |node| node.fetch(self.cache.id, key.clone(), None)).await
     }
 
     /// Removes the object under a key; `false` when there is none. Waits for those who hold its locks; given up before
-    /// that (the deadline, or a dropped future), it is not done.
+    /// that (the deadline, or a dropped future), it is not done. While the cluster is away, with
+    /// [`Away::LocalReadWrite`], it is removed here, and from the cluster first of all when that is back; `false`: it was
+    /// not resident here.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -165,20 +246,56 @@ impl<K: Key, T: Clustered> Root<K, T> {
     where
         K: Borrow<Q>,
     {
-        let key = key_bytes(key)?;
-        self.ask(|request, root| ToCoordinator::Remove { request, root, key, everywhere: false }).await
+        self.remove_as(&key_bytes(key)?, false).await
     }
 
     /// As [`remove`](Self::remove), and returns only when no node shows the object any more. For a logout.
     ///
     /// # Errors
-    /// [`AccessError`].
+    /// [`AccessError`]; `RemovedHere` when the cluster is away.
     pub async fn remove_everywhere<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<bool, AccessError>
     where
         K: Borrow<Q>,
     {
-        let key = key_bytes(key)?;
-        self.ask(|request, root| ToCoordinator::Remove { request, root, key, everywhere: true }).await
+        self.remove_as(&key_bytes(key)?, true).await
+    }
+
+    async fn remove_as(&self, key: &Bytes, everywhere: bool) -> Result<bool, AccessError> {
+        loop {
+            let make = |request, root| ToCoordinator::Remove { request, root, key: key.clone(), everywhere };
+            let error = match self.runtime.unless_alone(self.away, self.ask(make)).await {
+                Err(error) if error.is_for_want_of_connection() && self.runtime.node.is_away() => error,
+                done => return done,
+            };
+            let Some(on_return) = self.away.on_return() else { return Err(error) };
+            match self.remove_alone(key, on_return).await? {
+                Some(_) if everywhere => return Err(AccessError::RemovedHere),
+                Some(was_here) => return Ok(was_here),
+                // It is back.
+                None => {}
+            }
+        }
+    }
+
+    /// Removes what is under a key here, under its locks. `None`: the cluster is not away.
+    async fn remove_alone(&self, key: &Bytes, on_return: OnReturn) -> Result<Option<bool>, AccessError> {
+        let shared = self.cache.get(key).map(|entry| self.shared(entry));
+        let held = match &shared {
+            None => None,
+            Some(shared) => match shared.enter(shared.all_groups(), Mode::Write).await {
+                Ok(held) => Some(held),
+                Err(LockError::Destroyed) => None,
+                Err(LockError::Timeout { waited }) => return Err(AccessError::Timeout { waited }),
+                Err(_) => return Ok(None),
+            },
+        };
+        let removed = self.runtime.node.remove_alone(self.cache.id, key, on_return);
+        drop(held);
+        match removed {
+            Ok(was_here) => Ok(Some(was_here)),
+            Err(AloneError::NotAway) => Ok(None),
+            Err(error) => Err(self.runtime.alone_error(error)),
+        }
     }
 
     /// Gives the object under `from` the key `to`: the same object, its handles stay good. `false` when there is none.
@@ -202,6 +319,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let key = key_bytes(key)?;
+        self.wait_for_removal(&key).await?;
         self.ask(|request, root| ToCoordinator::Contains { request, root, key }).await
     }
 
@@ -223,7 +341,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
     /// Asks for an object made of `value`, or that was there before.
     async fn create(
         &self,
-        value: T,
+        value: &mut Option<T>,
         start: impl FnOnce(&Node) -> Arc<Ticket<Answer<Option<Found>>>>,
         again: impl Fn(&Node) -> Arc<Ticket<Answer<Option<Found>>>>,
     ) -> Result<Shared<T>, AccessError> {
@@ -235,7 +353,9 @@ impl<K: Key, T: Clustered> Root<K, T> {
         };
         let found = self.runtime.wait_resident(self.away, start, again).await?;
         let Found { entry, created } = found.ok_or(AccessError::Removed)?;
-        if created || is_again.load(Ordering::Relaxed) {
+        if (created || is_again.load(Ordering::Relaxed))
+            && let Some(value) = value.take()
+        {
             // Whoever found it first here keeps the local fields that it has made.
             entry.local.get_or_init(|| Box::new(value.into_local()));
         }

@@ -3,10 +3,12 @@
 use super::builder::{Away, Builder, Options};
 use super::cluster::ClusterEvent;
 use super::commit::Commit;
+use super::conflict::Conflict;
 use super::error::{AccessError, AttachError, DetachError, RootError};
 use super::room::Room;
+use crate::clock::boot_nanos;
 use crate::driver::Connection;
-use kiln_engine::{Answer, Ended, Node, RequestError, Ticket, Wait};
+use kiln_engine::{AloneError, Answer, Ended, Entry, Node, RequestError, State, Ticket, Wait};
 use kiln_object::Clustered;
 use kiln_protocol::message::Fate;
 use kiln_protocol::{Incarnation, ObjectId, RootId, ToCoordinator};
@@ -17,6 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast;
+
+/// How often a lease that is over is looked at until the driver has noticed.
+const LAPSE_NOTICED: Duration = Duration::from_millis(1);
 
 /// A node of the cluster: this process, attached. Cheap to clone. The connection lives as long as a runtime, a root, a
 /// handle or a watch does.
@@ -48,6 +53,17 @@ pub struct NodeInfo {
     pub incarnation: Incarnation,
 }
 
+/// Where a node is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Whereabouts {
+    /// Connected.
+    Together,
+    /// The cluster is away, and tasks may go on alone.
+    Alone,
+    /// Not connected.
+    Nowhere,
+}
+
 /// Figures of this node since it attached.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
@@ -61,6 +77,10 @@ pub struct Stats {
     pub unacknowledged: u64,
     /// Their bytes.
     pub outbox_bytes: usize,
+    /// Local changes that wait for the cluster to be back ([`Away::LocalReadWrite`]).
+    pub journalled: usize,
+    /// Their bytes, and those of conflicts that nobody has taken.
+    pub journal_bytes: usize,
     /// Objects fetched because they were not resident.
     pub faults: u64,
     /// Grants that the coordinator wanted back.
@@ -135,15 +155,28 @@ impl Runtime {
     #[must_use]
     pub fn take_unknown(&self) -> Vec<Commit> {
         let unknown = self.attached.node.link.take_unknown();
-        unknown.into_iter().map(|of| Commit { incarnation: of.incarnation, seq: Some(of.seq) }).collect()
+        unknown
+            .into_iter()
+            .map(|of| Commit { incarnation: of.incarnation, seq: Some(of.seq), is_local: false })
+            .collect()
     }
 
-    /// What became of a commit, of this node or another. A commit without changes counts as applied.
+    /// What was done here while the cluster was away ([`Away::LocalReadWrite`]) and is not so in the cluster, and why. Each
+    /// is told once; until it is taken it takes room in the journal.
+    #[must_use]
+    pub fn take_conflicts(&self) -> Vec<Conflict> {
+        let node = &self.attached.node;
+        node.take_conflicts().into_iter().map(|conflict| Conflict::new(node, conflict)).collect()
+    }
+
+    /// What became of a commit, of this node or another. A commit without changes counts as applied; that of
+    /// a [local](Commit::is_local) one is unknown.
     ///
     /// # Errors
     /// [`AccessError`].
     pub async fn fate(&self, commit: Commit) -> Result<Fate, AccessError> {
         match commit.seq {
+            None if commit.is_local => Ok(Fate::Unknown),
             None => Ok(Fate::Applied),
             Some(seq) => {
                 self.attached.wait(self.attached.options.away, |node| node.fate(commit.incarnation, seq)).await
@@ -167,6 +200,7 @@ impl Runtime {
         let node = &attached.node;
         // From here on commits are refused, so that none is under way when the node is gone.
         node.outbox.leave();
+        let mut journalled = 0;
         let left = tokio::time::timeout(deadline, async {
             loop {
                 let acknowledged = Wait::new(node.outbox.wait_for_space());
@@ -175,6 +209,7 @@ impl Runtime {
                 }
                 acknowledged.await;
             }
+            journalled = node.unsent_changes();
             if !node.outbox.is_up() {
                 // Nobody to say goodbye to: what is held ends with the lease.
                 node.end(Ended::Detached);
@@ -191,6 +226,7 @@ impl Runtime {
         #[cfg(feature = "embedded")]
         attached.stop_server(deadline).await;
         match left {
+            Ok(_) if journalled > 0 => Err(DetachError::Journalled { changes: journalled }),
             Ok(_) if commits + unknown == 0 => Ok(()),
             Ok(_) => Err(DetachError::Lost { commits: commits + unknown }),
             Err(_elapsed) => Err(DetachError::Timeout { commits, bytes, waited: deadline }),
@@ -248,7 +284,11 @@ impl Attached {
         self.within_deadline(away, attempts).await
     }
 
-    async fn within_deadline<T>(&self, away: Away, answer: impl Future<Output = Answer<T>>) -> Result<T, AccessError> {
+    pub(super) async fn within_deadline<T>(
+        &self,
+        away: Away,
+        answer: impl Future<Output = Answer<T>>,
+    ) -> Result<T, AccessError> {
         let waited = self.options.timeout;
         let answer =
             async { if self.is_online(away, waited).await { answer.await } else { Err(RequestError::Disconnected) } };
@@ -260,21 +300,87 @@ impl Attached {
 
     /// Whether the node is connected, perhaps after waiting for that as the runtime was told to.
     pub(super) async fn is_online(&self, away: Away, timeout: Duration) -> bool {
-        let (node, link) = (&self.node, &self.node.link);
-        if link.is_synced() {
-            return node.ended().is_none();
-        }
-        let Away::Block(wait) = away else { return false };
-        let back = async {
+        self.whereabouts(away, timeout).await == Whereabouts::Together
+    }
+
+    /// Where the node is, perhaps after waiting for the connection as the runtime was told to.
+    pub(super) async fn whereabouts(&self, away: Away, timeout: Duration) -> Whereabouts {
+        let wait = match away {
+            Away::Fail | Away::LocalReads => Duration::ZERO,
+            Away::Block(wait) => wait.min(timeout),
+            // The lease ends that.
+            Away::LocalReadWrite { .. } => timeout,
+        };
+        let found = async {
             loop {
-                let synced = Wait::new(link.wait_synced());
-                if node.ended().is_some() || link.is_synced() {
-                    return node.ended().is_none();
+                let news = Wait::new(self.node.link.wait_synced());
+                let here = self.present_whereabouts(away);
+                if here != Whereabouts::Nowhere || wait.is_zero() || self.node.ended().is_some() {
+                    return here;
                 }
-                synced.await;
+                if self.node.link.is_synced() {
+                    // The lease is over, and nobody has said so yet; or it is renewed at the last moment.
+                    tokio::time::sleep(LAPSE_NOTICED).await;
+                } else {
+                    news.await;
+                }
             }
         };
-        tokio::time::timeout(wait.min(timeout), back).await.unwrap_or(false)
+        match self.present_whereabouts(away) {
+            Whereabouts::Nowhere => tokio::time::timeout(wait, found).await.unwrap_or(Whereabouts::Nowhere),
+            here @ (Whereabouts::Together | Whereabouts::Alone) => here,
+        }
+    }
+
+    fn present_whereabouts(&self, away: Away) -> Whereabouts {
+        let (node, link) = (&self.node, &self.node.link);
+        if node.ended().is_some() {
+            Whereabouts::Nowhere
+        } else if link.is_synced() && link.is_leased(boot_nanos()) {
+            Whereabouts::Together
+        } else if away.on_return().is_some() && node.is_away() {
+            Whereabouts::Alone
+        } else {
+            Whereabouts::Nowhere
+        }
+    }
+
+    /// Waits until what was done alone with an object is done again, or reported; or until the cluster is away again.
+    pub(super) async fn replayed(&self, entry: &Entry) {
+        self.while_connected(|| entry.state() == State::Local).await;
+    }
+
+    /// Waits while this is so and the node is connected.
+    pub(super) async fn while_connected(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let news = Wait::new(self.node.link.wait_synced());
+            if !is_so() || !self.node.link.is_synced() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Waits for an answer, or until tasks go on alone.
+    pub(super) async fn unless_alone<T>(
+        &self,
+        away: Away,
+        answer: impl Future<Output = Result<T, AccessError>>,
+    ) -> Result<T, AccessError> {
+        let alone = async {
+            loop {
+                let news = Wait::new(self.node.link.wait_synced());
+                if self.present_whereabouts(away) == Whereabouts::Alone {
+                    return;
+                }
+                news.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answered = answer => answered,
+            () = alone, if away.on_return().is_some() => Err(AccessError::Disconnected),
+        }
     }
 
     pub(super) fn access_error(&self, error: RequestError) -> AccessError {
@@ -286,6 +392,15 @@ impl Attached {
             RequestError::BadRecord(what) => AccessError::BadRecord { what },
             RequestError::Unknown => AccessError::Unknown,
             RequestError::Disconnected => AccessError::Disconnected,
+        }
+    }
+
+    pub(super) fn alone_error(&self, error: AloneError) -> AccessError {
+        match error {
+            AloneError::NotAway => AccessError::Disconnected,
+            AloneError::JournalFull { needed_bytes, limit } => AccessError::JournalFull { needed_bytes, limit },
+            AloneError::Object(error) => self.access_error(error),
+            AloneError::Commit(error) => AccessError::BadRecord { what: error.to_string() },
         }
     }
 
@@ -315,12 +430,15 @@ impl Attached {
         let figures = node.figures();
         let (unacknowledged, outbox_bytes) = node.outbox.unacknowledged();
         let (commits, commit_bytes) = node.outbox.totals();
+        let (journalled, journal_bytes) = node.journalled();
         Stats {
             commits,
             commit_bytes,
             commits_refused: figures.refused,
             unacknowledged,
             outbox_bytes,
+            journalled,
+            journal_bytes,
             faults: figures.faults,
             recalls: figures.recalls,
             waits: figures.waits,

@@ -6,7 +6,7 @@ use super::counter::Counter;
 use super::error::{AccessError, LockError, TryUpdateError, UpdateError};
 use super::guard::{Held, ReadGuard, WriteGuard};
 use super::room::Room;
-use super::runtime::Attached;
+use super::runtime::{Attached, Whereabouts};
 use super::watch::Watch;
 use kiln_engine::{Claim, Entry, RequestError, State, Wait};
 use kiln_object::{Clustered, CounterSource, Key};
@@ -27,7 +27,7 @@ pub struct Shared<T> {
     pub(super) runtime: Arc<Attached>,
     pub(super) entry: Arc<Entry>,
     pub(super) timeout: Duration,
-    away: Away,
+    pub(super) away: Away,
     _type: PhantomData<fn() -> T>,
 }
 
@@ -70,7 +70,7 @@ impl<T: Clustered> Shared<T> {
     /// The object's id in the cluster.
     #[must_use]
     pub fn id(&self) -> ObjectId {
-        self.entry.id
+        self.entry.id()
     }
 
     /// How far the copy here can be trusted.
@@ -125,10 +125,8 @@ impl<T: Clustered> Shared<T> {
     /// [`LockError`]; then nothing is held. May be dropped at any time.
     pub async fn read(&self) -> Result<ReadGuard<'_, T>, LockError> {
         match self.enter(self.all_groups(), Mode::Read).await {
-            Ok(held) => Ok(ReadGuard::new(self, Some(held))),
-            Err(error) if self.away == Away::LocalReads && error.is_for_want_of_connection() => {
-                Ok(ReadGuard::stale(self))
-            }
+            Ok(held) => Ok(ReadGuard::new(self, held)),
+            Err(error) if self.away.reads_locally() && error.is_for_want_of_connection() => Ok(ReadGuard::stale(self)),
             Err(error) => Err(error),
         }
     }
@@ -232,13 +230,23 @@ impl<T: Clustered> Shared<T> {
         claim: Option<&Claim>,
     ) -> Result<Held<'_>, LockError> {
         self.runtime.node.count_wait();
+        // Who has nothing yet loses nothing with the lease, and waits on. Alone, what is held already still holds.
+        let waits_on = match self.away {
+            Away::LocalReadWrite { .. } => true,
+            Away::Block(_) => claim.is_none_or(|claim| claim.holds.is_empty()),
+            Away::Fail | Away::LocalReads => false,
+        };
         let wait = async {
-            if !self.runtime.is_online(self.away, self.timeout).await {
-                return Err(LockError::Disconnected);
+            loop {
+                let entered = match self.runtime.whereabouts(self.away, self.timeout).await {
+                    Whereabouts::Together => self.enter_together(groups.clone(), mode, claim).await,
+                    Whereabouts::Alone => Held::enter_alone(self, groups.clone(), mode).await,
+                    Whereabouts::Nowhere => return Err(LockError::Disconnected),
+                };
+                if !waits_on || !matches!(entered, Err(LockError::Fenced)) {
+                    return entered;
+                }
             }
-            let held = Held::enter(self, groups, mode, claim).await?;
-            self.refresh().await?;
-            if held.is_fenced() { Err(LockError::Fenced) } else { Ok(held) }
         };
         match tokio::time::timeout(self.timeout, wait).await {
             Ok(held) => held,
@@ -246,10 +254,25 @@ impl<T: Clustered> Shared<T> {
         }
     }
 
+    async fn enter_together(
+        &self,
+        groups: Range<usize>,
+        mode: Mode,
+        claim: Option<&Claim>,
+    ) -> Result<Held<'_>, LockError> {
+        // Not under the locks: what was done alone is done again under them.
+        self.runtime.replayed(&self.entry).await;
+        let held = Held::enter(self, groups, mode, claim).await?;
+        self.refresh().await?;
+        if held.is_fenced() { Err(LockError::Fenced) } else { Ok(held) }
+    }
+
     /// A stale copy is fetched anew before a coherent access.
     async fn refresh(&self) -> Result<(), LockError> {
         match self.entry.state() {
             State::Current => Ok(()),
+            // The lease has lapsed again.
+            State::Local => Err(LockError::Fenced),
             State::Destroyed => Err(LockError::Destroyed),
             State::Stale => {
                 let mut room = Room::new(&self.runtime);
@@ -270,6 +293,6 @@ impl<T: Clustered> CounterSource<T> for Shared<T> {
     type Counter<'a> = Counter<'a>;
 
     fn counter(&self, slot: u16) -> Counter<'_> {
-        Counter::new(&self.runtime, &self.entry, slot)
+        Counter::new(&self.runtime, &self.entry, slot, self.away)
     }
 }

@@ -1,6 +1,7 @@
 //! Several objects at once: commits that are all or nothing, views that show both or neither.
 
-use super::commit::{Commit, Level, queue, settle, waiter};
+use super::builder::Away;
+use super::commit::{Commit, Level, Terms, queue};
 use super::error::CommitError;
 use super::guard::{Uncommitted, WriteGuard};
 use super::runtime::Runtime;
@@ -77,13 +78,13 @@ impl Runtime {
         let life = guards.iter().map(Uncommitted::life).min().unwrap_or(now);
         let timeout = guards.iter().map(Uncommitted::timeout).min().unwrap_or(runtime.options.timeout);
         if changed.is_empty() {
-            return Ok(Commit { incarnation, seq: None });
+            return Ok(Commit::nothing(incarnation));
         }
-        let (waiter, ticket) = waiter(level);
-        let seq = queue(runtime, life, &changed, &waiter, timeout).await?;
+        let on_return = Away::together(guards.iter().map(Uncommitted::away));
+        let queued = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &changed).await?;
         drop(changed);
         drop(guards);
-        settle(ticket, Commit { incarnation, seq: Some(seq) }, timeout).await
+        queued.settle().await
     }
 
     /// Looks at several objects at once: of each commit over several of them, the views show all or nothing. A copy that

@@ -1,6 +1,7 @@
 //! Transactions: several locks, one commit, and no deadlock that lasts.
 
-use super::commit::{Commit, Level, queue, settle, waiter};
+use super::builder::Away;
+use super::commit::{Commit, Level, Terms, queue};
 use super::error::{CommitError, LockError, TransactionError};
 use super::guard::{Held, Kept, ReadGuard, check_locked};
 use super::runtime::Runtime;
@@ -38,6 +39,8 @@ struct Work {
     held: Vec<Kept>,
     /// The shortest deadline of the handles that were used.
     timeout: Duration,
+    /// What the handles that were used do while the cluster is away.
+    aways: Vec<Away>,
 }
 
 impl Runtime {
@@ -51,7 +54,7 @@ impl Runtime {
             owner: OwnerId::from_bits(node.requests.take().to_bits()),
             begun: node.requests.newest_grant(),
             turn: tokio::sync::Mutex::default(),
-            work: Mutex::new(Work { changed: Vec::new(), failed: None, held: Vec::new(), timeout }),
+            work: Mutex::new(Work { changed: Vec::new(), failed: None, held: Vec::new(), timeout, aways: Vec::new() }),
         }
     }
 
@@ -117,8 +120,8 @@ impl Transaction {
     /// # Panics
     /// When the object belongs to another runtime.
     pub async fn read<'t, T: Clustered>(&'t self, shared: &'t Shared<T>) -> Result<ReadGuard<'t, T>, LockError> {
-        self.take(shared, shared.all_groups(), Mode::Read).await?;
-        Ok(ReadGuard::new(shared, None))
+        let is_alone = self.take(shared, shared.all_groups(), Mode::Read).await?;
+        Ok(ReadGuard::of_transaction(shared, is_alone))
     }
 
     /// Takes the write lock of every group of an object.
@@ -181,7 +184,8 @@ impl Transaction {
     /// [`CommitError`]. Dropped while it waits for its level, the commit stays made.
     pub async fn commit_with(self, level: Level) -> Result<Commit, CommitError> {
         let runtime = &self.runtime.attached;
-        let Work { changed, failed, held, timeout } = self.work.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Work { changed, failed, held, timeout, aways } =
+            self.work.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(failed) = failed {
             return Err(failed);
         }
@@ -190,14 +194,14 @@ impl Transaction {
         // The oldest: if any lock is from before a lapse, none of it is committed.
         let life = held.iter().map(|held| held.life).min().unwrap_or(now);
         if changed.is_empty() {
-            return Ok(Commit { incarnation, seq: None });
+            return Ok(Commit::nothing(incarnation));
         }
-        let (waiter, ticket) = waiter(level);
+        let on_return = Away::together(aways.into_iter());
         let parts: Vec<_> =
             changed.iter().map(|(entry, changes)| Changed { entry, changes: changes.as_slice() }).collect();
-        let seq = queue(runtime, life, &parts, &waiter, timeout).await?;
+        let queued = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &parts).await?;
         drop(held);
-        settle(ticket, Commit { incarnation, seq: Some(seq) }, timeout).await
+        queued.settle().await
     }
 
     /// Gives the changes up and leaves the locks; the same as dropping the transaction.
@@ -217,10 +221,16 @@ impl Transaction {
         let lock = self.runtime.lock(name).await;
         let lock = lock.map_err(|error| LockError::Name { name: name.to_owned(), error: Box::new(error) })?;
         let object = lock.object();
-        self.take(&object, object.all_groups(), mode).await
+        self.take(&object, object.all_groups(), mode).await.map(drop)
     }
 
-    async fn take<T: Clustered>(&self, shared: &Shared<T>, groups: Range<usize>, mode: Mode) -> Result<(), LockError> {
+    /// Returns whether the locks hold on this node only.
+    async fn take<T: Clustered>(
+        &self,
+        shared: &Shared<T>,
+        groups: Range<usize>,
+        mode: Mode,
+    ) -> Result<bool, LockError> {
         let of_this = Arc::ptr_eq(&self.runtime.attached, &shared.runtime);
         assert!(of_this, "an object of another runtime cannot be locked in this transaction");
         let turn = tokio::time::timeout(shared.timeout, self.turn.lock()).await;
@@ -236,8 +246,12 @@ impl Transaction {
         };
         let mut work = self.work();
         work.timeout = work.timeout.min(shared.timeout);
+        if !work.aways.contains(&shared.away) {
+            work.aways.push(shared.away);
+        }
+        let is_alone = held.is_alone;
         work.held.push(held.keep());
-        Ok(())
+        Ok(is_alone)
     }
 
     /// A transaction takes a lock once.
@@ -249,7 +263,7 @@ impl Transaction {
     ) -> Result<(), LockError> {
         let work = self.work();
         let entry = &shared.entry;
-        let same = work.held.iter().filter(|held| held.entry.id == entry.id);
+        let same = work.held.iter().filter(|held| held.entry.id() == entry.id());
         if let Some(group) = same.flat_map(|held| held.groups.clone()).find(|group| groups.contains(group)) {
             return Err(LockError::Deadlock { cycle: vec![self.own_wait(entry, group, mode)] });
         }
@@ -271,7 +285,7 @@ impl Transaction {
             incarnation: node.incarnation,
             owner: self.owner,
             root: root.map_or_else(String::new, |root| root.name.clone()),
-            key: String::from_utf8(entry.key().to_vec()).unwrap_or_else(|_| format!("object {}", entry.id)),
+            key: String::from_utf8(entry.key().to_vec()).unwrap_or_else(|_| format!("object {}", entry.id())),
             group: group.to_owned(),
             mode,
         }

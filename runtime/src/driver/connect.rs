@@ -1,7 +1,7 @@
 //! From a profile to a welcomed connection.
 
 use super::stream::next_message;
-use super::tls;
+use super::{GOODBYE, Line, tls};
 use crate::api::AttachError;
 use crate::api::internals::Options;
 use crate::clock::boot_nanos;
@@ -21,8 +21,7 @@ const SEND_WINDOW_BYTES: u64 = 8 << 20;
 
 /// An attached connection.
 pub(super) struct Welcomed {
-    pub(super) endpoint: Endpoint,
-    pub(super) connection: quinn::Connection,
+    pub(super) line: Line,
     pub(super) send: SendStream,
     /// The rest of the stream, and what was read of it.
     pub(super) receive: (RecvStream, FrameDecoder),
@@ -87,7 +86,7 @@ async fn open(
     candidate: SocketAddr,
     crypto: Arc<quinn::crypto::rustls::QuicClientConfig>,
     server_name: &str,
-) -> Result<(Endpoint, quinn::Connection), String> {
+) -> Result<Line, String> {
     let any = if candidate.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
     let mut endpoint = Endpoint::client(any).map_err(|error| format!("cannot open a UDP socket: {error}"))?;
     let mut config = ClientConfig::new(crypto);
@@ -95,25 +94,32 @@ async fn open(
     endpoint.set_default_client_config(config);
     let connecting = endpoint.connect(candidate, server_name).map_err(|error| error.to_string())?;
     let connection = connecting.await.map_err(|error| error.to_string())?;
-    Ok((endpoint, connection))
+    Ok(Line { endpoint, connection })
+}
+
+/// A newcomer that has said hello: whoever gives up waiting for the answer leaves no node behind.
+struct Newcomer(Option<Line>);
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        if let Some(line) = self.0.take() {
+            line.close(GOODBYE, b"gave up attaching");
+        }
+    }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "a first message is one of two")]
-async fn hello(
-    (endpoint, connection): (Endpoint, quinn::Connection),
-    options: &Options,
-    resume: Option<Resume>,
-    address: &str,
-) -> Result<Welcomed, AttachError> {
+async fn hello(line: Line, options: &Options, resume: Option<Resume>, address: &str) -> Result<Welcomed, AttachError> {
     let lost = |what: &dyn std::fmt::Display| AttachError::Connect {
         address: address.to_owned(),
         // A connection that the coordinator closed says why.
-        what: connection.close_reason().map_or_else(|| what.to_string(), |reason| reason.to_string()),
+        what: line.connection.close_reason().map_or_else(|| what.to_string(), |reason| reason.to_string()),
     };
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| lost(&error))?;
+    let (mut send, mut receive) = line.connection.open_bi().await.map_err(|error| lost(&error))?;
     let mut name = options.node_name.clone();
     name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
     let hello = ToCoordinator::Hello(Hello { resume, ..Hello::new(name, Role::Node) });
+    let mut newcomer = Newcomer(resume.is_none().then(|| line.clone()));
     let mut bytes = Vec::new();
     let sent_nanos = boot_nanos();
     encode_to_coordinator(&mut bytes, Epoch::default(), &hello);
@@ -123,7 +129,8 @@ async fn hello(
         ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
             let trusted = kiln_engine::trusted(Duration::from_millis(lease_ms.into()));
             let receive = (receive, decoder);
-            Ok(Welcomed { endpoint, connection, send, receive, epoch, incarnation, secret, trusted, sent_nanos, past })
+            newcomer.0 = None;
+            Ok(Welcomed { line, send, receive, epoch, incarnation, secret, trusted, sent_nanos, past })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })

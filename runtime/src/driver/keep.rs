@@ -2,6 +2,7 @@
 
 use super::connect::{self, Welcomed};
 use super::stream::{self, Lost};
+use super::Line;
 use crate::api::AttachError;
 use crate::api::internals::{ClusterEvent, Options};
 use kiln_engine::{Adoption, Ended, Node, Retry, Welcome};
@@ -21,9 +22,11 @@ pub(super) struct Keeper {
     pub(super) profile: Profile,
     pub(super) options: Options,
     /// That of the present connection, for whoever detaches.
-    pub(super) endpoint: Arc<Mutex<quinn::Endpoint>>,
+    pub(super) line: Arc<Mutex<Line>>,
     pub(super) events: broadcast::Sender<ClusterEvent>,
     pub(super) lapsed: Arc<Notify>,
+    /// Told whenever the node is connected again.
+    pub(super) connected: Arc<Notify>,
 }
 
 impl Keeper {
@@ -49,14 +52,14 @@ impl Keeper {
 
     /// Sees one connection to its end. Nothing is sent on it afterwards.
     async fn serve(&self, welcomed: Welcomed) -> Lost {
-        let Welcomed { endpoint, connection, send, mut receive, .. } = welcomed;
-        endpoint.clone_into(&mut self.endpoint.lock().unwrap_or_else(PoisonError::into_inner));
+        let Welcomed { line, send, mut receive, .. } = welcomed;
+        line.clone_into(&mut self.line.lock().unwrap_or_else(PoisonError::into_inner));
         let mut writer = JoinSet::new();
         writer.spawn(stream::write(Arc::clone(&self.node), send));
         let mut was_synced = true;
         let heard = || self.heard(&mut was_synced);
         let lost = tokio::select! {
-            lost = stream::read(&self.node, &mut receive, &connection, heard) => lost,
+            lost = stream::read(&self.node, &mut receive, &line.connection, heard) => lost,
             () = self.lapse() => Lost { why: "the lease has lapsed".to_owned(), for_good: false },
         };
         if self.node.ended().is_none() {
@@ -65,7 +68,7 @@ impl Keeper {
         // Until it has gone, it might take what is meant for the next connection.
         writer.shutdown().await;
         if self.node.ended().is_none() {
-            endpoint.close(RECONNECTING, b"the node connects again");
+            line.close(RECONNECTING, b"the node connects again");
         }
         lost
     }
@@ -92,6 +95,7 @@ impl Keeper {
         let is_synced = self.node.link.is_synced();
         if is_synced && !std::mem::replace(was_synced, is_synced) {
             self.tell(ClusterEvent::OperationsEnabled);
+            self.connected.notify_one();
         }
         *was_synced = is_synced;
     }
@@ -143,7 +147,7 @@ impl Keeper {
                 Ok(Some(next))
             }
             Adoption::Useless => {
-                next.endpoint.close(RECONNECTING, b"the lease has lapsed");
+                next.line.close(RECONNECTING, b"the lease has lapsed");
                 Ok(None)
             }
             Adoption::Rejoined { unknown } => {

@@ -32,7 +32,7 @@ pub(crate) fn check(world: &World, ledger: &Ledger) {
     }
     for process in world.processes() {
         for entry in process.node().cache.all() {
-            assert!(!ledger.is_removed(entry.id), "L4: node {} keeps {}, which is gone", process.place, entry.id);
+            assert!(!ledger.is_removed(entry.id()), "L4: node {} keeps {}, which is gone", process.place, entry.id());
         }
     }
 }

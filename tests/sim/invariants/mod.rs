@@ -347,7 +347,7 @@ impl Invariants {
         mode: Mode,
     ) -> Section {
         if self.is_of_this_epoch(process) {
-            s10_no_resurrection::check(&self.ledger.borrow(), entry.id, "locked");
+            s10_no_resurrection::check(&self.ledger.borrow(), entry.id(), "locked");
         }
         self.sections.enter(world, process, entry, index, mode)
     }

@@ -53,7 +53,7 @@ impl Sections {
         index: usize,
         mode: Mode,
     ) -> Section {
-        let key = (process.node().settings.epoch, entry.id, entry.binding.groups()[index]);
+        let key = (process.node().settings.epoch, entry.id(), entry.binding.groups()[index]);
         let mut held = self.held.borrow_mut();
         let holders = held.entry(key).or_default();
         for other in holders.iter().filter(|other| mode == Mode::Write || other.mode == Mode::Write) {

@@ -15,8 +15,8 @@ pub(crate) fn check_values(ledger: &Ledger, process: &Process, entry: &Entry, gr
     }
     for field in Field::ALL {
         if field.group().is_some_and(|group| groups.contains(&group)) {
-            let expected = ledger.value(entry.id, field) + process.undecided(entry.id, field);
-            assert_eq!(field.of(entry), expected, "S4: {field:?} of {} under its lock", entry.id);
+            let expected = ledger.value(entry.id(), field) + process.undecided(entry.id(), field);
+            assert_eq!(field.of(entry), expected, "S4: {field:?} of {} under its lock", entry.id());
         }
     }
 }

@@ -20,11 +20,11 @@ pub(crate) fn check_copy(ledger: &Ledger, entry: &Entry) {
     }
     for (group, index) in entry.binding.groups().iter().zip(0..) {
         let held = Version::from_bits(entry.object.version(index));
-        let newest = ledger.versions.get(&(entry.id, *group)).copied().unwrap_or_default();
-        assert!(held <= newest, "S5: a copy of group {group} of {} is at {held}, committed is {newest}", entry.id);
-        let Some(content) = ledger.contents.get(&(entry.id, *group, held.number())) else { continue };
+        let newest = ledger.versions.get(&(entry.id(), *group)).copied().unwrap_or_default();
+        assert!(held <= newest, "S5: a copy of group {group} of {} is at {held}, committed is {newest}", entry.id());
+        let Some(content) = ledger.contents.get(&(entry.id(), *group, held.number())) else { continue };
         for (field, value) in &content.values {
-            assert_eq!(field.of(entry), *value, "S6: {field:?} of {} at version {held}", entry.id);
+            assert_eq!(field.of(entry), *value, "S6: {field:?} of {} at version {held}", entry.id());
         }
     }
 }

@@ -4,6 +4,6 @@ use crate::ledger::Ledger;
 use kiln_engine::Entry;
 
 pub(crate) fn check(ledger: &Ledger, entry: &Entry) {
-    let root = ledger.objects.get(&entry.id).map(|known| known.root);
-    assert_eq!(root, Some(entry.root), "S18: object {} is kept in root {}", entry.id, entry.root);
+    let root = ledger.objects.get(&entry.id()).map(|known| known.root);
+    assert_eq!(root, Some(entry.root), "S18: object {} is kept in root {}", entry.id(), entry.root);
 }

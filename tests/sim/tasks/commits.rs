@@ -79,11 +79,11 @@ impl<P: Program> Actor<P> {
         let changes = P::changes(&entry, |guard| P::add(guard, field, 1));
         let everywhere = self.world.random.below(4) == 0;
         let changed = [(&entry, &changes)];
-        let committed = self.commit(Some(held.life), &changed, vec![(entry.id, field, 1)], everywhere).await?;
+        let committed = self.commit(Some(held.life), &changed, vec![(entry.id(), field, 1)], everywhere).await?;
         let value = field.of(&entry);
         drop(held);
         if committed.settled().await? {
-            self.world.invariants.is_everywhere(&self.world, &self.process, entry.id, field, value);
+            self.world.invariants.is_everywhere(&self.world, &self.process, entry.id(), field, value);
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl<P: Program> Actor<P> {
         let amount = i64::try_from(1 + self.world.random.below(9)).expect("a small number");
         let of_x = P::changes(&x, |guard| P::add(guard, Field::Balance, -amount));
         let of_y = P::changes(&y, |guard| P::add(guard, Field::Balance, amount));
-        let added = vec![(x.id, Field::Balance, -amount), (y.id, Field::Balance, amount)];
+        let added = vec![(x.id(), Field::Balance, -amount), (y.id(), Field::Balance, amount)];
         let life = Some(from.life.min(to.life));
         let committed = self.commit(life, &[(&x, &of_x), (&y, &of_y)], added, false).await?;
         self.world.reached(Sometimes::AcrossRoots);
@@ -202,7 +202,7 @@ impl<P: Program> Actor<P> {
         let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
         let changes = P::changes(&entry, |guard| P::add(guard, Field::Clicks, amount));
         let committed =
-            self.commit(None, &[(&entry, &changes)], vec![(entry.id, Field::Clicks, amount)], false).await?;
+            self.commit(None, &[(&entry, &changes)], vec![(entry.id(), Field::Clicks, amount)], false).await?;
         committed.settled().await.map(drop)
     }
 

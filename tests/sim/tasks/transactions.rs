@@ -104,7 +104,7 @@ impl<P: Program> Actor<P> {
             return Ok(());
         }
         let changed: Vec<_> = moneys.iter().zip(&changes).collect();
-        let added = moneys.iter().map(|entry| (entry.id, Field::Balance, 1)).collect();
+        let added = moneys.iter().map(|entry| (entry.id(), Field::Balance, 1)).collect();
         let life = held.iter().map(|held| held.life).min();
         self.commit(life, &changed, added, false).await?.settled().await.map(drop)
     }

@@ -1,7 +1,7 @@
 //! A node as a process of its own, steered by lines: one command in, one answer out. It ends with its standard input.
 
-use kiln::{Level, Root, Runtime, Shared};
-use kiln_tests::{Load, Session, SessionCounters as _};
+use kiln::{Away, Level, OnReturn, Root, Runtime, Shared};
+use kiln_tests::{Load, SESSIONS, Session, SessionCounters as _};
 use std::error::Error;
 use std::io::Write as _;
 use std::time::Duration;
@@ -32,10 +32,14 @@ struct Holding {
 async fn main() -> Result<(), Failed> {
     let mut arguments = std::env::args().skip(1);
     let (Some(profile), Some(name)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: test-node PROFILE NAME".into());
+        return Err("usage: test-node PROFILE NAME [alone]".into());
     };
-    let kiln = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).attach().await?;
-    let sessions = kiln.root("sessions").await?;
+    let away = match arguments.next().as_deref() {
+        Some("alone") => Away::LocalReadWrite { on_return: OnReturn::Replay },
+        _ => Away::default(),
+    };
+    let kiln = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).away(away).attach().await?;
+    let sessions = kiln.root(SESSIONS).await?;
     let mut node = Steered { kiln, sessions, held: None, load: None };
     say("attached")?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -84,7 +88,8 @@ impl Steered {
             ["read", key] => {
                 let session = self.session(key).await?;
                 let guard = session.read().await?;
-                Ok(format!("visits {} theme {:?}", guard.view().visits(), guard.view().theme()))
+                let stale = if guard.is_stale() { " stale" } else { "" };
+                Ok(format!("visits {} theme {:?}{stale}", guard.view().visits(), guard.view().theme()))
             }
             // What is shown here, without asking anybody.
             ["view", key] => match self.sessions.peek(key) {

@@ -1,6 +1,7 @@
 //! What becomes of a lock when the connection, or the lease, is lost.
 
-use super::{GroupLock, LockContext, LockFailure, fail_waiters};
+use super::{GroupLock, LockContext, LockFailure, LockState, fail_waiters};
+use kiln_protocol::message::Mode;
 use kiln_protocol::{ToCoordinator, Token};
 
 impl GroupLock {
@@ -22,6 +23,24 @@ impl GroupLock {
         }
         machine.lose(&self.cell);
         self.pump(machine, context);
+    }
+
+    /// The cluster is away: the tasks of this node have the lock among themselves. Whoever held it before still does.
+    pub(crate) fn grant_alone(&self, context: LockContext<'_>) {
+        let mut machine = self.lock();
+        if machine.dead.is_none() && machine.state != LockState::Write {
+            machine.state = LockState::Write;
+            machine.request = None;
+            self.cell.set_grant(Some(Mode::Write), machine.token);
+            self.pump(machine, context);
+        }
+    }
+
+    /// The cluster is back: what the tasks of this node had among themselves is gone, and whoever waits for that is told.
+    pub(crate) fn end_alone(&self) {
+        if self.is_granted(Mode::Read) {
+            self.fenced();
+        }
     }
 
     /// The node's lease has lapsed: the grant is gone, and whoever waits is told. Who holds the lock still does, here;
