@@ -109,7 +109,7 @@ impl Bench {
                 version: *version,
                 writes: scalar(bits),
             };
-            ToCoordinator::Commit(Commit { everywhere: false, parts: [part].into_iter().collect() })
+            ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into_iter().collect() })
         });
         commits.collect()
     }

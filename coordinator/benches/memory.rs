@@ -1,16 +1,19 @@
 //! What an object costs: resident bytes for each of a million objects with one field of 1,000 bytes and a key of 20.
 //!
 //! Counted by the system, so that everything is in it: maps, indexes, the allocator's own, and the grant and interest of
-//! the node that made the object.
+//! the node that made the object. Then how long a snapshot of them keeps the engine from anything else, and what it takes to
+//! read one back.
 
-use kiln_coordinator::engine::{Effect, Engine, Event, SessionId, Settings};
+use kiln_coordinator::engine::{Effect, Engine, Event, Restore, SessionId, Settings};
 use kiln_protocol::message::{Hello, Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
 use kiln_protocol::{Epoch, FieldId, RequestId, RootId, Secret, ToCoordinator, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PAGE_BYTES: u64 = 4096;
 const BLOB: [u8; 1000] = [7; 1000];
+/// Bytes of one step of a snapshot.
+const STEP_BYTES: usize = 1 << 20;
 /// What Redis 7 takes for a string of 1,000 bytes under such a key.
 const REDIS_BYTES: u64 = 1163;
 
@@ -20,9 +23,39 @@ fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * PAGE_BYTES
 }
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn handle(engine: &mut Engine, effects: &mut Vec<Effect>, event: Event) {
     engine.handle(Duration::ZERO, event, effects);
     effects.clear();
+}
+
+/// Reads the whole state in steps, and back into another engine.
+#[expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
+fn snapshot(engine: &mut Engine) {
+    let mut restore = Restore::new();
+    let (mut longest, mut reading, mut restoring) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut pieces = Vec::new();
+    let start = now();
+    engine.begin_snapshot();
+    let begin = start.elapsed();
+    let mut more = true;
+    while more {
+        let start = now();
+        more = engine.snapshot(STEP_BYTES, &mut pieces);
+        let step = start.elapsed();
+        longest = longest.max(step);
+        reading += step;
+        let start = now();
+        for piece in pieces.drain(..) {
+            restore.take(piece).expect("a piece of a snapshot of our own");
+        }
+        restoring += start.elapsed();
+    }
+    println!("snapshot: begun in {begin:?}, longest step {longest:?}, all steps {reading:?}; back in {restoring:?}");
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
@@ -65,4 +98,5 @@ fn main() {
             println!("{number} objects: {each} bytes each; Redis: {REDIS_BYTES}");
         }
     }
+    snapshot(&mut engine);
 }

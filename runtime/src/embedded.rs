@@ -1,7 +1,8 @@
 //! A coordinator in this process. The only place where the runtime knows the coordinator.
 
 use crate::api::AttachError;
-use kiln_coordinator::server::{Options, Server};
+use kiln_coordinator::server::{Options, Server, Storage};
+use kiln_coordinator::store::SyncPolicy;
 use kiln_protocol::profile::Profile;
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,11 +16,13 @@ use tempfile::TempDir;
 pub(crate) struct EmbeddedOptions {
     pub(crate) listen: SocketAddr,
     pub(crate) directory: Option<PathBuf>,
+    /// Keep the objects there, too.
+    pub(crate) data: bool,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 0).into(), directory: None }
+        Self { listen: (Ipv4Addr::LOCALHOST, 0).into(), directory: None, data: false }
     }
 }
 
@@ -42,7 +45,8 @@ impl Embedded {
                 (made.path().to_owned(), Some(made))
             }
         };
-        let options = Options { listen: options.listen, directory, ..Options::default() };
+        let storage = if options.data { Storage::Disk(SyncPolicy::Always) } else { Storage::Memory };
+        let options = Options { listen: options.listen, directory, storage, ..Options::default() };
         let server = Server::start(options).await.map_err(|error| failed(error.to_string()))?;
         Ok(Self { server, _temporary: temporary })
     }

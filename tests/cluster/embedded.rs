@@ -21,6 +21,23 @@ async fn others_attach_to_an_embedded_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_coordinator_with_data_finds_its_objects_again() {
+    let directory = tempfile::tempdir().unwrap();
+    for life in 0..3 {
+        let builder = Runtime::builder().data(directory.path().join("kiln"));
+        let kiln = soon("it starts", builder.embedded()).await.unwrap();
+        let session = session(&kiln, "s").await;
+        assert_eq!(visits(&session).await, life);
+        session.update(|session| *session.visits += 1).await.unwrap();
+        kiln.detach(Duration::from_secs(5)).await.unwrap();
+    }
+    // One in memory would give numbers a second time.
+    let builder = Runtime::builder().directory(directory.path().join("kiln"));
+    let refused = soon("it does not start", builder.embedded()).await.unwrap_err().to_string();
+    assert!(refused.contains("has the log of a coordinator"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_does_not_wait_for_a_process_that_has_left() {
     /// Less than the coordinator waits for a peer to receive its last words.
     const DEADLINE: Duration = Duration::from_secs(1);

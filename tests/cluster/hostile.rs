@@ -187,7 +187,7 @@ fn commit(object: ObjectId, group: GroupId, token: Token, version: Version, writ
     let mut writes = Vec::new();
     write.encode(&mut writes);
     let part = Part { object, group, token, version, writes: writes.into() };
-    ToCoordinator::Commit(Commit { everywhere: false, parts: [part].into_iter().collect() })
+    ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into_iter().collect() })
 }
 
 fn scalar(field: u16, bits: u64) -> Write<'static> {

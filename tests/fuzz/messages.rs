@@ -69,8 +69,10 @@ pub(super) fn to_coordinator() -> impl Strategy<Value = ToCoordinator> {
     let request = || any::<u64>().prop_map(RequestId::from_bits);
     let mode = prop_oneof![Just(Mode::Read), Just(Mode::Write)];
     prop_oneof![
-        4 => (any::<bool>(), vec(part(), 0..4))
-            .prop_map(|(everywhere, parts)| ToCoordinator::Commit(Commit { everywhere, parts: parts.into() })),
+        4 => (any::<bool>(), any::<bool>(), vec(part(), 0..4))
+            .prop_map(|(everywhere, durable, parts)| {
+                ToCoordinator::Commit(Commit { everywhere, durable, parts: parts.into() })
+            }),
         1 => (any::<u16>(), ".{0,20}")
             .prop_map(|(protocol, name)| ToCoordinator::Hello(Hello { protocol, name, role: Role::Node, resume: None })),
         1 => (request(), any::<u32>(), bytes(), proptest::option::of(writes())).prop_map(|(request, root, key, create)| {

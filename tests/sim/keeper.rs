@@ -104,7 +104,7 @@ impl World {
             match process.stage.get() {
                 Stage::Connecting(under_way) if under_way == link => self.welcomed(process, link, &frame),
                 Stage::Served(served) if served == link => {
-                    let message = decode_to_node(process.node().settings.epoch, &frame).expect("a message");
+                    let message = decode_to_node(process.node().link.epoch(), &frame).expect("a message");
                     self.trace(|| format!("{} <- {message:?}", self.name(process)));
                     self.invariants.heard(self, process, &message);
                     process.node().handle(message).expect("a good message");
@@ -122,14 +122,14 @@ impl World {
         let message = decode_to_node(Epoch::default(), frame).expect("a message");
         self.trace(|| format!("{} <- {message:?}", self.name(process)));
         match message {
-            ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
+            ToNode::Welcome { epoch, incarnation, secret, lease_ms, durable, past, .. } => {
                 let trusted = trusted(Duration::from_millis(lease_ms.into()));
                 let sent_nanos = process.asked.get();
                 let welcome = Welcome { epoch, incarnation, secret, past, sent_nanos, trusted };
                 if process.has_attached() {
                     self.adopt(process, link, &welcome);
                 } else {
-                    self.attach(process, link, &welcome);
+                    self.attach(process, link, &welcome, durable);
                 }
             }
             ToNode::Refused { failure } => {
@@ -147,8 +147,8 @@ impl World {
     }
 
     /// The first connection of a process: its program begins.
-    fn attach(&self, process: &Rc<Process>, link: usize, welcome: &Welcome) {
-        let settings = Settings { epoch: welcome.epoch, outbox_bytes_max: OUTBOX_BYTES };
+    fn attach(&self, process: &Rc<Process>, link: usize, welcome: &Welcome, durable: bool) {
+        let settings = Settings { epoch: welcome.epoch, durable, outbox_bytes_max: OUTBOX_BYTES };
         let heap = kiln_heap::Heap::new(kiln_heap::Options { bytes_max: self.plan.heap_bytes }).expect("an arena");
         let node = Node::new(settings, heap);
         node.link.welcomed(welcome.incarnation, welcome.secret, welcome.sent_nanos, nanos(welcome.trusted));
@@ -174,7 +174,7 @@ impl World {
     fn adopt(&self, process: &Rc<Process>, link: usize, welcome: &Welcome) {
         let node = process.node();
         let (acked, last) = (node.outbox.acked_seq(), node.outbox.last());
-        match node.adopt(welcome) {
+        match node.go_on(welcome) {
             Adoption::Resumed => {
                 if let Past::Resumed { applied } = welcome.past {
                     let recognised = if applied > acked { Some(Sometimes::ResendRecognised) } else { None };

@@ -3,9 +3,11 @@
 use crate::process::Added;
 use crate::program::Field;
 use bytes::Bytes;
+use kiln::Clustered as _;
 use kiln_coordinator::engine::{Entry, SessionId};
 use kiln_protocol::message::Part;
 use kiln_protocol::{CommitSeq, FieldId, GroupId, Incarnation, ObjectId, RootId, TypeId, Version, Write, Writes};
+use kiln_tests::Session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -114,11 +116,12 @@ impl Ledger {
     /// Takes an entry of the log in; for a commit, says what it did to the fields that are looked at.
     pub(crate) fn append(&mut self, entry: &Entry) -> Vec<Step> {
         match entry {
+            Entry::Started { .. } => {}
             Entry::Attached { incarnation, .. } => drop(self.lives.insert(*incarnation, Life::default())),
             Entry::Gone { incarnation, .. } => self.lives.entry(*incarnation).or_default().gone = true,
-            Entry::TypeAdded { id, name } if name == "Session" => self.session_type = Some(*id),
+            Entry::TypeAdded { id, name, .. } if name == Session::NAME => self.session_type = Some(*id),
             Entry::TypeAdded { .. } => {}
-            Entry::FieldsAdded { id, fields } => {
+            Entry::FieldsAdded { id, fields, .. } => {
                 for field in fields.iter().filter(|_| self.session_type == Some(*id)) {
                     if let Some(known) = Field::named(&field.description.name) {
                         self.fields.insert(field.id, (known, field.group));
@@ -130,7 +133,7 @@ impl Ledger {
                     self.session_roots.insert(*root);
                 }
             }
-            Entry::Created { object, root, key, writes } => {
+            Entry::Created { object, root, key, writes, .. } => {
                 let known = Known { root: *root, key: key.to_vec(), removed: false };
                 self.objects.insert(*object, known);
                 if self.session_roots.contains(root) {
@@ -142,17 +145,17 @@ impl Ledger {
                 self.lives.entry(*writer).or_default().decided = *seq;
                 return parts.iter().flat_map(|part| self.part(part)).collect();
             }
-            Entry::Refused { writer, seq } => {
+            Entry::Refused { writer, first, last } => {
                 let life = self.lives.entry(*writer).or_default();
-                life.decided = *seq;
-                life.refused.insert(*seq);
+                life.decided = *last;
+                life.refused.extend((first.to_bits()..=last.to_bits()).map(CommitSeq::from_bits));
             }
-            Entry::Removed { object } => {
+            Entry::Removed { object, .. } => {
                 if let Some(known) = self.objects.get_mut(object) {
                     known.removed = true;
                 }
             }
-            Entry::Renamed { object, key } => {
+            Entry::Renamed { object, key, .. } => {
                 if let Some(known) = self.objects.get_mut(object) {
                     known.key = key.to_vec();
                 }

@@ -68,7 +68,7 @@ pub(crate) trait Program: Clustered + Default {
 
 /// The next version of [`Session`]: a field more, in a lock group of its own.
 #[derive(Clustered, Debug, Default)]
-#[clustered(rename = "Session")]
+#[clustered(rename = "TestSession")]
 pub(crate) struct Later {
     pub(crate) user: Option<String>,
     pub(crate) theme: String,

@@ -49,7 +49,7 @@ impl World {
         let part = Part { object, group, token, version, writes };
         let say = |message| Event::Message { session, message };
         let told = self.tell([
-            say(ToCoordinator::Commit(Commit { everywhere: false, parts: [part].into() })),
+            say(ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into() })),
             say(ToCoordinator::Reassert { object, group, token, mode: Mode::Write }),
             say(ToCoordinator::Release { object, group, token, keep_read: false }),
             say(ToCoordinator::Bye),

@@ -4,6 +4,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
 pub mod coordinator;
+pub mod disk;
 pub mod dropping;
 pub mod load;
 pub mod patience;
@@ -14,6 +15,7 @@ pub mod random;
 pub mod session;
 
 pub use coordinator::Coordinator;
+pub use disk::{Disk, Fate};
 pub use dropping::{Dropped, drop_after};
 pub use load::{Load, Record};
 pub use patience::{PATIENCE, soon, until};

@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a coordinator until SIGTERM or SIGINT. State is kept in memory: it ends with the process.
+    /// Run a coordinator until SIGTERM or SIGINT.
     Serve(serve::Args),
     /// Show the coordinator and who is attached.
     Status(status::Args),

@@ -14,13 +14,15 @@ use smallvec::SmallVec;
 
 const KIND_POSTCARD: u8 = 0;
 const KIND_ACK: u8 = 1;
+const KIND_DURABLE: u8 = 2;
 /// Commits and deltas: this bit, and flags in the others.
 const KIND_SLOTS: u8 = 0x80;
 const FLAG_EVERYWHERE: u8 = 1;
 const FLAG_MANY: u8 = 1 << 1;
 const FLAG_GROUP: u8 = 1 << 2;
 const FLAG_EPOCHS: u8 = 1 << 3;
-const FLAGS: u8 = FLAG_EVERYWHERE | FLAG_MANY | FLAG_GROUP | FLAG_EPOCHS;
+const FLAG_DURABLE: u8 = 1 << 4;
+const FLAGS: u8 = FLAG_EVERYWHERE | FLAG_MANY | FLAG_GROUP | FLAG_EPOCHS | FLAG_DURABLE;
 const VARINT_BYTES_MAX: usize = 10;
 
 /// Bytes that are not a message. Ends the connection.
@@ -373,14 +375,15 @@ impl SlotReader<'_> {
     }
 }
 
-/// Appends the frame of a commit. `epoch` is the connection's.
+/// Appends the frame of a commit. `epoch` is the connection's; `everywhere` and `durable` are as in [`Commit`].
 pub fn encode_commit<'a>(
     out: &mut Vec<u8>,
     epoch: Epoch,
     everywhere: bool,
+    durable: bool,
     parts: impl ExactSizeIterator<Item = (ObjectId, GroupId, Token, Version, &'a [u8])> + Clone,
 ) {
-    let flags = if everywhere { FLAG_EVERYWHERE } else { 0 };
+    let flags = if everywhere { FLAG_EVERYWHERE } else { 0 } | if durable { FLAG_DURABLE } else { 0 };
     let parts = parts.map(|(object, group, token, version, writes)| {
         let stamps =
             if group == GroupId::COMMUTATIVE { [None; 2] } else { [Some(token.to_bits()), Some(version.to_bits())] };
@@ -394,10 +397,17 @@ pub fn encode_to_coordinator(out: &mut Vec<u8>, epoch: Epoch, message: &ToCoordi
     if let ToCoordinator::Commit(commit) = message {
         let parts =
             commit.parts.iter().map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
-        encode_commit(out, epoch, commit.everywhere, parts);
+        encode_commit(out, epoch, commit.everywhere, commit.durable, parts);
     } else {
         put_postcard(out, message);
     }
+}
+
+fn put_seq(out: &mut Vec<u8>, kind: u8, seq: CommitSeq) {
+    frame(out, |out| {
+        out.push(kind);
+        put_varint(out, seq.to_bits());
+    });
 }
 
 /// Appends the frame of a message to a node. `epoch` is the connection's.
@@ -413,10 +423,8 @@ pub fn encode_to_node(out: &mut Vec<u8>, epoch: Epoch, message: &ToNode) {
             });
             put_slot_frame(out, epoch, 0, Some(delta.writer), parts);
         }
-        ToNode::Ack { applied } => frame(out, |out| {
-            out.push(KIND_ACK);
-            put_varint(out, applied.to_bits());
-        }),
+        ToNode::Ack { applied } => put_seq(out, KIND_ACK, *applied),
+        ToNode::Durable { seq } => put_seq(out, KIND_DURABLE, *seq),
         message => put_postcard(out, message),
     }
 }
@@ -449,7 +457,11 @@ pub fn decode_to_coordinator(epoch: Epoch, frame: &Bytes) -> Result<ToCoordinato
         });
     }
     slots.finish()?;
-    Ok(ToCoordinator::Commit(Commit { everywhere: kind & FLAG_EVERYWHERE != 0, parts }))
+    Ok(ToCoordinator::Commit(Commit {
+        everywhere: kind & FLAG_EVERYWHERE != 0,
+        durable: kind & FLAG_DURABLE != 0,
+        parts,
+    }))
 }
 
 /// Reads the frame of a message to a node. `epoch` is the connection's.
@@ -461,10 +473,13 @@ pub fn decode_to_node(epoch: Epoch, frame: &Bytes) -> Result<ToNode, DecodeError
     let kind = reader.u8()?;
     match kind {
         KIND_POSTCARD => return get_postcard(&frame[1..]),
-        KIND_ACK => {
-            let applied = CommitSeq::from_bits(reader.varint()?);
-            let left = frame.len() - reader.position();
-            return if left == 0 { Ok(ToNode::Ack { applied }) } else { Err(DecodeError::Trailing { bytes: left }) };
+        KIND_ACK | KIND_DURABLE => {
+            let seq = CommitSeq::from_bits(reader.varint()?);
+            return match frame.len() - reader.position() {
+                0 if kind == KIND_ACK => Ok(ToNode::Ack { applied: seq }),
+                0 => Ok(ToNode::Durable { seq }),
+                bytes => Err(DecodeError::Trailing { bytes }),
+            };
         }
         _ if kind & KIND_SLOTS == 0 || kind & !KIND_SLOTS & !FLAGS != 0 => return Err(DecodeError::Kind { kind }),
         _ => {}

@@ -13,6 +13,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// How long the coordinator keeps a node's grants without hearing from it, where nothing else is configured. A node stops
 /// trusting them a tenth of that before, counted from the sending of the last heartbeat that was answered.
 pub const LEASE: Duration = Duration::from_secs(5);
+/// How long nodes may take to come back to a coordinator that was started again, and to say what they hold, before it
+/// stops renewing the leases of those that have not. No lock changes hands meanwhile.
+pub const RECONNECT_WINDOW: Duration = Duration::from_secs(8);
 /// The round trip time that is assumed for the first packets of a handshake; then it is measured. QUIC's own assumption
 /// of a third of a second makes a lost first packet cost about a second.
 pub const INITIAL_RTT: Duration = Duration::from_millis(20);

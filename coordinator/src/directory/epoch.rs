@@ -6,8 +6,8 @@ use std::path::Path;
 
 const ADVICE: &str = "restore it, or write a number above every epoch there has been (`kiln status` shows it)";
 
-/// Stores and returns the epoch after the stored one. `beside` is a file that exists from the first start on.
-pub(super) fn next(path: &Path, beside: &Path) -> Result<Epoch, DirectoryError> {
+/// Stores and returns the epoch after the stored one and after `above`. `beside` is a file that exists from the first start on.
+pub(super) fn next(path: &Path, beside: &Path, above: Epoch) -> Result<Epoch, DirectoryError> {
     let corrupt = |what| DirectoryError::Corrupt { path: path.to_owned(), what, advice: ADVICE };
     let last = match file::read(path)? {
         Some(text) => {
@@ -17,6 +17,7 @@ pub(super) fn next(path: &Path, beside: &Path) -> Result<Epoch, DirectoryError> 
             return Err(DirectoryError::Missing { path: path.to_owned(), beside: beside.to_owned(), advice: ADVICE });
         }
     };
+    let last = last.max(above.to_bits());
     if last >= Epoch::MAX.to_bits() {
         return Err(corrupt(format!("epochs end at {}", Epoch::MAX)));
     }

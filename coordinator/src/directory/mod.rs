@@ -9,6 +9,7 @@ mod epoch;
 mod file;
 mod identity;
 mod quic_keys;
+mod unsynced;
 
 pub use identity::Identity;
 pub(crate) use quic_keys::QuicKeys;
@@ -28,6 +29,7 @@ const SERVER_KEY: &str = "server.key";
 const QUIC_KEY: &str = "quic.key";
 const EPOCH: &str = "epoch";
 const LOCK: &str = "lock";
+const UNSYNCED: &str = "unsynced";
 /// The profile's name where no other was asked for.
 pub(crate) const PROFILE: &str = "kiln.toml";
 
@@ -147,12 +149,29 @@ impl Directory {
         self.path.join(PROFILE)
     }
 
-    /// Begins the next epoch: it is stored before this returns, and never given again.
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins the next epoch, which is also above this one: it is stored before this returns, and never given again.
     ///
     /// # Errors
     /// When it cannot be read or stored.
-    pub fn next_epoch(&self) -> Result<Epoch, DirectoryError> {
-        epoch::next(&self.path.join(EPOCH), &self.path.join(CA_CERTIFICATE))
+    pub fn next_epoch(&self, above: Epoch) -> Result<Epoch, DirectoryError> {
+        epoch::next(&self.path.join(EPOCH), &self.path.join(CA_CERTIFICATE), above)
+    }
+
+    /// From now on files in it are written without being synced first, or not any more. Returns whether they were before,
+    /// and the system has ended since: then it may not have written all of them.
+    pub(crate) fn begin_unsynced(&self, unsynced: bool) -> Result<bool, DirectoryError> {
+        unsynced::begin(&self.path.join(UNSYNCED), unsynced)
+    }
+
+    /// Random bytes.
+    pub(crate) fn random<const N: usize>(&self) -> Result<[u8; N], DirectoryError> {
+        authority::random()
     }
 
     /// The keys that let a restarted coordinator recognise the packets of its former connections.

@@ -52,7 +52,7 @@ impl Files {
         directory.quic_keys()?;
         let own = directory.profile_path();
         let profile = directory.write_profile(profile.unwrap_or(&own), &identity, &format!("{host}:1"), host, now)?;
-        Ok((profile, directory.next_epoch()?))
+        Ok((profile, directory.next_epoch(Epoch::default())?))
     }
 
     fn started() -> Self {

@@ -32,8 +32,11 @@ impl Engine {
         options: RootOptions,
     ) {
         let wanted = Wanted { name, key, type_name: &description.name, options };
-        match self.register(&wanted, description) {
-            Ok(opened) => self.answer(node, opened(request)),
+        match self.register(node, &wanted, description) {
+            Ok(opened) => {
+                self.wait_for_schema();
+                self.answer(node, opened(request));
+            }
             Err(failure) => self.fail(node, request, failure),
         }
     }
@@ -41,6 +44,7 @@ impl Engine {
     /// Registers what is new; nothing when anything is refused.
     fn register(
         &mut self,
+        node: NodeSlot,
         wanted: &Wanted<'_>,
         description: &TypeDescription,
     ) -> Result<impl FnOnce(RequestId) -> ToNode + use<>, Failure> {
@@ -48,11 +52,16 @@ impl Engine {
             return Err(Failure::Stopping);
         }
         wanted.check()?;
+        let by = self.nodes.get(node).map(|node| node.incarnation);
         let schema = &self.state.schema;
-        let entries = schema.decide(description, self.settings.schema_bytes_max)?;
+        let entries = schema.decide(by, description, self.settings.schema_bytes_max)?;
         let type_id = schema.find(&description.name).map_or_else(|| schema.next_type(), |of| of.info().id);
-        let root = self.state.roots.decide(schema, wanted, type_id)?;
-        for entry in entries.into_iter().chain(root) {
+        let root = self.state.roots.decide(schema, by, wanted, type_id)?;
+        let entries: Vec<_> = entries.into_iter().chain(root).collect();
+        if !entries.is_empty() {
+            self.check_log()?;
+        }
+        for entry in entries {
             self.append(entry);
         }
         let binding = self.state.schema.binding(description);

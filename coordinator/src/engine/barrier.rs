@@ -72,6 +72,9 @@ impl Engine {
         if seq > self.applied(node) || self.check_request(node).is_err() {
             return;
         }
+        if self.await_later(node, seq) {
+            return;
+        }
         let others = self.nodes.others(node);
         self.wait_for(node, &others, Awaited::Commit(seq));
     }

@@ -9,13 +9,14 @@ use super::schema::at_most;
 use super::{Engine, Entry};
 use kiln_protocol::limits::{PARTS_MAX, RECORD_BYTES_MAX};
 use kiln_protocol::message::{Commit, Delta, DeltaPart, Part};
-use kiln_protocol::{Failure, GroupId, ToNode, Token, Writes};
+use kiln_protocol::{CommitSeq, Failure, GroupId, Incarnation, ToNode, Token, Writes};
 use smallvec::SmallVec;
 
 /// A write that makes a slot may be this much shorter than the slot: the add of a small number.
 const GROWTH_MAX: usize = 6;
 
 type Slots = SmallVec<[u32; 1]>;
+type Concerned = SmallVec<[(NodeSlot, u16); 8]>;
 
 impl Engine {
     /// A node's next commit.
@@ -23,7 +24,10 @@ impl Engine {
         let Some(writer) = self.nodes.get(node).map(|node| node.incarnation) else {
             return;
         };
-        let seq = self.state.applied(writer).next();
+        if self.is_early(node, &commit) {
+            return;
+        }
+        let seq = self.decided(writer).next();
         let decided = if observer { Err(Failure::NotANode) } else { self.decide(node, &mut commit) };
         let slots = match decided {
             Ok(slots) => slots,
@@ -31,48 +35,90 @@ impl Engine {
                 // Those before it are acknowledged before it is refused, and it is refused before it is acknowledged.
                 self.acknowledge(node);
                 self.totals.commits_refused += 1;
-                self.append(Entry::Refused { writer, seq });
+                self.refuse(writer, seq);
                 self.keep_refusal(node, seq, &failure);
                 self.send(node, ToNode::CommitRefused { seq, failure });
                 return self.ack_due(node);
             }
         };
         self.totals.commits += 1;
-        let mut concerned = SmallVec::<[(NodeSlot, u16); 8]>::new();
-        let mut watched = self.watches.any_root();
-        for (at, slot) in (0..).zip(&slots) {
-            let object = self.state.objects.at(*slot);
-            watched |= object.watched;
-            let others = object.interest.as_slice().iter().filter(|other| **other != node);
-            concerned.extend(others.map(|other| (*other, at)));
-        }
-        if concerned.is_empty() && !watched {
-            self.append(Entry::Committed { writer, seq, parts: commit.parts });
+        self.note_applied(&commit.parts);
+        let Commit { everywhere, durable, parts } = commit;
+        let (concerned, watched) = self.concerned(Some(node), &slots);
+        let waits = self.settings.durable && (everywhere || durable || self.unsynced.holds_any());
+        if concerned.is_empty() && !watched && !waits {
+            self.append(Entry::Committed { writer, seq, parts });
         } else {
-            let parts: SmallVec<[DeltaPart; 1]> = commit.parts.iter().map(delta_part).collect();
-            self.append(Entry::Committed { writer, seq, parts: commit.parts });
-            if parts.len() > 1 {
-                concerned.sort_unstable();
+            let deltas: SmallVec<[DeltaPart; 1]> = parts.iter().map(delta_part).collect();
+            self.append(Entry::Committed { writer, seq, parts });
+            if waits && let Some(after) = self.must_wait(everywhere || durable, &deltas) {
+                self.show_later(after, writer, deltas, everywhere.then_some(seq));
+                return self.ack_due(node);
             }
-            for of_node in concerned.chunk_by(|one, other| one.0 == other.0) {
-                let to = of_node[0].0;
-                let parts: SmallVec<[DeltaPart; 1]> =
-                    of_node.iter().map(|(_, at)| parts[usize::from(*at)].clone()).collect();
-                let later = parts.iter().filter(|part| self.is_told_later(to, part.object)).count();
-                if later == 0 {
-                    self.send(to, ToNode::Delta(Delta { writer, parts }));
-                }
-            }
-            if watched {
-                self.watch_commit(node, &slots, &parts);
-            }
+            self.spread(Some(node), writer, &slots, &deltas, &concerned, watched);
         }
         self.ack_due(node);
-        if commit.everywhere {
-            let mut others: Vec<_> = concerned.into_iter().map(|(other, _)| other).collect();
-            others.dedup();
-            self.wait_for(node, &others, Awaited::Commit(seq));
+        if everywhere {
+            self.wait_for_concerned(node, &concerned, seq);
         }
+    }
+
+    /// Shows a commit that has waited until it was safe.
+    pub(super) fn show(&mut self, writer: Incarnation, parts: &[DeltaPart], everywhere: Option<CommitSeq>) {
+        let by = self.nodes.find(writer);
+        let there = parts.iter().filter_map(|part| Some((self.state.objects.find(part.object)?, part.clone())));
+        let (slots, parts): (Slots, SmallVec<[DeltaPart; 1]>) = there.unzip();
+        let (concerned, watched) = self.concerned(by, &slots);
+        self.spread(by, writer, &slots, &parts, &concerned, watched);
+        if let (Some(seq), Some(by)) = (everywhere, by) {
+            self.wait_for_concerned(by, &concerned, seq);
+        }
+    }
+
+    /// The other nodes that hold an object of a commit, with the place of the object in it; and whether it is watched.
+    fn concerned(&self, by: Option<NodeSlot>, slots: &[u32]) -> (Concerned, bool) {
+        let mut concerned = Concerned::new();
+        let mut watched = self.watches.any_root();
+        for (at, slot) in (0..).zip(slots) {
+            let object = self.state.objects.at(*slot);
+            watched |= object.watched;
+            let others = object.interest.as_slice().iter().filter(|other| Some(**other) != by);
+            concerned.extend(others.map(|other| (*other, at)));
+        }
+        if slots.len() > 1 {
+            concerned.sort_unstable();
+        }
+        (concerned, watched)
+    }
+
+    /// Tells nodes and watchers.
+    fn spread(
+        &mut self,
+        by: Option<NodeSlot>,
+        writer: Incarnation,
+        slots: &[u32],
+        parts: &[DeltaPart],
+        concerned: &Concerned,
+        watched: bool,
+    ) {
+        for of_node in concerned.chunk_by(|one, other| one.0 == other.0) {
+            let to = of_node[0].0;
+            let parts: SmallVec<[DeltaPart; 1]> =
+                of_node.iter().map(|(_, at)| parts[usize::from(*at)].clone()).collect();
+            let later = parts.iter().filter(|part| self.is_told_later(to, part.object)).count();
+            if later == 0 {
+                self.send(to, ToNode::Delta(Delta { writer, parts }));
+            }
+        }
+        if watched {
+            self.watch_commit(by, slots, parts);
+        }
+    }
+
+    fn wait_for_concerned(&mut self, node: NodeSlot, concerned: &Concerned, seq: CommitSeq) {
+        let mut others: Vec<_> = concerned.iter().map(|(other, _)| *other).collect();
+        others.dedup();
+        self.wait_for(node, &others, Awaited::Commit(seq));
     }
 
     fn ack_due(&mut self, slot: NodeSlot) {
@@ -88,6 +134,10 @@ impl Engine {
         if self.stopping {
             return Err(Failure::Stopping);
         }
+        self.check_log()?;
+        if commit.durable && !self.settings.durable {
+            return Err(Failure::NotDurable);
+        }
         if commit.parts.is_empty() {
             return Err(Failure::Violation { what: "a commit without parts".to_owned() });
         }
@@ -101,7 +151,7 @@ impl Engine {
         let mut slots = Slots::new();
         for part in &mut commit.parts {
             let slot = self.state.objects.find(part.object).ok_or(Failure::Destroyed { object: part.object })?;
-            self.check_part(node, self.state.objects.at(slot), part)?;
+            self.check_part(node, slot, part)?;
             slots.push(slot);
         }
         if let ([slot], [part]) = (&slots[..], &commit.parts[..]) {
@@ -122,15 +172,19 @@ impl Engine {
         Err(Failure::Limit { what: "the length of all objects in bytes".to_owned(), actual, limit })
     }
 
-    fn check_part(&self, node: NodeSlot, object: &Object, part: &mut Part) -> Result<(), Failure> {
+    fn check_part(&self, node: NodeSlot, slot: u32, part: &mut Part) -> Result<(), Failure> {
+        let object = self.state.objects.at(slot);
         let current = object.version(part.group);
         let next = current.next_in(self.settings.epoch);
         if part.group == GroupId::COMMUTATIVE {
             part.token = Token::default();
             part.version = next;
-        } else if !self.guards(object, part.group, node, part.token) {
+        } else if !self.guards(object, part.group, node, part.token) && !self.may_resend(node, slot, part) {
             return Err(Failure::Fenced { object: part.object, group: part.group, token: part.token });
-        } else if part.version != next {
+        } else if part.version.number() != next.number()
+            // Made before the coordinator was started again, in an epoch of its own.
+            || !(current.epoch()..=next.epoch()).contains(&part.version.epoch())
+        {
             return Err(Failure::VersionGap {
                 object: part.object,
                 group: part.group,

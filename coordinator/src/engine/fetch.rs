@@ -24,7 +24,10 @@ impl Engine {
         };
         match (found, create) {
             (Some(slot), _) => self.fetched(node, request, slot),
-            (None, None) => self.answer(node, ToNode::Absent { request }),
+            (None, None) => {
+                self.wait_for_keys();
+                self.answer(node, ToNode::Absent { request });
+            }
             (None, Some(writes)) => match self.check_create(root, &key, &writes) {
                 Ok(()) => self.create(node, request, root, key, writes),
                 Err(failure) => self.fail(node, request, failure),
@@ -51,18 +54,25 @@ impl Engine {
     pub(super) fn peek(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: &[u8]) {
         match self.look_up(root, key) {
             Ok(Some(slot)) => {
+                self.wait_for_object(self.state.objects.at(slot).id);
                 let fetched =
                     ToNode::Fetched { request, record: self.record(node, slot), created: false, grants: Vec::new() };
                 self.answer(node, fetched);
             }
-            Ok(None) => self.answer(node, ToNode::Absent { request }),
+            Ok(None) => {
+                self.wait_for_keys();
+                self.answer(node, ToNode::Absent { request });
+            }
             Err(failure) => self.fail(node, request, failure),
         }
     }
 
     pub(super) fn contains(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: &[u8]) {
         match self.look_up(root, key) {
-            Ok(found) => self.answer(node, ToNode::Done { request, yes: found.is_some() }),
+            Ok(found) => {
+                self.wait_for_keys();
+                self.answer(node, ToNode::Done { request, yes: found.is_some() });
+            }
             Err(failure) => self.fail(node, request, failure),
         }
     }
@@ -94,6 +104,7 @@ impl Engine {
             }
             keys.push(Bytes::copy_from_slice(key));
         }
+        self.wait_for_keys();
         self.answer(node, ToNode::Keys { request, keys, more });
     }
 
@@ -111,6 +122,7 @@ impl Engine {
     /// Records interest, and makes the record in the same step: no delta can fall between.
     pub(super) fn hold(&mut self, node: NodeSlot, slot: u32) -> Record {
         self.hold_copy(node, slot);
+        self.wait_for_object(self.state.objects.at(slot).id);
         self.tell_all_outdated(node);
         self.record(node, slot)
     }
@@ -140,6 +152,7 @@ impl Engine {
         if self.stopping {
             return Err(Failure::Stopping);
         }
+        self.check_log()?;
         let known = self.state.roots.known(root)?;
         at_most("the length of a key in bytes", key.len(), KEY_BYTES_MAX)?;
         at_most("the length of an object in bytes", writes.len(), RECORD_BYTES_MAX)?;
@@ -171,7 +184,8 @@ impl Engine {
         let Some(object) = self.state.next_object(root, &key) else {
             return;
         };
-        self.append(Entry::Created { object, root, key, writes });
+        let by = self.nodes.get(node).map(|node| node.incarnation);
+        self.append(Entry::Created { by, object, root, key, writes });
         let Some(slot) = self.state.objects.find(object) else {
             return;
         };

@@ -258,6 +258,32 @@ impl Lock {
         if before == party { Reasserted::Again } else { Reasserted::Kept }
     }
 
+    /// A node names a grant of an earlier life of the coordinator. Of grants that exclude each other the latest is the
+    /// true one: `lost` gets the others. Returns whether it is this one.
+    pub(super) fn adopt(
+        &mut self,
+        node: NodeSlot,
+        mode: Mode,
+        token: Token,
+        now: Duration,
+        lost: &mut Vec<(NodeSlot, Token)>,
+    ) -> bool {
+        let party = Party::Node(node);
+        let excluding = |holder: &Holder| holder.party == party || conflict(holder.mode, mode);
+        if self.holders.iter().any(|holder| excluding(holder) && holder.token >= token) {
+            return false;
+        }
+        self.holders.retain(|holder| {
+            let ends = excluding(holder);
+            if let (true, Party::Node(node)) = (ends, holder.party) {
+                lost.push((node, holder.token));
+            }
+            !ends
+        });
+        self.holders.push(Holder { party, mode, token, since: now, recalled: None });
+        true
+    }
+
     /// Takes a node's requests out of the queue. Returns whether there were any.
     pub(super) fn drop_waiting(&mut self, node: NodeSlot) -> bool {
         let before = self.queue.len();
@@ -370,7 +396,8 @@ impl Lock {
         Step::Grant { mode: waiter.mode, waiter, token, cached, first }
     }
 
-    fn recall(&mut self, steps: &mut Vec<Step>) {
+    /// Recalls the grants that the first waiter waits for.
+    pub(super) fn recall(&mut self, steps: &mut Vec<Step>) {
         let Some(head) = self.queue.front() else { return };
         for holder in &mut self.holders {
             let Party::Node(node) = holder.party else { continue };

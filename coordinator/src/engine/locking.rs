@@ -123,11 +123,16 @@ impl Engine {
 
     /// Lets a lock proceed as far as it can, and tells everybody.
     pub(super) fn settle(&mut self, slot: u32, group: GroupId) {
+        let id = self.state.objects.at(slot).id;
+        let waits = self.may_be_named(id) || self.unsynced.holds(id, group);
         let object = self.state.objects.at_mut(slot);
-        let id = object.id;
         let lock = object.locks.lock(group);
         lock.drop_holders(|node| !self.nodes.is_attached(node));
-        lock.advance(self.now, &mut self.tokens, &mut self.steps);
+        if waits {
+            lock.recall(&mut self.steps);
+        } else {
+            lock.advance(self.now, &mut self.tokens, &mut self.steps);
+        }
         if lock.queue().is_empty() {
             self.contended.remove(&(id, group));
         } else {
@@ -158,6 +163,7 @@ impl Engine {
                     if let Some(node) = self.nodes.get_mut(node) {
                         node.grants += u64::from(first);
                     }
+                    self.wait_for_ends();
                     self.tell_outdated(node, object);
                     let record = waiter.want_record.then(|| self.hold(node, slot));
                     let grant = ToNode::Grant { request: waiter.request, object, group, mode, token, cached, record };
@@ -241,11 +247,16 @@ impl Engine {
 
     /// Removes an object of an ephemeral root that no node holds, locks or waits for.
     pub(super) fn remove_if_unused(&mut self, slot: u32) {
-        let object = self.state.objects.at_mut(slot);
-        let root = self.state.roots.get(object.root);
+        let object = self.state.objects.at(slot);
+        let (id, root) = (object.id, self.state.roots.get(object.root));
         if !root.is_some_and(|root| root.options.ephemeral) {
             return;
         }
+        if self.full || self.may_be_named(id) {
+            self.unused.push_back(id);
+            return;
+        }
+        let object = self.state.objects.at_mut(slot);
         let nodes = &self.nodes;
         object.interest.remove_if(|node| !nodes.is_attached(node));
         object.locks.drop_holders(|node| !nodes.is_attached(node));

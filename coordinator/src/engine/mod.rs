@@ -14,6 +14,7 @@ mod commit;
 mod deadlock;
 mod entry;
 mod fetch;
+mod full;
 mod grants;
 mod interest;
 mod keys;
@@ -24,6 +25,7 @@ mod object;
 mod objects;
 mod operations;
 mod owners;
+mod restore;
 mod resume;
 mod roots;
 mod schema;
@@ -32,24 +34,31 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unsynced;
+mod walk;
 mod watch;
+mod window;
 
-pub use entry::{BadEntry, Entry, LogSeq};
+pub use entry::{BadEntry, Entry, LogSeq, LogTime, SecretHash};
+pub use restore::Restore;
+pub use walk::{Cut, Piece};
 
 use barrier::Waits;
 use deadlock::WaitGraph;
-use kiln_protocol::connection::LEASE;
+use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
 use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
-use kiln_protocol::{Epoch, Failure, GroupId, ObjectId, Secret, ToCoordinator, ToNode};
+use kiln_protocol::{CommitSeq, Epoch, Failure, GroupId, Incarnation, ObjectId, Secret, ToCoordinator, ToNode};
 use lock::{Step, Tokens};
 use nodes::{NodeSlot, Nodes};
 use operations::Operations;
 use state::State;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use sweep::Sweep;
+use unsynced::Unsynced;
 use watch::Watches;
+use window::Window;
 
 /// Text of all type descriptions of a cluster, in bytes.
 const SCHEMA_BYTES_MAX: usize = 64 << 20;
@@ -73,8 +82,19 @@ pub struct Settings {
     pub object_bytes_max: u64,
     /// How long a node keeps its grants without being heard of.
     pub lease: Duration,
-    /// The first epoch of this state: nodes of earlier ones hold objects that do not exist any more.
-    pub history: Epoch,
+    /// How long nodes may take to come back after a start with state, and to say what they hold, before their leases are
+    /// not renewed any more.
+    pub reconnect_window: Duration,
+    /// Entries are safe when [`Event::Logged`] says so. Otherwise all is in memory: nothing waits for the log, and no
+    /// commit is durable.
+    pub durable: bool,
+    /// The first epoch whose nodes may go on, when there is no state yet, and so nothing that they could go on with:
+    /// this one. With state, `None`: as before; `Some(epoch)`: the state is older than what nodes have seen.
+    pub history: Option<Epoch>,
+    /// Coordinator time at the start.
+    pub started: LogTime,
+    /// Numbers of objects and of incarnations to leave out: how many the entries that may have been lost can have given.
+    pub skipped: u64,
 }
 
 impl Settings {
@@ -90,7 +110,11 @@ impl Settings {
             schema_bytes_max: SCHEMA_BYTES_MAX,
             object_bytes_max: u64::MAX,
             lease: LEASE,
-            history: epoch,
+            reconnect_window: RECONNECT_WINDOW,
+            durable: false,
+            history: None,
+            started: LogTime::default(),
+            skipped: 0,
         }
     }
 }
@@ -139,6 +163,11 @@ pub enum Event {
         /// The entry.
         seq: LogSeq,
     },
+    /// The log has room for little more: nothing is changed until there is. What has to be appended all the same are
+    /// ends of incarnations and what was refused meanwhile, each of a few dozen bytes.
+    LogFull,
+    /// The log has room again.
+    LogHasRoom,
     /// Time has passed: leases may have lapsed. To be told a few times in each lease.
     Tick,
     /// The coordinator is to stop: nodes are told, and nothing new is begun.
@@ -159,6 +188,8 @@ pub enum Effect {
     Append {
         /// The entry's place, each one after the last.
         seq: LogSeq,
+        /// When it was made.
+        time: LogTime,
         /// The entry.
         entry: Entry,
     },
@@ -202,6 +233,8 @@ pub struct Engine {
     state: State,
     appended: LogSeq,
     logged: LogSeq,
+    /// Of the last entry.
+    time: LogTime,
     nodes: Nodes,
     tokens: Tokens,
     /// Locks that somebody waits for.
@@ -212,6 +245,17 @@ pub struct Engine {
     ephemeral: BTreeSet<(ObjectId, NodeSlot)>,
     operations: Operations,
     owners: WaitGraph,
+    unsynced: Unsynced,
+    /// While nodes come back to a coordinator that was started again.
+    window: Option<Window>,
+    /// Until the first event.
+    restored_tokens: window::Tokens,
+    /// Objects of ephemeral roots to look at: nobody may have to do with them any more.
+    unused: VecDeque<ObjectId>,
+    /// The log is full.
+    full: bool,
+    /// Commits that were refused since, which the log does not have.
+    owed: BTreeMap<Incarnation, CommitSeq>,
     waits: Waits,
     watches: Watches,
     sweep: Sweep,
@@ -227,14 +271,20 @@ impl Engine {
     /// An engine without any state.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::with(settings, State::new(), LogSeq::default(), LogTime::default())
+    }
+
+    /// An engine that goes on with this state, in which everything up to this entry is safe.
+    fn with(settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
         let tokens = Tokens::new(settings.epoch);
         Self {
             settings,
             now: Duration::ZERO,
             stopping: false,
-            state: State::new(),
-            appended: LogSeq::default(),
-            logged: LogSeq::default(),
+            state,
+            appended: last,
+            logged: last,
+            time,
             nodes: Nodes::default(),
             tokens,
             contended: BTreeSet::new(),
@@ -242,6 +292,12 @@ impl Engine {
             ephemeral: BTreeSet::new(),
             operations: Operations::default(),
             owners: WaitGraph::default(),
+            unsynced: Unsynced::default(),
+            window: None,
+            restored_tokens: window::Tokens::default(),
+            unused: VecDeque::new(),
+            full: false,
+            owed: BTreeMap::new(),
             waits: Waits::default(),
             watches: Watches::default(),
             sweep: Sweep::default(),
@@ -257,6 +313,10 @@ impl Engine {
     pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
         self.now = self.now.max(now);
         std::mem::swap(&mut self.out, effects);
+        self.unsynced.begin();
+        if self.state.epoch != self.settings.epoch {
+            self.start();
+        }
         match event {
             Event::Message { session, message } => self.message(session, message),
             Event::Attached { session, hello, secret } => self.attach(session, hello, secret),
@@ -268,10 +328,13 @@ impl Engine {
             Event::Behind { session } => self.fall_behind(session),
             Event::CaughtUp { session } => self.catch_up(session),
             Event::Tick => self.lapse(),
-            Event::Logged { seq } => self.logged = self.logged.max(seq),
+            Event::Logged { seq } => self.synced(seq),
+            Event::LogFull => self.full = true,
+            Event::LogHasRoom => self.has_room(),
             Event::Stop => self.stop(),
         }
         self.run_operations();
+        self.run_stalled();
         std::mem::swap(&mut self.out, effects);
     }
 
@@ -279,13 +342,27 @@ impl Engine {
     /// commits there were.
     pub fn flush(&mut self, effects: &mut Vec<Effect>) {
         std::mem::swap(&mut self.out, effects);
+        self.unsynced.begin();
         for node in std::mem::take(&mut self.acks_due) {
             self.acknowledge(node);
         }
         self.send_barriers();
         self.cool();
         self.sweep();
+        self.remove_unused();
         std::mem::swap(&mut self.out, effects);
+    }
+
+    /// The epoch that it began.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.settings.epoch
+    }
+
+    /// When its last entry was made.
+    #[must_use]
+    pub const fn time(&self) -> LogTime {
+        self.time
     }
 
     /// Counts, for metrics.
@@ -299,14 +376,24 @@ impl Engine {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is matched in `node_message`")]
     fn message(&mut self, session: SessionId, message: ToCoordinator) {
         // A closed session's last messages may still arrive: this is where they end.
         let Some(node) = self.nodes.of(session) else { return };
+        let Some(message) = self.stall(node, message) else { return };
+        self.said(node, message);
+    }
+
+    /// Carries out what a node said.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is matched in `node_message`")]
+    fn said(&mut self, node: NodeSlot, message: ToCoordinator) {
         let observer = self.nodes.get(node).is_some_and(|node| node.role == Role::Observer);
         match message {
             ToCoordinator::Commit(commit) => self.commit(node, commit, observer),
-            ToCoordinator::Hello(_) => self.violation(session, "a second Hello"),
+            ToCoordinator::Hello(_) => {
+                if let Some(session) = self.nodes.session(node) {
+                    self.violation(session, "a second Hello");
+                }
+            }
             ToCoordinator::Bye => self.bye(node),
             ToCoordinator::Barrier { barrier } => self.barrier(node, barrier),
             ToCoordinator::Status { request } => self.status(node, request),
@@ -373,16 +460,22 @@ impl Engine {
 
     /// Carries a decided entry out and hands it to the log.
     fn append(&mut self, entry: Entry) {
+        let uptime_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
+        let time = LogTime::from_bits(self.settings.started.to_bits().saturating_add(uptime_ms));
+        self.time = self.time.max(time);
         self.state.apply(&entry).expect("what was decided can be carried out");
         self.appended = self.appended.next();
-        self.out.push(Effect::Append { seq: self.appended, entry });
+        self.wait_for_entry(self.appended, &entry);
+        self.out.push(Effect::Append { seq: self.appended, time: self.time, entry });
     }
 
-    /// Sends to a node that may have left.
-    fn send(&mut self, node: NodeSlot, message: ToNode) {
-        if let Some(session) = self.nodes.session(node) {
-            self.out.push(Effect::Send { session, message });
-        }
+    /// This life of the coordinator begins in the log.
+    fn start(&mut self) {
+        let epoch = self.settings.epoch;
+        let is_first = self.state.epoch == Epoch::default();
+        let history = if is_first { epoch } else { self.settings.history.unwrap_or(self.state.history) };
+        self.append(Entry::Started { epoch, history, skipped: self.settings.skipped });
+        self.expect_nodes();
     }
 
     /// Sends what must not overtake an acknowledgement: a record names the commits that are part of it, and no sum may
@@ -397,6 +490,7 @@ impl Engine {
         if std::mem::take(&mut node.ack_due) {
             let applied = self.applied(slot);
             self.send(slot, ToNode::Ack { applied });
+            self.note_unsynced(slot);
         }
     }
 }

@@ -5,9 +5,10 @@
 
 use super::barrier::WaitId;
 use super::behind::Behind;
+use super::entry::SecretHash;
 use super::operations::OperationId;
 use super::schema::at_most;
-use super::{Effect, Engine, Entry, SessionId};
+use super::{Effect, Engine, Entry, LogSeq, SessionId};
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Past, Role, WatchTarget};
 use kiln_protocol::{BarrierId, CommitSeq, Failure, Incarnation, ObjectId, PROTOCOL_VERSION, Secret, ToNode, WatchId};
@@ -42,7 +43,6 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) attached: Duration,
-    pub(super) secret: Secret,
     /// Where it is reached now; `None` while its connection is lost.
     session: Option<SessionId>,
     /// Since when its connection has been lost.
@@ -65,12 +65,50 @@ pub(super) struct Node {
     pub(super) ack_due: bool,
     /// Waits that its next barrier ends.
     pub(super) barrier_due: Vec<WaitId>,
+    /// Messages that wait for the log, and for which entry each.
+    pub(super) held: VecDeque<(LogSeq, ToNode)>,
+    /// Commits that are not safe, and the entry from which on each is.
+    pub(super) unsynced: VecDeque<(LogSeq, CommitSeq)>,
     /// Barriers in its stream, and the waits that each ends.
     pub(super) barriers: VecDeque<(BarrierId, Vec<WaitId>)>,
     pub(super) watches: BTreeMap<WatchId, WatchTarget>,
     pub(super) operations: BTreeSet<OperationId>,
     /// Objects of ephemeral roots that it had to do with.
     pub(super) ephemeral: BTreeSet<ObjectId>,
+}
+
+impl Node {
+    /// A node without a connection that was heard of at `now`.
+    pub(super) const fn new(incarnation: Incarnation, name: String, role: Role, now: Duration) -> Self {
+        Self {
+            incarnation,
+            name,
+            role,
+            attached: now,
+            session: None,
+            away: None,
+            heard: now,
+            previous: Vec::new(),
+            refused: VecDeque::new(),
+            behind: None,
+            interest: 0,
+            grants: 0,
+            requests: 0,
+            ack_due: false,
+            barrier_due: Vec::new(),
+            held: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            barriers: VecDeque::new(),
+            watches: BTreeMap::new(),
+            operations: BTreeSet::new(),
+            ephemeral: BTreeSet::new(),
+        }
+    }
+
+    /// Where it is reached now.
+    pub(super) const fn session(&self) -> Option<SessionId> {
+        self.session
+    }
 }
 
 /// One connection.
@@ -131,6 +169,7 @@ impl Nodes {
         if let Some(node) = self.get_mut(slot) {
             node.away = Some(now);
             node.behind = None;
+            node.held.clear();
             if let Some(session) = node.session.take() {
                 self.sessions.remove(&session);
             }
@@ -181,7 +220,7 @@ impl Nodes {
         (0..u16::MAX).zip(&self.slots).filter_map(|(slot, node)| Some((NodeSlot(slot), node.as_deref()?)))
     }
 
-    fn insert(&mut self, node: Node) -> NodeSlot {
+    pub(super) fn insert(&mut self, node: Node) -> NodeSlot {
         let slot = self.free.pop().unwrap_or_else(|| {
             let slot =
                 u16::try_from(self.slots.len()).expect("slots of nodes that left are swept before there are none");
@@ -237,7 +276,7 @@ impl Engine {
         });
         let past = match past {
             Ok(Past::Resumed { .. }) => return,
-            Ok(past) => self.check_attached().map(|()| past),
+            Ok(past) => self.check_attached().and_then(|()| self.check_log()).map(|()| past),
             Err(failure) => Err(failure),
         };
         let past = match past {
@@ -250,41 +289,24 @@ impl Engine {
             }
         };
         let incarnation = self.state.next_incarnation();
-        self.append(Entry::Attached { incarnation, name: hello.name.clone() });
-        let slot = self.nodes.insert(Node {
-            incarnation,
-            name: hello.name,
-            role: hello.role,
-            attached: self.now,
-            secret,
-            session: Some(session),
-            away: None,
-            heard: self.now,
-            previous: Vec::new(),
-            refused: VecDeque::new(),
-            behind: None,
-            interest: 0,
-            grants: 0,
-            requests: 0,
-            ack_due: false,
-            barrier_due: Vec::new(),
-            barriers: VecDeque::new(),
-            watches: BTreeMap::new(),
-            operations: BTreeSet::new(),
-            ephemeral: BTreeSet::new(),
-        });
-        self.welcome(slot, past);
+        let (name, role, hash) = (hello.name.clone(), hello.role, SecretHash::of(secret));
+        self.append(Entry::Attached { incarnation, name, role, secret: hash });
+        let mut node = Node::new(incarnation, hello.name, hello.role, self.now);
+        node.session = Some(session);
+        let slot = self.nodes.insert(node);
+        self.welcome(slot, secret, past);
         self.tell_members(slot);
     }
 
-    pub(super) fn welcome(&mut self, slot: NodeSlot, past: Past) {
+    pub(super) fn welcome(&mut self, slot: NodeSlot, secret: Secret, past: Past) {
         let Some(node) = self.nodes.get(slot) else { return };
         let welcome = ToNode::Welcome {
             protocol: PROTOCOL_VERSION,
             epoch: self.settings.epoch,
             incarnation: node.incarnation,
-            secret: node.secret,
+            secret,
             lease_ms: u32::try_from(self.settings.lease.as_millis()).unwrap_or(u32::MAX),
+            durable: self.settings.durable,
             past,
         };
         self.send(slot, welcome);
@@ -323,7 +345,9 @@ impl Engine {
     pub(super) fn leave(&mut self, slot: NodeSlot) {
         self.acknowledge(slot);
         let Some(node) = self.nodes.remove(slot) else { return };
+        self.log_owed(node.incarnation);
         self.append(Entry::Gone { incarnation: node.incarnation, applied: self.state.applied(node.incarnation) });
+        self.drop_stalled(node.incarnation);
         for (watch, target) in &node.watches {
             self.watches.remove(slot, *watch, target, &mut self.state);
         }
@@ -350,6 +374,7 @@ impl Engine {
                 let name = node.name.clone();
                 self.send(other, ToNode::Member { incarnation: node.incarnation, name, joined: false });
             }
+            self.resolve(node.incarnation);
         }
     }
 
@@ -369,11 +394,5 @@ impl Engine {
         self.leave(node);
         self.out.push(Effect::Send { session, message: ToNode::Goodbye });
         self.out.push(Effect::Close { session, failure: None });
-    }
-
-    /// The last commit of an attached node that was decided.
-    pub(super) fn applied(&self, node: NodeSlot) -> CommitSeq {
-        let node = self.nodes.get(node);
-        node.map_or_else(CommitSeq::default, |node| self.state.applied(node.incarnation))
     }
 }

@@ -68,6 +68,30 @@ impl Object {
         Ok(object)
     }
 
+    /// An object as it was when its slots were written down.
+    ///
+    /// # Errors
+    /// When the key is too long, or a write is not well-formed.
+    pub(super) fn restored(
+        id: ObjectId,
+        root: RootId,
+        key: &[u8],
+        versions: &[(GroupId, Version)],
+        writes: &[u8],
+    ) -> Result<Self, BadDelta> {
+        let mut object = if is_flat(writes) {
+            let mut object = Self::new(id, root, key, &[])?;
+            object.flat = [key, writes].concat().into_boxed_slice();
+            object
+        } else {
+            Self::new(id, root, key, writes)?
+        };
+        for (group, version) in versions {
+            object.set_version(*group, *version);
+        }
+        Ok(object)
+    }
+
     pub(super) fn key(&self) -> &[u8] {
         &self.flat[..usize::from(self.key_len)]
     }
@@ -207,6 +231,17 @@ impl Object {
         let value = self.entries(field).and_then(|map| map.entries.get(key));
         value.map_or(0, |value| entry_len(field, key, value))
     }
+}
+
+/// Whether these writes are slots as an object keeps them.
+fn is_flat(writes: &[u8]) -> bool {
+    let mut last = None;
+    Writes::new(writes).all(|write| {
+        let Ok(write @ (Write::Scalar { .. } | Write::Block { .. })) = write else { return false };
+        let ascends = last < Some(write.field());
+        last = Some(write.field());
+        ascends
+    })
 }
 
 fn key_len(key: &[u8]) -> Result<u16, BadDelta> {

@@ -59,7 +59,13 @@ impl Objects {
         found.copied()
     }
 
-    fn slot(&self, slot: u32) -> Option<&Object> {
+    /// How many slots there are, in use or not.
+    pub(super) const fn slots(&self) -> u32 {
+        self.used
+    }
+
+    /// What is in a slot.
+    pub(super) fn slot(&self, slot: u32) -> Option<&Object> {
         let (chunk, at) = split(slot);
         self.chunks.get(chunk)?[at].as_ref()
     }

@@ -215,6 +215,7 @@ impl Engine {
         let Some(Operation { node, request, root, key, act, .. }) = self.finish(id) else {
             return;
         };
+        self.wait_for_keys();
         match act {
             Act::Insert { writes } => self.insert_now(node, request, root, key, writes),
             Act::Rename { .. } => self.answer(node, ToNode::Done { request, yes: false }),
@@ -228,6 +229,13 @@ impl Engine {
     }
 
     fn act(&mut self, id: OperationId, slot: u32) {
+        if let Err(failure) = self.check_log() {
+            self.give_up_locks(id);
+            if let Some(Operation { node, request, .. }) = self.finish(id) {
+                self.fail(node, request, failure);
+            }
+            return;
+        }
         if let Some(operation) = self.operations.operations.get(&id)
             && let Act::Rename { to } = &operation.act
         {
@@ -276,7 +284,8 @@ impl Engine {
         }
         let object = self.state.objects.at(slot).id;
         let notice = self.notice(Some(node), slot);
-        self.append(Entry::Renamed { object, key: to.clone() });
+        let by = self.nodes.get(node).map(|node| node.incarnation);
+        self.append(Entry::Renamed { by, object, key: to.clone() });
         let interested = self.state.objects.at(slot).interest.as_slice().to_vec();
         for other in interested {
             let renamed = ToNode::Renamed { object, key: to.clone() };
@@ -295,7 +304,8 @@ impl Engine {
         let locks = object.locks.used();
         let notice = self.notice(by, slot);
         self.watches.end_object(id, &mut self.nodes);
-        self.append(Entry::Removed { object: id });
+        let by = by.and_then(|by| self.nodes.get(by)).map(|node| node.incarnation);
+        self.append(Entry::Removed { by, object: id });
         self.forget_ephemeral(id);
         self.owners_forget(id);
         for node in &interested {

@@ -5,6 +5,7 @@
 //! one. What it does not name, it has given back in words that were lost. When the lease lapses first, the incarnation is
 //! logged as dead before anybody else gets its locks, and nothing is accepted from it any more (S2, S14).
 
+use super::entry::SecretHash;
 use super::lock::{Party, Reasserted};
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, SessionId};
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use kiln_protocol::limits::GROUPS_MAX;
 use kiln_protocol::message::{Fate, Mode, Past, Resume, Role};
 use kiln_protocol::{CommitSeq, Failure, GroupId, Incarnation, ObjectId, RequestId, ToNode, Token, Version};
+use std::collections::BTreeMap;
 
 /// Connections that a node may lose one after the other before it has named what it holds.
 const PREVIOUS_MAX: usize = 8;
@@ -43,6 +45,7 @@ impl Engine {
             self.cancel(operation);
         }
         self.drop_waits(incarnation);
+        self.drop_stalled(incarnation);
         self.owners_leave(slot);
         if let Some(node) = self.nodes.get_mut(slot) {
             node.requests = 0;
@@ -52,19 +55,28 @@ impl Engine {
     /// A node that lost its connection is back, perhaps before the coordinator has noticed. The answer is sent here
     /// when it goes on as what it was.
     pub(super) fn resume(&mut self, session: SessionId, resume: &Resume) -> Result<Past, Failure> {
-        if resume.epoch < self.settings.history {
+        if resume.epoch < self.state.history {
             return Ok(Past::Reset);
         }
         let Some(slot) = self.nodes.find(resume.incarnation) else {
             return Ok(Past::Lapsed);
         };
         let Some(node) = self.nodes.get(slot) else { return Ok(Past::Lapsed) };
-        if node.secret != resume.secret || node.role != Role::Node {
+        let life = self.state.living.get(&resume.incarnation);
+        let Some(life) = life.filter(|life| life.secret == SecretHash::of(resume.secret) && life.role == Role::Node)
+        else {
             return Err(Failure::BadSecret { incarnation: resume.incarnation });
-        }
+        };
         let applied = self.applied(slot);
         let unheard = node.refused.front().filter(|_| node.refused.len() == REFUSED_KEPT_MAX);
-        let is_told = unheard.is_none_or(|(oldest, _)| resume.acked >= *oldest) && resume.acked <= applied;
+        // What was acknowledged in an earlier epoch may have been lost with it: the node sends it again.
+        let is_possible = resume.acked <= applied || resume.epoch < self.settings.epoch;
+        let is_kept = node.refused.front().is_some_and(|(oldest, _)| *oldest <= life.forgotten);
+        let is_told = unheard.is_none_or(|(oldest, _)| resume.acked >= *oldest)
+            && (is_kept || resume.acked >= life.forgotten)
+            && is_possible;
+        let forgotten = life.refused.iter().filter(|seq| **seq > resume.acked).map(|seq| (*seq, Failure::Forgotten));
+        let forgotten: BTreeMap<_, _> = forgotten.collect();
         let is_restless = node.previous.len() >= PREVIOUS_MAX;
         if resume.lapsed || !is_told || is_restless {
             // It wants no more of it, or what became of some of its commits cannot be told any more, or it comes back
@@ -79,10 +91,12 @@ impl Engine {
         let Some(slot) = self.nodes.reconnect(slot, session) else {
             return Ok(Past::Lapsed);
         };
-        self.welcome(slot, Past::Resumed { applied });
+        let past = Past::Resumed { applied };
+        self.welcome(slot, resume.secret, past);
         let Some(node) = self.nodes.get_mut(slot) else { return Ok(Past::Lapsed) };
         (node.interest, node.grants, node.heard) = (0, 0, self.now);
-        let refused: Vec<_> = node.refused.iter().filter(|(seq, _)| *seq > resume.acked).cloned().collect();
+        let mut refused = forgotten;
+        refused.extend(node.refused.iter().filter(|(seq, _)| *seq > resume.acked).cloned());
         // It trusts none of its copies until they are revalidated, so it shows nothing that anybody waits to be gone.
         let waits = std::mem::take(&mut node.barriers).into_iter().flat_map(|(_, waits)| waits);
         let waits: Vec<_> = waits.chain(std::mem::take(&mut node.barrier_due)).collect();
@@ -95,7 +109,8 @@ impl Engine {
         if applied > resume.acked {
             self.send(slot, ToNode::Ack { applied });
         }
-        Ok(Past::Resumed { applied })
+        self.note_unsynced(slot);
+        Ok(past)
     }
 
     /// Keeps a refusal for a node that may not hear of it.
@@ -110,6 +125,9 @@ impl Engine {
 
     /// A node lives.
     pub(super) fn heartbeat(&mut self, slot: NodeSlot, number: u64) {
+        if self.is_late(slot) {
+            return;
+        }
         if let Some(node) = self.nodes.get_mut(slot) {
             node.heard = self.now;
             self.send(slot, ToNode::Heartbeat { number });
@@ -134,15 +152,24 @@ impl Engine {
     /// A node that is back still has a grant.
     pub(super) fn reassert(&mut self, node: NodeSlot, object: ObjectId, group: GroupId, token: Token, mode: Mode) {
         let previous = self.nodes.get(node).map(|node| node.previous.clone()).unwrap_or_default();
-        let slot = self.state.objects.find(object);
-        let slot = slot.filter(|slot| self.state.objects.at(*slot).locks.groups().contains(&group));
-        let Some(slot) = slot else {
+        let is_there = |slot: &u32| {
+            let object = self.state.objects.at(*slot);
+            let is_group = || self.state.type_of(object).group_name(group).is_some();
+            object.locks.groups().contains(&group) || (self.may_name(node) && is_group())
+        };
+        let Some(slot) = self.state.objects.find(object).filter(is_there) else {
             return self.send(node, ToNode::GrantLost { object, group, token });
         };
         let lock = self.state.objects.at_mut(slot).locks.lock(group);
         let was = |party| matches!(party, Party::Node(of) if previous.contains(&of));
         match lock.reassert(was, node, token, mode) {
             Reasserted::Again => {}
+            Reasserted::Lost if self.adopt(node, slot, group, token, mode) => {
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.grants += 1;
+                }
+                self.note_ephemeral(node, slot);
+            }
             Reasserted::Lost => self.send(node, ToNode::GrantLost { object, group, token }),
             Reasserted::Kept => {
                 if let Some(node) = self.nodes.get_mut(node) {
@@ -173,16 +200,32 @@ impl Engine {
         };
         self.hold_copy(node, slot);
         let of = self.state.objects.at(slot);
-        let told = |group| versions.iter().find(|(of, _)| *of == group).map(|(_, version)| *version);
+        let told = |group: GroupId| versions.iter().find(|(of, _)| *of == group).map(|(_, version)| *version);
         let mut current = of.versions().iter().all(|(group, version)| told(*group).unwrap_or_default() == *version);
         current &= versions.iter().all(|(group, version)| of.version(*group) == *version);
         let renamed = (of.key() != key).then(|| Bytes::copy_from_slice(of.key()));
         if let Some(key) = renamed {
             self.answer(node, ToNode::Renamed { object, key });
         }
-        if !current {
+        if !current && !self.is_ahead(node, slot, versions) {
             self.answer(node, ToNode::Outdated { object });
         }
+    }
+
+    /// Whether a copy lacks nothing, and all that it has and the coordinator has not may be about to be sent again.
+    fn is_ahead(&mut self, node: NodeSlot, slot: u32, versions: &[(GroupId, Version)]) -> bool {
+        let object = self.state.objects.at(slot);
+        let (id, known) = (object.id, object.versions());
+        let held =
+            |group| versions.iter().find(|(of, _)| *of == group).map(|(_, version)| *version).unwrap_or_default();
+        let behind = known.iter().any(|(group, version)| held(*group).number() < version.number());
+        if behind || self.window.is_none() {
+            return false;
+        }
+        let current =
+            |group| known.iter().find(|(of, _)| *of == group).map(|(_, version)| *version).unwrap_or_default();
+        let ahead: Vec<_> = versions.iter().filter(|(group, version)| current(*group) != *version).collect();
+        ahead.into_iter().all(|(group, version)| self.may_come(node, id, *group, *version))
     }
 
     /// A node that is back has named all that it holds.
@@ -199,6 +242,9 @@ impl Engine {
             of.ephemeral.retain(|object| held.contains(&(*object, node)));
         }
         self.answer(node, ToNode::Resynced);
+        if let Some(incarnation) = self.nodes.get(node).map(|node| node.incarnation) {
+            self.resolve(incarnation);
+        }
     }
 
     /// Somebody asks what became of a commit.

@@ -5,7 +5,7 @@ use super::keys::KeyIndex;
 use super::schema::{Schema, at_most, check_name, check_structure};
 use kiln_protocol::limits::ROOTS_MAX;
 use kiln_protocol::message::RootOptions;
-use kiln_protocol::{Failure, RootId, TypeId};
+use kiln_protocol::{Failure, Incarnation, RootId, TypeId};
 use std::collections::BTreeMap;
 
 /// All roots.
@@ -67,12 +67,14 @@ impl Roots {
     pub(super) fn decide(
         &self,
         schema: &Schema,
+        by: Option<Incarnation>,
         wanted: &Wanted<'_>,
         type_id: TypeId,
     ) -> Result<Option<Entry>, Failure> {
         let Some(known) = self.find(wanted.name).and_then(|root| self.get(root)) else {
             at_most("the number of roots", self.roots.len() + 1, ROOTS_MAX)?;
             return Ok(Some(Entry::RootAdded {
+                by,
                 root: RootId::from_bits(u32::try_from(self.roots.len() + 1).unwrap_or(u32::MAX)),
                 name: wanted.name.to_owned(),
                 key: wanted.key.to_owned(),

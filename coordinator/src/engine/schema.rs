@@ -9,7 +9,7 @@ use kiln_protocol::schema::{
     FieldDescription, FieldKind, RegisteredField, RegisteredType, TypeBinding, TypeDescription,
 };
 use kiln_protocol::structure::OwnedStructure;
-use kiln_protocol::{Failure, FieldId, GroupId, TypeId, Write};
+use kiln_protocol::{Failure, FieldId, GroupId, Incarnation, TypeId, Write};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All types of the cluster.
@@ -103,6 +103,11 @@ impl Schema {
         self.types.get(usize::try_from(id.to_bits()).ok()?)
     }
 
+    /// All types, in the order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Type> {
+        self.types.iter()
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Type> {
         self.get(*self.by_name.get(name)?)
     }
@@ -118,7 +123,12 @@ impl Schema {
     }
 
     /// What must be registered for this description: nothing, new fields, or a type and all its fields.
-    pub(super) fn decide(&self, description: &TypeDescription, bytes_max: usize) -> Result<Vec<Entry>, Failure> {
+    pub(super) fn decide(
+        &self,
+        by: Option<Incarnation>,
+        description: &TypeDescription,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, Failure> {
         check_shape(description)?;
         let known = self.find(&description.name);
         let mut entries = Vec::new();
@@ -129,7 +139,7 @@ impl Schema {
             let id = self.next_type();
             at_most("the number of types", self.types.len() + 1, TYPES_MAX)?;
             let name = description.name.clone();
-            entries.push(Entry::TypeAdded { id, name: name.clone() });
+            entries.push(Entry::TypeAdded { by, id, name: name.clone() });
             fresh = Type::new(id, name);
             &fresh
         };
@@ -139,7 +149,7 @@ impl Schema {
             at_most("the text of all types, in bytes,", self.bytes + text, bytes_max)?;
         }
         if !fields.is_empty() {
-            entries.push(Entry::FieldsAdded { id: known.info.id, fields });
+            entries.push(Entry::FieldsAdded { by, id: known.info.id, fields });
         }
         Ok(entries)
     }

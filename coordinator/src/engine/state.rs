@@ -3,39 +3,51 @@
 //! Deciding what may happen is the business of the other modules; [`State::apply`] carries out what was decided, and is
 //! what a replay of the log calls. It draws on nothing but the state and the entry.
 
-use super::entry::{BadEntry, Entry};
+use super::entry::{BadEntry, Entry, SecretHash};
 use super::keys::KeyIndex;
 use super::object::Object;
 use super::objects::Objects;
 use super::roots::{Root, Roots};
 use super::schema::{Schema, Type};
+use super::walk::{Piece, Walk};
 use bytes::Bytes;
-use kiln_protocol::message::Part;
-use kiln_protocol::{CommitSeq, Incarnation, ObjectId, Partition, RootId};
+use kiln_protocol::message::{Part, Role};
+use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Partition, RootId};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Ended incarnations whose last commit is remembered, for nodes that come back and ask.
 const ENDED_KEPT_MAX: usize = 1 << 16;
 /// Refused commits of one incarnation that are remembered.
 const REFUSED_KEPT_MAX: usize = 256;
 
-/// How far an incarnation's commits were decided.
-#[derive(Debug, Default)]
-struct Progress {
-    /// The last one.
-    applied: CommitSeq,
-    /// Those that were refused; of many only the last ones.
-    refused: VecDeque<CommitSeq>,
+/// One incarnation: who it is, and how far its commits were decided.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Life {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) secret: SecretHash,
+    /// Its last commit that was decided.
+    pub(super) applied: CommitSeq,
+    /// Those that were refused, ascending; of many only the last ones.
+    pub(super) refused: VecDeque<CommitSeq>,
     /// What became of commits up to this one is forgotten.
-    forgotten: CommitSeq,
+    pub(super) forgotten: CommitSeq,
 }
 
-impl Progress {
-    fn refuse(&mut self, seq: CommitSeq) {
-        if self.refused.len() == REFUSED_KEPT_MAX {
-            self.forgotten = self.refused.pop_front().unwrap_or_default();
+impl Life {
+    fn refuse(&mut self, first: CommitSeq, last: CommitSeq) {
+        let kept = last.to_bits().saturating_sub(REFUSED_KEPT_MAX as u64) + 1;
+        if kept > first.to_bits() {
+            self.forgotten = CommitSeq::from_bits(kept - 1);
+            self.refused.clear();
         }
-        self.refused.push_back(seq);
+        for seq in first.to_bits().max(kept)..=last.to_bits() {
+            if self.refused.len() == REFUSED_KEPT_MAX {
+                self.forgotten = self.refused.pop_front().unwrap_or_default();
+            }
+            self.refused.push_back(CommitSeq::from_bits(seq));
+        }
     }
 
     /// Whether a commit was applied; `None` when that is not known, or not decided.
@@ -53,11 +65,17 @@ pub(super) struct State {
     /// The length of all keys and slots.
     pub(super) object_bytes: u64,
     /// Incarnations that may commit.
-    living: BTreeMap<Incarnation, Progress>,
-    /// Incarnations that ended.
-    ended: BTreeMap<Incarnation, Progress>,
-    last_incarnation: Incarnation,
-    last_object: u64,
+    pub(super) living: BTreeMap<Incarnation, Life>,
+    /// Incarnations that ended. They do not change any more: a walk shares them.
+    pub(super) ended: BTreeMap<Incarnation, Arc<Life>>,
+    pub(super) last_incarnation: Incarnation,
+    pub(super) last_object: u64,
+    /// The one that was begun last.
+    pub(super) epoch: Epoch,
+    /// The first one whose nodes may go on.
+    pub(super) history: Epoch,
+    /// A snapshot under way: what it has not seen yet is shown to it before it changes.
+    pub(super) walk: Option<Walk>,
 }
 
 impl State {
@@ -71,6 +89,9 @@ impl State {
             ended: BTreeMap::new(),
             last_incarnation: Incarnation::default(),
             last_object: 0,
+            epoch: Epoch::default(),
+            history: Epoch::default(),
+            walk: None,
         }
     }
 
@@ -89,8 +110,9 @@ impl State {
 
     /// An incarnation's last commit that was decided.
     pub(super) fn applied(&self, incarnation: Incarnation) -> CommitSeq {
-        let progress = self.living.get(&incarnation).or_else(|| self.ended.get(&incarnation));
-        progress.map(|progress| progress.applied).unwrap_or_default()
+        let living = self.living.get(&incarnation);
+        let life = living.or_else(|| self.ended.get(&incarnation).map(|ended| &**ended));
+        life.map(|life| life.applied).unwrap_or_default()
     }
 
     /// Whether a commit was applied; `None` when that is not known, or may still change.
@@ -120,14 +142,14 @@ impl State {
     /// history.
     pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), BadEntry> {
         match entry {
-            Entry::Attached { incarnation, .. } => self.attach(*incarnation),
-            Entry::Gone { incarnation, applied } => {
-                self.end(*incarnation, *applied);
-                Ok(())
+            Entry::Started { epoch, history, skipped } => self.start(*epoch, *history, *skipped),
+            Entry::Attached { incarnation, name, role, secret } => {
+                self.attach(*incarnation, name.clone(), *role, *secret)
             }
-            Entry::TypeAdded { id, name } => self.schema.add_type(*id, name),
-            Entry::FieldsAdded { id, fields } => self.schema.add_fields(*id, fields),
-            Entry::RootAdded { root, name, key, type_id, options } => self.roots.add(Root {
+            Entry::Gone { incarnation, applied } => self.end(*incarnation, *applied),
+            Entry::TypeAdded { id, name, .. } => self.schema.add_type(*id, name),
+            Entry::FieldsAdded { id, fields, .. } => self.schema.add_fields(*id, fields),
+            Entry::RootAdded { root, name, key, type_id, options, .. } => self.roots.add(Root {
                 id: *root,
                 name: name.clone(),
                 key: key.clone(),
@@ -135,24 +157,52 @@ impl State {
                 options: *options,
                 keys: KeyIndex::new(),
             }),
-            Entry::Created { object, root, key, writes } => self.create(*object, *root, key, writes),
+            Entry::Created { object, root, key, writes, .. } => self.create(*object, *root, key, writes),
             Entry::Committed { writer, seq, parts } => {
                 self.count(*writer, *seq)?;
                 parts.iter().try_for_each(|part| self.commit(part))
             }
-            Entry::Refused { writer, seq } => {
-                self.count(*writer, *seq)?;
-                if let Some(progress) = self.living.get_mut(writer) {
-                    progress.refuse(*seq);
+            Entry::Refused { writer, first, last } => {
+                self.count(*writer, *first)?;
+                if last < first {
+                    let (number, last) = (last.to_bits(), first.to_bits());
+                    return Err(BadEntry::OutOfOrder { what: "the last of refused commits", number, last });
+                }
+                if let Some(life) = self.living.get_mut(writer) {
+                    life.applied = *last;
+                    life.refuse(*first, *last);
                 }
                 Ok(())
             }
-            Entry::Removed { object } => self.remove(*object),
-            Entry::Renamed { object, key } => self.rename(*object, key),
+            Entry::Removed { object, .. } => self.remove(*object),
+            Entry::Renamed { object, key, .. } => self.rename(*object, key),
         }
     }
 
-    fn attach(&mut self, incarnation: Incarnation) -> Result<(), BadEntry> {
+    fn start(&mut self, epoch: Epoch, history: Epoch, skipped: u64) -> Result<(), BadEntry> {
+        let is_first = self.epoch == Epoch::default();
+        if epoch <= self.epoch || (history != epoch && (is_first || history != self.history)) {
+            let (number, last) = (epoch.to_bits().into(), self.epoch.to_bits().into());
+            return Err(BadEntry::OutOfOrder { what: "epoch", number, last });
+        }
+        if history == epoch {
+            for (incarnation, life) in std::mem::take(&mut self.living) {
+                self.bury(incarnation, life);
+            }
+        }
+        (self.epoch, self.history) = (epoch, history);
+        self.last_incarnation = Incarnation::from_bits(self.last_incarnation.to_bits().saturating_add(skipped));
+        self.last_object = self.last_object.saturating_add(skipped);
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        incarnation: Incarnation,
+        name: String,
+        role: Role,
+        secret: SecretHash,
+    ) -> Result<(), BadEntry> {
         if incarnation <= self.last_incarnation {
             return Err(BadEntry::OutOfOrder {
                 what: "incarnation",
@@ -161,24 +211,31 @@ impl State {
             });
         }
         self.last_incarnation = incarnation;
-        self.living.insert(incarnation, Progress::default());
+        let (applied, refused, forgotten) = Default::default();
+        self.living.insert(incarnation, Life { name, role, secret, applied, refused, forgotten });
         Ok(())
     }
 
-    fn end(&mut self, incarnation: Incarnation, applied: CommitSeq) {
-        let progress = self.living.remove(&incarnation).unwrap_or_default();
-        self.ended.insert(incarnation, Progress { applied, ..progress });
+    fn end(&mut self, incarnation: Incarnation, applied: CommitSeq) -> Result<(), BadEntry> {
+        let life = self.living.remove(&incarnation).ok_or_else(|| gone(incarnation))?;
+        if life.applied != applied {
+            let (number, last) = (applied.to_bits(), life.applied.to_bits());
+            return Err(BadEntry::OutOfOrder { what: "last commit", number, last });
+        }
+        self.bury(incarnation, life);
+        Ok(())
+    }
+
+    fn bury(&mut self, incarnation: Incarnation, life: Life) {
+        self.ended.insert(incarnation, Arc::new(life));
         if self.ended.len() > ENDED_KEPT_MAX {
             self.ended.pop_first();
         }
     }
 
     fn count(&mut self, writer: Incarnation, seq: CommitSeq) -> Result<(), BadEntry> {
-        let progress = self
-            .living
-            .get_mut(&writer)
-            .ok_or_else(|| BadEntry::Missing { what: "incarnation", number: writer.to_bits() })?;
-        let applied = &mut progress.applied;
+        let life = self.living.get_mut(&writer).ok_or_else(|| gone(writer))?;
+        let applied = &mut life.applied;
         if seq != applied.next() {
             return Err(BadEntry::OutOfOrder { what: "commit", number: seq.to_bits(), last: applied.to_bits() });
         }
@@ -190,28 +247,50 @@ impl State {
         if id.sequence() <= self.last_object {
             return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
         }
+        let object = Object::new(id, root, key, writes).map_err(|bad| BadEntry::Writes { object: id, bad })?;
+        let slot = self.place(object)?;
+        if let Some(walk) = &mut self.walk {
+            walk.leave_out(slot);
+        }
+        self.last_object = id.sequence();
+        Ok(())
+    }
+
+    /// Gives an object its slot and its key.
+    pub(super) fn place(&mut self, object: Object) -> Result<u32, BadEntry> {
+        let (id, root) = (object.id, object.root);
         let home = self
             .roots
             .get_mut(root)
             .ok_or_else(|| BadEntry::Missing { what: "root", number: root.to_bits().into() })?;
-        let object = Object::new(id, root, key, writes).map_err(|bad| BadEntry::Writes { object: id, bad })?;
         let bytes = object.bytes();
         let slot = self.objects.insert(object).ok_or_else(|| BadEntry::OutOfOrder {
             what: "object slot",
             number: u32::MAX.into(),
             last: u32::MAX.into(),
         })?;
+        let key = self.objects.at(slot).key();
         if !home.keys.insert(key, slot, |slot| self.objects.at(slot).key()) {
             self.objects.remove(slot);
             return Err(BadEntry::KeyTaken { object: id });
         }
         self.object_bytes += bytes as u64;
-        self.last_object = id.sequence();
-        Ok(())
+        Ok(slot)
+    }
+
+    /// The object in this slot is about to change: a snapshot that has not seen it sees it now.
+    fn show(&mut self, slot: u32) {
+        if let Some(walk) = &mut self.walk
+            && walk.leave_out(slot)
+        {
+            walk.save(Piece::of(self.objects.at(slot)));
+        }
     }
 
     fn commit(&mut self, part: &Part) -> Result<(), BadEntry> {
-        let object = self.objects.get_mut(part.object).ok_or_else(|| missing(part.object))?;
+        let slot = self.objects.find(part.object).ok_or_else(|| missing(part.object))?;
+        self.show(slot);
+        let object = self.objects.at_mut(slot);
         let before = object.bytes();
         object.set_version(part.group, part.version);
         object.apply(&part.writes).map_err(|bad| BadEntry::Writes { object: part.object, bad })?;
@@ -221,6 +300,7 @@ impl State {
 
     fn remove(&mut self, id: ObjectId) -> Result<(), BadEntry> {
         let slot = self.objects.find(id).ok_or_else(|| missing(id))?;
+        self.show(slot);
         let object = self.objects.at(slot);
         self.object_bytes -= object.bytes() as u64;
         if let Some(root) = self.roots.get_mut(object.root) {
@@ -232,6 +312,7 @@ impl State {
 
     fn rename(&mut self, id: ObjectId, key: &Bytes) -> Result<(), BadEntry> {
         let slot = self.objects.find(id).ok_or_else(|| missing(id))?;
+        self.show(slot);
         let object = self.objects.at(slot);
         let root = self.roots.get_mut(object.root).ok_or_else(|| missing(id))?;
         if root.keys.find(key, |slot| self.objects.at(slot).key()).is_some() {
@@ -245,6 +326,10 @@ impl State {
         root.keys.insert(key, slot, |slot| self.objects.at(slot).key());
         Ok(())
     }
+}
+
+const fn gone(incarnation: Incarnation) -> BadEntry {
+    BadEntry::Missing { what: "living incarnation", number: incarnation.to_bits() }
 }
 
 const fn missing(object: ObjectId) -> BadEntry {

@@ -12,6 +12,7 @@ mod everywhere;
 mod faults;
 mod hostile;
 mod invariants;
+mod kept;
 mod leases;
 mod locks;
 mod operations;

@@ -150,7 +150,7 @@ impl Engine {
     }
 
     /// Tells watchers what a commit changed.
-    pub(super) fn watch_commit(&mut self, by: NodeSlot, slots: &[u32], parts: &[DeltaPart]) {
+    pub(super) fn watch_commit(&mut self, by: Option<NodeSlot>, slots: &[u32], parts: &[DeltaPart]) {
         for (slot, part) in slots.iter().zip(parts) {
             let object = self.state.objects.at(*slot);
             if !object.watched && !self.watches.any_root() {
@@ -162,7 +162,7 @@ impl Engine {
             }
             let key = Bytes::copy_from_slice(object.key());
             let fields: BTreeSet<FieldId> = Writes::new(&part.writes).flatten().map(|write| write.field()).collect();
-            let writer = self.name_of(by);
+            let writer = by.and_then(|by| self.name_of(by));
             for watcher in watchers {
                 let change = Change::Updated {
                     group: part.group,

@@ -5,7 +5,7 @@ use super::close::Close;
 use super::counters::Counters;
 use super::session::Session;
 use super::{clock, counters};
-use crate::engine::{Effect, Engine, Event, SessionId};
+use crate::engine::{Effect, Engine, Event, LogSeq, LogTime, Piece, SessionId};
 use crate::store::{Log, LogError};
 use kiln_protocol::message::Hello;
 use kiln_protocol::{Epoch, Failure, Secret, ToCoordinator, ToNode};
@@ -20,6 +20,8 @@ pub(super) struct Core {
     /// The task that waits for the log.
     log_task: Waker,
     log_error: Option<LogError>,
+    /// What the engine was told.
+    log_has_room: bool,
     sessions: BTreeMap<SessionId, Session>,
     last_session: u64,
     /// Sessions with output of this batch.
@@ -42,6 +44,7 @@ impl Core {
             log,
             log_task: Waker::noop().clone(),
             log_error: None,
+            log_has_room: true,
             sessions: BTreeMap::new(),
             last_session: 0,
             touched: Vec::new(),
@@ -103,6 +106,27 @@ impl Core {
         }
     }
 
+    /// How much the log got since the start, and how much the state is, in bytes.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        (self.log.submitted_bytes(), self.engine.totals().object_bytes)
+    }
+
+    /// Begins a snapshot of what is there now: its last entry, and when that was made.
+    pub(super) fn begin_snapshot(&mut self) -> (LogSeq, LogTime) {
+        (self.engine.begin_snapshot(), self.engine.time())
+    }
+
+    /// The next pieces of the snapshot. Returns whether there are more, and how much waits to become pieces.
+    pub(super) fn snapshot(&mut self, bytes_min: usize, pieces: &mut Vec<Piece>) -> (bool, usize) {
+        let more = self.engine.snapshot(bytes_min, pieces);
+        (more, self.engine.snapshot_saved_bytes())
+    }
+
+    /// Gives the snapshot up that is under way.
+    pub(super) fn give_up_snapshot(&mut self) {
+        self.engine.give_up_snapshot();
+    }
+
     /// Begins a batch.
     pub(super) fn begin(&mut self) {
         self.now = clock::now();
@@ -115,9 +139,7 @@ impl Core {
 
     /// Ends a batch: acknowledgements are made, the log gets its entries, output goes to QUIC.
     pub(super) fn finish(&mut self) {
-        self.engine.flush(&mut self.effects);
-        self.carry_out();
-        self.log.submit();
+        self.settle();
         self.logged();
         self.write();
         self.counters.publish(self.engine.totals(), std::mem::take(&mut self.output_bytes));
@@ -139,12 +161,15 @@ impl Core {
         let mut context = Context::from_waker(&task);
         while self.log_error.is_none() {
             match self.log.poll_safe(&mut context) {
-                Poll::Pending => return,
+                Poll::Pending if self.log.has_room() == self.log_has_room => return,
+                Poll::Pending => {
+                    self.log_has_room = !self.log_has_room;
+                    self.event(if self.log_has_room { Event::LogHasRoom } else { Event::LogFull });
+                    self.settle();
+                }
                 Poll::Ready(Ok(seq)) => {
                     self.event(Event::Logged { seq });
-                    self.engine.flush(&mut self.effects);
-                    self.carry_out();
-                    self.log.submit();
+                    self.settle();
                 }
                 Poll::Ready(Err(error)) => {
                     self.log_error = Some(error);
@@ -164,6 +189,13 @@ impl Core {
             Some(error) => Poll::Ready(error),
             None => Poll::Pending,
         }
+    }
+
+    /// Ends a batch, but for what the log says to it.
+    fn settle(&mut self) {
+        self.engine.flush(&mut self.effects);
+        self.carry_out();
+        self.log.submit();
     }
 
     fn write(&mut self) {
@@ -195,7 +227,7 @@ impl Core {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { session, message } => self.send(session, &message),
-                Effect::Append { seq, entry } => self.log.append(seq, entry),
+                Effect::Append { seq, time, entry } => self.log.append(seq, time, entry),
                 Effect::Close { session, failure } => self.close(session, failure),
             }
         }

@@ -10,17 +10,20 @@ mod connection;
 mod core;
 mod counters;
 mod session;
+mod snapshots;
+mod storage;
 mod transport;
 
+pub use storage::Storage;
 pub use transport::transport;
 
 use self::close::Close;
 use self::complaints::Complaints;
 use self::core::Core;
+use self::snapshots::Snapshotting;
 use crate::directory::{Directory, DirectoryError};
-use crate::engine::{Engine, Settings};
-use crate::store::memory::MemoryLog;
-use crate::store::{Log, LogError};
+use crate::engine::BadEntry;
+use crate::store::{LogError, OpenError};
 use kiln_protocol::connection::LEASE;
 use kiln_protocol::limits::OUTPUT_BYTES_MAX;
 use kiln_protocol::profile::split_address;
@@ -54,8 +57,10 @@ pub const DEFAULT_DIRECTORY: &str = "kiln-data";
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where the CA, the certificates, the epoch and the profile are kept; made when there is none.
+    /// Where the CA, the certificates, the epoch, the profile and the log are kept; made when there is none.
     pub directory: PathBuf,
+    /// Where the state is kept.
+    pub storage: Storage,
     /// Where to write the client profile; `None`: `kiln.toml` in the directory.
     pub profile: Option<PathBuf>,
     /// The address that clients are told, `host` or `host:port`; `None`: where the coordinator listens.
@@ -65,12 +70,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// A coordinator on the default address with its files in `directory`.
+    /// A coordinator on the default address with its files in `directory` and its state in memory.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             listen: DEFAULT_ADDRESS,
             directory: directory.into(),
+            storage: Storage::Memory,
             profile: None,
             advertise: None,
             tuning: Tuning::default(),
@@ -123,6 +129,31 @@ pub enum StartError {
     /// Its directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Its log cannot be used.
+    #[error("{}: {error}", path.display())]
+    Log {
+        /// The log's directory.
+        path: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
+    /// The directory has a log, which a coordinator in memory would contradict.
+    #[error(
+        "{} has the log of a coordinator: keep the state there, or choose another directory to keep it in memory",
+        path.display()
+    )]
+    HasLog {
+        /// The log's directory.
+        path: PathBuf,
+    },
+    /// The log goes on with a later epoch than can be begun.
+    #[error("{}: {bad}", path.display())]
+    Epoch {
+        /// The log's directory.
+        path: PathBuf,
+        /// How it does not fit.
+        bad: BadEntry,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {error}; another coordinator may run there, or choose another address")]
     Listen {
@@ -272,6 +303,8 @@ impl Server {
 /// What all connections of a coordinator share. One thread: the mutex is never waited for.
 struct Shared {
     core: Mutex<Core>,
+    /// When the state is kept on disk.
+    snapshots: Option<Snapshotting>,
     complaints: Mutex<Complaints>,
     epoch: Epoch,
     tuning: Tuning,
@@ -359,13 +392,12 @@ fn start(options: &Options) -> Result<Started, StartError> {
     let endpoint = transport::endpoint(socket, &identity, &keys, options.tuning.handshakes_max)?;
     let profile_path = options.profile.clone().unwrap_or_else(|| directory.profile_path());
     let profile = directory.write_profile(&profile_path, &identity, &advertised, &host, now)?;
-    let epoch = directory.next_epoch()?;
-    let log = MemoryLog::new();
-    let settings =
-        Settings { lease: options.tuning.lease, ..Settings::new(epoch, log.kind(), env!("CARGO_PKG_VERSION")) };
-    let core = Core::new(Engine::new(settings), epoch, Box::new(log));
+    let opened = storage::open(&directory, &options.storage, options.tuning.lease)?;
+    let epoch = opened.engine.epoch();
+    let core = Core::new(opened.engine, epoch, opened.log);
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
+        snapshots: opened.snapshots.map(|(place, bytes)| Snapshotting::new(place, bytes)),
         complaints: Mutex::default(),
         epoch,
         tuning: options.tuning.clone(),
@@ -409,6 +441,11 @@ async fn run(
     mut stop: oneshot::Receiver<Duration>,
 ) -> Result<Stopped, ServerError> {
     let mut peers = JoinSet::new();
+    // Ends with this.
+    let mut beside = JoinSet::new();
+    if shared.snapshots.is_some() {
+        beside.spawn(snapshots::run(Arc::clone(&shared)));
+    }
     let mut ticks = tokio::time::interval((shared.tuning.lease / TICKS_PER_LEASE).max(TICK_MIN));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let handshakes = Arc::new(Semaphore::new(shared.tuning.handshakes_max));

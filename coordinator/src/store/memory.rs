@@ -1,7 +1,7 @@
 //! A log without a medium: everything counts as safe at once, and all of it ends with the process.
 
 use super::{Log, LogError};
-use crate::engine::{Entry, LogSeq};
+use crate::engine::{Entry, LogSeq, LogTime};
 use std::task::{Context, Poll};
 
 /// Keeps nothing but the number of the last entry; the state itself is in the engine.
@@ -24,7 +24,7 @@ impl Log for MemoryLog {
         "memory"
     }
 
-    fn append(&mut self, seq: LogSeq, _entry: Entry) {
+    fn append(&mut self, seq: LogSeq, _time: LogTime, _entry: Entry) {
         debug_assert_eq!(seq, self.appended.next(), "the engine numbers entries without gaps");
         self.appended = seq;
     }
@@ -52,8 +52,9 @@ mod tests {
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(log.poll_safe(&mut context).is_pending());
         let object = ObjectId::from_bits(1);
-        log.append(LogSeq::from_bits(1), Entry::Removed { object });
-        log.append(LogSeq::from_bits(2), Entry::Removed { object });
+        for seq in 1..=2 {
+            log.append(LogSeq::from_bits(seq), LogTime::default(), Entry::Removed { by: None, object });
+        }
         log.submit();
         assert!(matches!(log.poll_safe(&mut context), Poll::Ready(Ok(seq)) if seq == LogSeq::from_bits(2)));
         assert!(log.poll_safe(&mut context).is_pending());

@@ -12,12 +12,35 @@
 //! Whatever must not be told to anybody before it is safe waits in the engine for that number; order of calls means
 //! nothing.
 //!
-//! Present: [`memory::MemoryLog`]. Absent: a durable log (append-only segments with checksums) and one shared by a
-//! group of coordinators. Both are implementations of this trait.
+//! Present: [`memory::MemoryLog`], and [`DurableLog`]: append-only segments with checksums, and snapshots, on a
+//! [`Medium`]; `docs/STORE.md` has their bytes. Absent: a log shared by a group of coordinators, which would be another
+//! implementation of this trait.
 
+mod codec;
+mod committer;
+mod durable;
+mod error;
+mod format;
+mod inline;
+mod install;
+mod medium;
 pub mod memory;
+mod recovery;
+mod segment;
+mod snapshot;
+mod writer;
 
-use crate::engine::{Entry, LogSeq};
+pub use codec::{BadBytes, decode, decode_piece, encode, encode_piece};
+pub use committer::SyncPolicy;
+pub use durable::{DurableLog, Found, LogOptions};
+pub use error::OpenError;
+pub use format::{BadHeader, Damage, FORMAT, LogId};
+pub use inline::InlineLog;
+pub use install::{Snapshot, SnapshotError, SnapshotSize, Snapshots};
+pub use medium::{Directory, Medium, MediumFile};
+pub use recovery::{Replay, Torn};
+
+use crate::engine::{Entry, LogSeq, LogTime};
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
@@ -40,8 +63,8 @@ pub trait Log: Send + fmt::Debug {
     /// Where entries are kept, for people: `memory`.
     fn kind(&self) -> &'static str;
 
-    /// Takes an entry in; `seq` follows the last one.
-    fn append(&mut self, seq: LogSeq, entry: Entry);
+    /// Takes an entry in; `seq` follows the last one, `time` is not before that of the last one.
+    fn append(&mut self, seq: LogSeq, time: LogTime, entry: Entry);
 
     /// Ends a batch of appended entries: they should become safe soon.
     fn submit(&mut self);
@@ -52,4 +75,15 @@ pub trait Log: Send + fmt::Debug {
     /// # Errors
     /// When nothing more can become safe.
     fn poll_safe(&mut self, context: &mut Context<'_>) -> Poll<Result<LogSeq, LogError>>;
+
+    /// Whether there is room for more. Without it entries are still taken in, but may not become safe before somebody
+    /// makes room. The task that polls is woken when this changes.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// How much was submitted since the start, in bytes on the medium.
+    fn submitted_bytes(&self) -> u64 {
+        0
+    }
 }

@@ -329,7 +329,9 @@ async fn a_reader_that_lags_is_told_what_changed_and_not_how() {
         writes: writes.into(),
     };
     for _ in 0..COMMITS {
-        writer.say(&ToCoordinator::Commit(Commit { everywhere: false, parts: [part.clone()].into() })).await;
+        writer
+            .say(&ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part.clone()].into() }))
+            .await;
     }
     while writer.next().await != (ToNode::Ack { applied: CommitSeq::from_bits(COMMITS) }) {}
     let mut deltas = 0;
@@ -342,7 +344,7 @@ async fn a_reader_that_lags_is_told_what_changed_and_not_how() {
     }
     assert!((1..COMMITS).contains(&deltas), "{deltas} deltas");
     // From here on it is kept up to date again.
-    writer.say(&ToCoordinator::Commit(Commit { everywhere: false, parts: [part].into() })).await;
+    writer.say(&ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into() })).await;
     assert!(matches!(slow.next().await, ToNode::Delta(_)));
 }
 

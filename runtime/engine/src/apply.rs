@@ -310,7 +310,7 @@ impl Node {
         let object = entry.id();
         match entry.binding.groups().get(usize::from(index)) {
             Some(&group) => {
-                let version = Version::from_bits(entry.object.version(index)).next_in(self.settings.epoch);
+                let version = Version::from_bits(entry.object.version(index)).next_in(self.link.epoch());
                 OutPart { object, group, token: entry.locks()[usize::from(index)].token(), version, writes }
             }
             None => {

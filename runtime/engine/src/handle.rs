@@ -25,6 +25,7 @@ impl Node {
         match message {
             ToNode::Delta(delta) => self.delta(&delta)?,
             ToNode::Ack { applied } => self.outbox.acked(applied),
+            ToNode::Durable { seq } => self.outbox.durable(seq),
             ToNode::EverywhereReached { seq } => self.outbox.everywhere_reached(seq),
             ToNode::CommitRefused { seq, failure } => {
                 let (commit, told) = self.outbox.refused(seq, &failure);

@@ -10,9 +10,9 @@ use crate::node::Node;
 use crate::request::RequestError;
 use crate::ticket::Ticket;
 use kiln_protocol::message::{Resume, WatchTarget};
-use kiln_protocol::{CommitSeq, Incarnation, Secret, ToCoordinator, Version, WatchId};
+use kiln_protocol::{CommitSeq, Epoch, Incarnation, Secret, ToCoordinator, Version, WatchId};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Heartbeats without an answer of which the time is kept.
@@ -76,14 +76,17 @@ pub struct LinkState {
     /// For how long an answered heartbeat extends that.
     lease_nanos: AtomicU64,
     incarnation: AtomicU64,
+    /// Of the connection, or of the last one.
+    epoch: AtomicU32,
     life: AtomicU64,
     inner: Mutex<Inner>,
 }
 
-impl Default for LinkState {
+impl LinkState {
     /// Connected, with a lease without end, for nodes that nobody tells otherwise.
-    fn default() -> Self {
+    pub(crate) fn new(epoch: Epoch) -> Self {
         Self {
+            epoch: AtomicU32::new(epoch.to_bits()),
             synced: AtomicBool::new(true),
             leased_until: AtomicU64::new(u64::MAX),
             lease_nanos: AtomicU64::new(u64::MAX),
@@ -92,9 +95,7 @@ impl Default for LinkState {
             inner: Mutex::default(),
         }
     }
-}
 
-impl LinkState {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,6 +126,11 @@ impl LinkState {
     /// was taken.
     pub fn life(&self) -> u64 {
         self.life.load(Ordering::Acquire)
+    }
+
+    /// The epoch of the connection: what versions and tokens in its frames are relative to.
+    pub fn epoch(&self) -> Epoch {
+        Epoch::from_bits(self.epoch.load(Ordering::Acquire))
     }
 
     /// The node's incarnation.
@@ -222,14 +228,14 @@ impl Node {
     pub fn resume(&self) -> Option<Resume> {
         let inner = self.link.lock();
         let (incarnation, secret) = inner.identity?;
-        let (epoch, lapsed) = (self.settings.epoch, inner.lapsed);
+        let (epoch, lapsed) = (self.link.epoch(), inner.lapsed);
         drop(inner);
         Some(Resume { epoch, incarnation, secret, acked: self.outbox.acked_seq(), lapsed })
     }
 
-    /// There is another connection, asked for at `sent_nanos`, and the node is still the same incarnation. `false`: the
-    /// lease has lapsed meanwhile, or the coordinator cannot be right about `applied`.
-    pub fn resumed(&self, applied: CommitSeq, sent_nanos: u64) -> bool {
+    /// There is another connection, asked for at `sent_nanos`, and the node is still the same incarnation, whose commits up
+    /// to `applied` were decided. `false`: the lease has lapsed meanwhile, or the coordinator cannot be right about that.
+    pub fn resumed(&self, epoch: Epoch, applied: CommitSeq, sent_nanos: u64) -> bool {
         let mut inner = self.link.lock();
         if inner.lapsed {
             return false;
@@ -237,8 +243,9 @@ impl Node {
         inner.heartbeats.clear();
         let until = sent_nanos.saturating_add(self.link.lease_nanos.load(Ordering::Acquire));
         self.link.leased_until.fetch_max(until, Ordering::AcqRel);
+        self.link.epoch.store(epoch.to_bits(), Ordering::Release);
         drop(inner);
-        let Some(everywhere) = self.outbox.resume(applied) else {
+        let Some(everywhere) = self.outbox.resume(epoch, applied) else {
             return false;
         };
         self.tell_all(true);
@@ -284,11 +291,12 @@ impl Node {
 
     /// After a lapse there is another connection, and the node is another incarnation, whose lease begins at
     /// `sent_nanos`. Its near cache is empty but for what the program has handles of.
-    pub fn rejoined(&self, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
+    pub fn rejoined(&self, epoch: Epoch, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
         self.end_alone();
+        self.link.epoch.store(epoch.to_bits(), Ordering::Release);
         while self.evict_one() {}
         self.link.welcomed(incarnation, secret, sent_nanos, lease_nanos);
-        self.outbox.begin_anew();
+        self.outbox.begin_anew(epoch);
         self.link.life.fetch_add(1, Ordering::AcqRel);
         self.tell_all(false);
         self.outbox.send(&ToCoordinator::Resynced);

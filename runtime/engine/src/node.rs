@@ -25,9 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 /// What a node is attached as.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The connection's epoch.
+    /// The epoch of the first connection.
     pub epoch: Epoch,
-    /// How many bytes of unacknowledged commits are kept.
+    /// The coordinator keeps a log: commits can be durable, and are kept until they are.
+    pub durable: bool,
+    /// How many bytes of commits that are not safe are kept.
     pub outbox_bytes_max: usize,
 }
 
@@ -121,14 +123,14 @@ impl Node {
     #[must_use]
     pub fn new(settings: Settings, heap: Heap) -> Self {
         Self {
-            outbox: Outbox::new(settings.epoch, settings.outbox_bytes_max),
+            outbox: Outbox::new(settings.epoch, settings.outbox_bytes_max, settings.durable),
+            link: LinkState::new(settings.epoch),
             settings,
             heap,
             cache: Cache::default(),
             requests: RequestIds::default(),
             gate: RwLock::default(),
             counters: Counters::default(),
-            link: LinkState::default(),
             journal: Mutex::default(),
             unanswered: Mutex::default(),
             watches: Mutex::default(),

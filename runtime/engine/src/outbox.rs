@@ -4,6 +4,9 @@
 //! commit's slots are published and queued in one critical section: the order of publication is the order of sequence
 //! numbers, and a record that replaces a copy finds every commit that it lacks. No I/O: the driver takes the bytes.
 //!
+//! A coordinator with a log may be started again and lack what it has answered: so a commit is kept until it is safe in
+//! that log, and sent again until then. Of one without a log it is kept until it is answered.
+//!
 //! While the connection is lost, commits are kept to be sent again, and everything else is dropped: what the node holds
 //! and wants by then is told anew when it is back (`link.rs`).
 
@@ -13,7 +16,7 @@ use kiln_protocol::codec::{FrameDecoder, decode_to_coordinator, encode_commit, e
 use kiln_protocol::message::{Commit, Failure};
 use kiln_protocol::{CommitSeq, Epoch, GroupId, ObjectId, ToCoordinator, Token, Version};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -64,13 +67,19 @@ struct Inner {
     epoch: Epoch,
     /// Bytes that the driver has not taken.
     wire: Vec<u8>,
-    /// The frames of the commits `acked + 1 ..= last`, one after the other.
+    /// The frames of the commits `safe + 1 ..= last`, one after the other.
     retained: VecDeque<u8>,
     retained_lengths: VecDeque<u32>,
+    /// Those of them that were refused: they are sent again as nothing, so that they count.
+    refused: BTreeSet<CommitSeq>,
+    /// The last commit that need not be kept: that is durable, or, where none is, answered.
+    safe: CommitSeq,
+    /// The last commit that was answered.
     acked: CommitSeq,
     last: CommitSeq,
-    applied_waiters: VecDeque<(CommitSeq, Arc<Ticket<Outcome>>)>,
-    everywhere_waiters: VecDeque<(CommitSeq, Arc<Ticket<Outcome>>)>,
+    applied_waiters: Waiting,
+    durable_waiters: Waiting,
+    everywhere_waiters: Waiting,
     space_waiters: Vec<Arc<Ticket<()>>>,
     writer: Option<Waker>,
     link: Link,
@@ -100,20 +109,26 @@ enum Link {
 pub struct Outbox {
     inner: Mutex<Inner>,
     bytes_max: usize,
+    /// The coordinator keeps a log.
+    durable: bool,
 }
 
 impl Outbox {
-    /// An outbox of a connection with this epoch that keeps at most `bytes_max` bytes of unsafe commits.
+    /// An outbox of a connection with this epoch that keeps at most `bytes_max` bytes of unsafe commits; `durable`: until
+    /// the coordinator's log has them.
     #[must_use]
-    pub fn new(epoch: Epoch, bytes_max: usize) -> Self {
+    pub fn new(epoch: Epoch, bytes_max: usize, durable: bool) -> Self {
         let inner = Inner {
             epoch,
             wire: Vec::new(),
             retained: VecDeque::new(),
             retained_lengths: VecDeque::new(),
+            refused: BTreeSet::new(),
+            safe: CommitSeq::default(),
             acked: CommitSeq::default(),
             last: CommitSeq::default(),
             applied_waiters: VecDeque::new(),
+            durable_waiters: VecDeque::new(),
             everywhere_waiters: VecDeque::new(),
             space_waiters: Vec::new(),
             writer: None,
@@ -123,7 +138,7 @@ impl Outbox {
             commits: 0,
             commit_bytes: 0,
         };
-        Self { inner: Mutex::new(inner), bytes_max }
+        Self { inner: Mutex::new(inner), bytes_max, durable }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -179,9 +194,9 @@ impl Outbox {
         }
         let epoch = inner.epoch;
         let start = inner.wire.len();
-        let everywhere = matches!(waiter, Waiter::Everywhere(_));
+        let (everywhere, durable) = (matches!(waiter, Waiter::Everywhere(_)), matches!(waiter, Waiter::Durable(_)));
         let slots = parts.iter().map(|part| (part.object, part.group, part.token, part.version, &part.writes[..]));
-        encode_commit(&mut inner.wire, epoch, everywhere, slots);
+        encode_commit(&mut inner.wire, epoch, everywhere, durable, slots);
         let length = inner.wire.len() - start;
         // A commit larger than the whole outbox may go when nothing else waits.
         if inner.retained.len() + length > self.bytes_max && !inner.retained.is_empty() {
@@ -204,6 +219,7 @@ impl Outbox {
         match waiter {
             Waiter::None => {}
             Waiter::Applied(ticket) => inner.applied_waiters.push_back((seq, ticket)),
+            Waiter::Durable(ticket) => inner.durable_waiters.push_back((seq, ticket)),
             Waiter::Everywhere(ticket) => inner.everywhere_waiters.push_back((seq, ticket)),
         }
         wake(guard);
@@ -248,26 +264,26 @@ impl Outbox {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let applied = applied.min(inner.last);
-        let Some(count) = applied.to_bits().checked_sub(inner.acked.to_bits()) else {
+        // What was sent again was answered once before.
+        if applied <= inner.acked {
             return;
-        };
-        let count = usize::try_from(count).expect("as many as are retained");
-        let bytes: usize = inner.retained_lengths.drain(..count).map(|length| length as usize).sum();
-        inner.retained.drain(..bytes);
+        }
         inner.acked = applied;
-        let mut done: SmallVec<[Arc<Ticket<Outcome>>; 64]> = SmallVec::new();
-        while inner.applied_waiters.front().is_some_and(|(seq, _)| *seq <= applied) {
-            done.extend(inner.applied_waiters.pop_front().map(|(_, ticket)| ticket));
-        }
-        let space = std::mem::take(&mut inner.space_waiters);
+        let space = if self.durable { Vec::new() } else { inner.let_go(applied) };
+        let done = take_done(&mut inner.applied_waiters, applied);
         drop(guard);
-        for ticket in done {
-            // Whoever dropped the future does not want to know.
-            let _unwanted = ticket.complete(Ok(()));
-        }
-        for ticket in space {
-            let _unwanted = ticket.complete(());
-        }
+        tell_done(done, space);
+    }
+
+    /// The coordinator's log has every commit up to this one.
+    pub fn durable(&self, seq: CommitSeq) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let seq = seq.min(inner.acked);
+        let space = inner.let_go(seq);
+        let done = take_done(&mut inner.durable_waiters, seq);
+        drop(guard);
+        tell_done(done, space);
     }
 
     /// The commit is visible nowhere in its old form.
@@ -286,8 +302,12 @@ impl Outbox {
     pub fn refused(&self, refused: CommitSeq, failure: &Failure) -> (Option<Commit>, bool) {
         let mut inner = self.lock();
         let mut waiter = None;
-        let Inner { applied_waiters, everywhere_waiters, .. } = &mut *inner;
-        for waiters in [applied_waiters, everywhere_waiters] {
+        // It was told so before, and sent as nothing.
+        if refused <= inner.safe || !inner.refused.insert(refused) {
+            return (None, true);
+        }
+        let Inner { applied_waiters, durable_waiters, everywhere_waiters, .. } = &mut *inner;
+        for waiters in [applied_waiters, durable_waiters, everywhere_waiters] {
             if let Some(index) = waiters.iter().position(|(seq, _)| *seq == refused) {
                 waiter = waiters.remove(index);
             }
@@ -311,7 +331,7 @@ impl Outbox {
         let mut missing = Vec::new();
         if inner.last > applied {
             each_retained(&inner, |seq, commit| {
-                if seq > applied {
+                if seq > applied && !inner.refused.contains(&seq) {
                     missing.push((seq, commit));
                 }
             });
@@ -319,10 +339,10 @@ impl Outbox {
         install(&missing)
     }
 
-    /// Commits that the coordinator has not answered, and their bytes.
+    /// Commits that are not safe with the coordinator, and their bytes.
     pub fn unacknowledged(&self) -> (u64, usize) {
         let inner = self.lock();
-        (inner.last.to_bits() - inner.acked.to_bits(), inner.retained.len())
+        (inner.last.to_bits() - inner.safe.to_bits(), inner.retained.len())
     }
 
     /// Commits made here, and their bytes above QUIC.
@@ -341,10 +361,11 @@ impl Outbox {
         let mut inner = self.lock();
         inner.link = Link::Closed;
         let applied = std::mem::take(&mut inner.applied_waiters);
+        let durable = std::mem::take(&mut inner.durable_waiters);
         let everywhere = std::mem::take(&mut inner.everywhere_waiters);
         let space = std::mem::take(&mut inner.space_waiters);
         wake(inner);
-        for (_, ticket) in applied.into_iter().chain(everywhere) {
+        for (_, ticket) in applied.into_iter().chain(durable).chain(everywhere) {
             let _unwanted = ticket.complete(Err(CommitFailure::Unknown));
         }
         for ticket in space {
@@ -360,6 +381,8 @@ pub enum Waiter {
     None,
     /// Until the coordinator has ordered it.
     Applied(Arc<Ticket<Outcome>>),
+    /// Until the coordinator's log has it.
+    Durable(Arc<Ticket<Outcome>>),
     /// Until no node shows the old version.
     Everywhere(Arc<Ticket<Outcome>>),
 }
@@ -381,12 +404,46 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
     }
 }
 
+impl Inner {
+    /// Commits up to this one need not be kept any longer. Returns who waits for the room.
+    fn let_go(&mut self, safe: CommitSeq) -> Vec<Arc<Ticket<()>>> {
+        let Some(count) = safe.to_bits().checked_sub(self.safe.to_bits()) else { return Vec::new() };
+        let count = usize::try_from(count).expect("as many as are retained");
+        let bytes: usize = self.retained_lengths.drain(..count).map(|length| length as usize).sum();
+        self.retained.drain(..bytes);
+        self.refused = self.refused.split_off(&safe.next());
+        self.safe = safe;
+        std::mem::take(&mut self.space_waiters)
+    }
+}
+
+type Waiting = VecDeque<(CommitSeq, Arc<Ticket<Outcome>>)>;
+
+fn take_done(waiting: &mut Waiting, until: CommitSeq) -> SmallVec<[Arc<Ticket<Outcome>>; 64]> {
+    let mut done = SmallVec::new();
+    while let Some((_, ticket)) = waiting.pop_front_if(|(seq, _)| *seq <= until) {
+        done.push(ticket);
+    }
+    done
+}
+
+/// Not under the outbox's lock.
+fn tell_done(done: SmallVec<[Arc<Ticket<Outcome>>; 64]>, space: Vec<Arc<Ticket<()>>>) {
+    for ticket in done {
+        // Whoever dropped the future does not want to know.
+        let _unwanted = ticket.complete(Ok(()));
+    }
+    for ticket in space {
+        let _unwanted = ticket.complete(());
+    }
+}
+
 fn each_retained(inner: &Inner, mut visit: impl FnMut(CommitSeq, Commit)) {
     let (front, back) = inner.retained.as_slices();
     let mut decoder = FrameDecoder::default();
     decoder.push(front);
     decoder.push(back);
-    let mut seq = inner.acked;
+    let mut seq = inner.safe;
     while let Some(frame) = next_own_frame(&mut decoder) {
         seq = seq.next();
         if let Ok(ToCoordinator::Commit(commit)) = decode_to_coordinator(inner.epoch, &frame) {

@@ -132,13 +132,13 @@ pub enum Adoption {
 
 impl Node {
     /// Goes on with a new connection.
-    pub fn adopt(&self, welcome: &Welcome) -> Adoption {
-        if welcome.past == Past::Reset || welcome.epoch != self.settings.epoch {
+    pub fn go_on(&self, welcome: &Welcome) -> Adoption {
+        if welcome.past == Past::Reset {
             return Adoption::Ended(Ended::Reset);
         }
         match welcome.past {
             Past::Resumed { applied } => {
-                if self.resumed(applied, welcome.sent_nanos) {
+                if self.resumed(welcome.epoch, applied, welcome.sent_nanos) {
                     return Adoption::Resumed;
                 }
                 if self.link.has_lapsed() {
@@ -151,7 +151,8 @@ impl Node {
                     Lapse::Now { unknown } => unknown,
                     Lapse::Before => 0,
                 };
-                self.rejoined(welcome.incarnation, welcome.secret, welcome.sent_nanos, nanos(welcome.trusted));
+                let (sent_nanos, lease_nanos) = (welcome.sent_nanos, nanos(welcome.trusted));
+                self.rejoined(welcome.epoch, welcome.incarnation, welcome.secret, sent_nanos, lease_nanos);
                 Adoption::Rejoined { unknown }
             }
         }

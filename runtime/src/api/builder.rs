@@ -207,10 +207,19 @@ impl Builder {
         self
     }
 
-    /// Where the embedded coordinator keeps its CA and writes the profile. Default: a temporary directory.
+    /// Where the embedded coordinator keeps its CA and writes the profile; objects are in memory. Default: a temporary
+    /// directory.
     #[must_use]
     pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
-        self.embedded.directory = Some(directory.as_ref().to_owned());
+        (self.embedded.directory, self.embedded.data) = (Some(directory.as_ref().to_owned()), false);
+        self
+    }
+
+    /// As [`Builder::directory`], and the objects are kept there: the next process that gives this directory finds them.
+    /// One process at a time.
+    #[must_use]
+    pub fn data(mut self, directory: impl AsRef<Path>) -> Self {
+        (self.embedded.directory, self.embedded.data) = (Some(directory.as_ref().to_owned()), true);
         self
     }
 

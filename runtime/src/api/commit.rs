@@ -15,10 +15,15 @@ use std::time::Duration;
 pub enum Level {
     /// Once it is in the outbox. Lost if this process dies before it is sent.
     Queued,
-    /// Once the coordinator has ordered it. Lost if the coordinator dies: its state is in memory.
+    /// Once the coordinator has ordered it. Of a coordinator that keeps a log, lost only if its machine and this process die
+    /// together: when it alone dies, this node sends the commit again. Of one in memory, lost if it dies.
     #[default]
     Applied,
-    /// Once no node shows the old version any more: every node that holds the object has applied it.
+    /// Once the coordinator's log has it on its medium. Nobody else sees it before that. Needs a coordinator that keeps a
+    /// log: with one in memory the commit fails with [`CommitError::NotDurable`], and nothing is changed.
+    Durable,
+    /// Once no node shows the old version any more: every node that holds the object has applied it. Where the coordinator
+    /// keeps a log, the commit is durable as well.
     Everywhere,
 }
 
@@ -105,7 +110,7 @@ async fn commit_alone(
     on_return: OnReturn,
     changed: &[Changed<'_>],
 ) -> Result<(), CommitError> {
-    if level == Level::Everywhere {
+    if matches!(level, Level::Durable | Level::Everywhere) {
         return Err(CommitError::Away);
     }
     let link = &runtime.node.link;
@@ -137,6 +142,9 @@ async fn queue_together(
     waiter: &Waiter,
     Terms { on_return, timeout, .. }: Terms,
 ) -> Result<CommitSeq, CommitError> {
+    if matches!(waiter, Waiter::Durable(_)) && !runtime.node.settings.durable {
+        return Err(CommitError::NotDurable);
+    }
     let waits = on_return.is_some() || matches!(runtime.options.away, Away::Block(_));
     if !waits && !runtime.node.link.is_synced() {
         return Err(CommitError::Disconnected);
@@ -171,6 +179,10 @@ fn waiter(level: Level) -> (Waiter, Option<Arc<Ticket<Outcome>>>) {
         Level::Applied => {
             let ticket = Ticket::new();
             (Waiter::Applied(Arc::clone(&ticket)), Some(ticket))
+        }
+        Level::Durable => {
+            let ticket = Ticket::new();
+            (Waiter::Durable(Arc::clone(&ticket)), Some(ticket))
         }
         Level::Everywhere => {
             let ticket = Ticket::new();

@@ -99,6 +99,15 @@ pub enum AttachError {
         /// Why.
         failure: Box<Failure>,
     },
+    /// Commits are to be durable, but the coordinator keeps its state in memory.
+    #[error(
+        "the coordinator at `{address}` keeps its state in memory, where no commit can be `Level::Durable`: start it with \
+         a data directory, or attach with another level"
+    )]
+    NotDurable {
+        /// The address.
+        address: String,
+    },
     /// The heap cannot be made.
     #[error("cannot reserve a heap of {bytes} bytes: {error}")]
     Heap {
@@ -284,6 +293,12 @@ pub enum CommitError {
     /// The coordinator refused the commit, for example because its grant was lost.
     #[error("the coordinator refused the commit: {0}")]
     Refused(Failure),
+    /// The commit was to be durable, but the coordinator keeps its state in memory.
+    #[error(
+        "the coordinator keeps its state in memory, where no commit can be `Level::Durable`: start it with a data \
+         directory, or commit with another level"
+    )]
+    NotDurable,
     /// The outbox stayed full until the deadline.
     #[error("the outbox was full of unacknowledged commits for {waited:?}")]
     OutboxFull {

@@ -26,6 +26,8 @@ pub(super) struct Welcomed {
     /// The rest of the stream, and what was read of it.
     pub(super) receive: (RecvStream, FrameDecoder),
     pub(super) epoch: Epoch,
+    /// The coordinator keeps a log.
+    pub(super) durable: bool,
     pub(super) incarnation: Incarnation,
     pub(super) secret: Secret,
     /// For how long grants can be trusted after the sending of an answered heartbeat.
@@ -126,11 +128,11 @@ async fn hello(line: Line, options: &Options, resume: Option<Resume>, address: &
     send.write_all(&bytes).await.map_err(|error| lost(&error))?;
     let mut decoder = FrameDecoder::default();
     match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
-        ToNode::Welcome { epoch, incarnation, secret, lease_ms, past, .. } => {
+        ToNode::Welcome { epoch, incarnation, secret, lease_ms, durable, past, .. } => {
             let trusted = kiln_engine::trusted(Duration::from_millis(lease_ms.into()));
             let receive = (receive, decoder);
             newcomer.0 = None;
-            Ok(Welcomed { line, send, receive, epoch, incarnation, secret, trusted, sent_nanos, past })
+            Ok(Welcomed { line, send, receive, epoch, durable, incarnation, secret, trusted, sent_nanos, past })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })

@@ -1,8 +1,8 @@
 //! One connection after the other: what is lost is sought again, within the lease or after it.
 
+use super::Line;
 use super::connect::{self, Welcomed};
 use super::stream::{self, Lost};
-use super::Line;
 use crate::api::AttachError;
 use crate::api::internals::{ClusterEvent, Options};
 use kiln_engine::{Adoption, Ended, Node, Retry, Welcome};
@@ -141,7 +141,7 @@ impl Keeper {
             sent_nanos: next.sent_nanos,
             trusted: next.trusted,
         };
-        match self.node.adopt(&welcome) {
+        match self.node.go_on(&welcome) {
             Adoption::Resumed => {
                 tracing::info!("connected again");
                 Ok(Some(next))

@@ -11,8 +11,8 @@ mod measure;
 mod stream;
 mod tls;
 
-use crate::api::AttachError;
 use crate::api::internals::{Attached, ClusterEvent, Options};
+use crate::api::{AttachError, Level};
 use keep::Keeper;
 use kiln_engine::{Node, Settings};
 use kiln_heap::Heap;
@@ -84,7 +84,12 @@ pub(crate) async fn attach(
     let heap = Heap::new(kiln_heap::Options { bytes_max: options.heap_bytes })
         .map_err(|error| AttachError::Heap { bytes: options.heap_bytes, error })?;
     let welcomed = connect::connect(&profile, &options, None).await?;
-    let settings = Settings { epoch: welcomed.epoch, outbox_bytes_max: options.outbox_bytes };
+    if options.level == Level::Durable && !welcomed.durable {
+        welcomed.line.close(GOODBYE, b"it keeps no log");
+        return Err(AttachError::NotDurable { address: profile.address });
+    }
+    let settings =
+        Settings { epoch: welcomed.epoch, durable: welcomed.durable, outbox_bytes_max: options.outbox_bytes };
     let node = Arc::new(Node::new(settings, heap));
     node.limit_journal(options.journal_bytes);
     node.link.welcomed(welcomed.incarnation, welcomed.secret, welcomed.sent_nanos, nanos(welcomed.trusted));

@@ -57,7 +57,7 @@ pub(super) async fn read(
     connection: &quinn::Connection,
     mut heard: impl FnMut(),
 ) -> Lost {
-    let epoch = node.settings.epoch;
+    let epoch = node.link.epoch();
     let mut feed = async || -> Result<Infallible, ReadError> {
         loop {
             while let Some(frame) = decoder.next_frame()? {

@@ -114,7 +114,13 @@ impl Invariants {
                 }
             }
             Event::Detached { session } => drop(self.ledger.borrow_mut().sessions.remove(session)),
-            Event::Behind { .. } | Event::CaughtUp { .. } | Event::Logged { .. } | Event::Tick | Event::Stop => {}
+            Event::Behind { .. }
+            | Event::CaughtUp { .. }
+            | Event::Logged { .. }
+            | Event::LogFull
+            | Event::LogHasRoom
+            | Event::Tick
+            | Event::Stop => {}
         }
     }
 
@@ -221,10 +227,13 @@ impl Invariants {
                 }
                 of = Some((*writer, *seq));
             }
-            Entry::Refused { writer, seq } => {
-                s08_applied_once::check(&ledger, *writer, *seq);
-                ledger.made.remove(&(*writer, *seq));
-                Self::is_decided(world, *writer, *seq);
+            Entry::Refused { writer, first, last } => {
+                s08_applied_once::check(&ledger, *writer, *first);
+                for seq in first.to_bits()..=last.to_bits() {
+                    let seq = CommitSeq::from_bits(seq);
+                    ledger.made.remove(&(*writer, seq));
+                    Self::is_decided(world, *writer, seq);
+                }
             }
             Entry::Gone { incarnation, .. } => {
                 self.grants.borrow_mut().retain(|_, grant| grant.holder != *incarnation);
@@ -234,11 +243,12 @@ impl Invariants {
                     world.reached(Sometimes::LapsedAtCoordinator);
                 }
             }
-            Entry::Removed { object } => {
+            Entry::Removed { object, .. } => {
                 self.grants.borrow_mut().retain(|(of, _), _| of != *object);
             }
             Entry::Created { object, .. } => s10_no_resurrection::created(&ledger, *object),
-            Entry::Attached { .. }
+            Entry::Started { .. }
+            | Entry::Attached { .. }
             | Entry::TypeAdded { .. }
             | Entry::FieldsAdded { .. }
             | Entry::RootAdded { .. }

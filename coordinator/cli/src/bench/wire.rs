@@ -116,7 +116,7 @@ impl Wire {
             writes.clear();
             Write::Scalar { field: target.field, bits: target.version.number() }.encode(&mut writes);
             let part = (target.object, GroupId::DEFAULT, target.token, target.version, &writes[..]);
-            encode_commit(&mut self.buffer, self.epoch, false, [part].into_iter());
+            encode_commit(&mut self.buffer, self.epoch, false, false, [part].into_iter());
         }
         Ok(self.send.write_all(&self.buffer).await?)
     }

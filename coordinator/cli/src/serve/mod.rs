@@ -5,7 +5,8 @@ mod config;
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use config::ConfigError;
-use kiln_coordinator::server::{Server, ServerError, StartError};
+use kiln_coordinator::server::{Options, Server, ServerError, StartError, Storage};
+use kiln_coordinator::store::SyncPolicy;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
@@ -19,16 +20,28 @@ const LOG: &str = "warn,kiln_coordinator=info";
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// A TOML file with `listen`, `dir`, `profile`, `advertise`, `metrics`, `stop_timeout`, `lease`; flags and the
-    /// environment go before it.
+    /// A TOML file with `listen`, `data`, `in_memory`, `sync`, `profile`, `advertise`, `metrics`, `stop_timeout`, `lease`;
+    /// flags and the environment go before it.
     #[arg(long, env = "KILN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4747].
     #[arg(long, env = "KILN_LISTEN", value_name = "IP:PORT", value_parser = crate::address)]
     listen: Option<SocketAddr>,
-    /// Where to keep the CA, the certificates and the epoch [default: kiln-data].
-    #[arg(long, env = "KILN_DIR", value_name = "DIRECTORY")]
-    dir: Option<PathBuf>,
+    /// Where to keep the objects, the CA and the certificates; one coordinator at a time [default: kiln-data].
+    #[arg(long, env = "KILN_DATA", value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+    /// Keep the objects in memory: they end with this process. The CA and the certificates are kept all the same.
+    #[arg(long, env = "KILN_IN_MEMORY", conflicts_with = "sync")]
+    in_memory: bool,
+    /// When what was written to disk is synced [default: always].
+    ///
+    /// `always`: before a durable commit returns; nothing that was acknowledged as durable is lost.
+    /// `interval:MS`: every so many milliseconds; when the machine ends (power, kernel), up to that much of what was
+    /// acknowledged is lost, and nodes begin anew. `never`: when the system likes; when the machine ends, what it had not
+    /// written by then is lost, often half a minute, and nodes begin anew. With each of them, nothing is lost when only
+    /// the coordinator ends, by a crash or `kill -9` as well.
+    #[arg(long, env = "KILN_SYNC", value_name = "POLICY", value_parser = config::sync)]
+    sync: Option<SyncPolicy>,
     /// Where to write the client profile [default: kiln.toml].
     #[arg(long, env = "KILN_PROFILE", value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -94,9 +107,10 @@ async fn serve(args: Args) -> Result<(), Failure> {
         let exporter = PrometheusBuilder::new().with_http_listener(address).install();
         exporter.map_err(|error| ServeError::Metrics { address, what: error.to_string() })?;
     }
+    let kept = kept(&settings.options);
     let is_local_profile = settings.options.listen.ip().is_unspecified() && settings.options.advertise.is_none();
     let mut server = Server::start(settings.options).await.map_err(ServeError::from)?;
-    announce(&server, settings.metrics)?;
+    announce(&server, settings.metrics, &kept)?;
     if is_local_profile {
         note(format_args!(
             "the profile says {}, which is good on this machine only: give the name or address that other machines use \
@@ -136,13 +150,28 @@ fn start_logging() {
     drop(subscriber.try_init());
 }
 
-fn announce(server: &Server, metrics: Option<SocketAddr>) -> io::Result<()> {
+fn announce(server: &Server, metrics: Option<SocketAddr>, kept: &str) -> io::Result<()> {
     let mut out = Output::new();
     out.line(format_args!("kiln coordinator {} on {}", env!("CARGO_PKG_VERSION"), server.address()))?;
     out.line(format_args!("profile for clients: {}", server.profile_path().display()))?;
     if let Some(metrics) = metrics {
         out.line(format_args!("metrics: http://{metrics}/metrics"))?;
     }
-    out.line("state is kept in memory: it ends with this process")?;
+    out.line(kept)?;
     out.flush()
+}
+
+/// Where the state is, and what that is worth.
+fn kept(options: &Options) -> String {
+    let place = options.directory.display();
+    match options.storage {
+        Storage::Memory => "state is kept in memory: it ends with this process".to_owned(),
+        Storage::Disk(SyncPolicy::Always) => {
+            format!("state is kept in {place}, synced before a durable commit returns")
+        }
+        Storage::Disk(SyncPolicy::Interval(interval)) => {
+            format!("state is kept in {place}, synced every {} ms", interval.as_millis())
+        }
+        Storage::Disk(SyncPolicy::Never) => format!("state is kept in {place}, synced when the system likes"),
+    }
 }

@@ -218,7 +218,7 @@ async fn watch_shows_each_change() {
         version: Version::default(),
         writes: encode(&[Write::Add { field: clicks, amount: -2 }]),
     };
-    let commit = Commit { everywhere: false, parts: smallvec![part] };
+    let commit = Commit { everywhere: false, durable: false, parts: smallvec![part] };
     node.client.say(&ToCoordinator::Commit(commit)).await;
     let seq = CommitSeq::from_bits(2);
     assert_eq!(node.client.next().await, ToNode::Ack { applied: seq });
@@ -349,7 +349,7 @@ async fn serve_says_where_it_is_and_stops_on_a_signal() {
     let directory = tempfile::tempdir().unwrap();
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
         let (mut process, address, path) = serve(directory.path(), &[]);
-        assert!(process.line().contains("kept in memory"));
+        assert!(process.line().contains("state is kept"));
         assert_eq!(path, Path::new("kiln.toml"));
         let path = directory.path().join(path);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -388,7 +388,7 @@ async fn serve_explains_why_it_cannot_start() {
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("in use by another coordinator (process "), "{}", said.err);
     let said =
-        run(kiln(directory.path(), &["serve", "--listen", &address, "--dir", "other", "--profile", "other.toml"]));
+        run(kiln(directory.path(), &["serve", "--listen", &address, "--data", "other", "--profile", "other.toml"]));
     assert!(said.err.contains(&format!("cannot listen on {address}")), "{}", said.err);
     std::fs::write(directory.path().join("bad.toml"), "lisen = \"x\"\n").unwrap();
     let said = run(kiln(directory.path(), &["serve", "--config", "bad.toml"]));

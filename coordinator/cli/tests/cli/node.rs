@@ -71,7 +71,7 @@ impl Node {
             version: self.version,
             writes: encode(writes),
         };
-        let commit = Commit { everywhere: false, parts: smallvec![part] };
+        let commit = Commit { everywhere: false, durable: false, parts: smallvec![part] };
         self.client.say(&ToCoordinator::Commit(commit)).await;
         assert!(matches!(self.client.next().await, ToNode::Ack { .. }));
     }

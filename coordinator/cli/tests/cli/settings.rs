@@ -49,7 +49,7 @@ fn a_profile_for_this_machine_only_is_pointed_out() {
     for (advertise, is_told) in [(None, true), (Some("--advertise=db.example"), false)] {
         let all = ["serve", "--listen", "0.0.0.0:0"].into_iter().chain(advertise).collect::<Vec<_>>();
         let mut process = Process::start(kiln(directory.path(), &all));
-        while !process.line().contains("kept in memory") {}
+        while !process.line().contains("state is kept") {}
         process.signal(rustix::process::Signal::TERM);
         let err = BufReader::new(process.child.stderr.take().unwrap());
         let told = err.lines().map(Result::unwrap).any(|line| line.contains("--advertise"));

@@ -20,11 +20,17 @@ fn part(group: GroupId, epoch: u32) -> Part {
 
 fn commits() -> Vec<Commit> {
     let groups = [GroupId::DEFAULT, GroupId::from_bits(4), GroupId::COMMUTATIVE];
-    let mut all: Vec<_> =
-        groups.into_iter().map(|group| Commit { everywhere: true, parts: smallvec![part(group, 3)] }).collect();
-    all.push(Commit { everywhere: false, parts: smallvec![part(GroupId::DEFAULT, 2)] });
-    all.push(Commit { everywhere: false, parts: groups.into_iter().map(|group| part(group, 3)).collect() });
-    all.push(Commit { everywhere: false, parts: smallvec![] });
+    let mut all: Vec<_> = groups
+        .into_iter()
+        .map(|group| Commit { everywhere: true, durable: false, parts: smallvec![part(group, 3)] })
+        .collect();
+    all.push(Commit { everywhere: false, durable: true, parts: smallvec![part(GroupId::DEFAULT, 2)] });
+    all.push(Commit {
+        everywhere: false,
+        durable: false,
+        parts: groups.into_iter().map(|group| part(group, 3)).collect(),
+    });
+    all.push(Commit { everywhere: false, durable: false, parts: smallvec![] });
     all
 }
 
@@ -93,7 +99,7 @@ fn a_one_field_commit_takes_at_most_24_bytes() {
     encode_to_coordinator(
         &mut bytes,
         EPOCH,
-        &ToCoordinator::Commit(Commit { everywhere: false, parts: smallvec![part] }),
+        &ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: smallvec![part] }),
     );
     assert!(bytes.len() <= 24, "{} bytes", bytes.len());
 }

@@ -136,6 +136,17 @@ pub enum Failure {
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,
+    /// A durable commit, to a coordinator without a log.
+    #[error("this coordinator keeps its state in memory: no commit can be durable. Start it with a data directory")]
+    NotDurable,
+    /// The log takes nothing more until there is room.
+    #[error(
+        "the coordinator's log is full: nothing can be changed until there is room on its disk. Reads and locks go on"
+    )]
+    LogFull,
+    /// The commit was refused before the coordinator was started again.
+    #[error("the commit was refused; the coordinator was started again since then, and does not know why any more")]
+    Forgotten,
     /// A root was asked for by an empty name.
     #[error("a root needs a name: the one asked for is empty")]
     UnnamedRoot,

@@ -155,6 +155,8 @@ pub struct Part {
 pub struct Commit {
     /// Answer with [`ToNode::EverywhereReached`] as well.
     pub everywhere: bool,
+    /// Nobody else sees it, nor what comes after it in its groups, before it is safe in the coordinator's log.
+    pub durable: bool,
     /// What it changed.
     pub parts: SmallVec<[Part; 1]>,
 }

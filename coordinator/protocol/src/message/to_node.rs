@@ -26,6 +26,8 @@ pub enum ToNode {
         /// How long the node may trust its grants after the sending of its last answered heartbeat, less a margin of
         /// its own.
         lease_ms: u32,
+        /// The coordinator keeps a log: commits can be durable, and are kept by the node until they are.
+        durable: bool,
         /// What became of the incarnation that the node wanted to resume.
         past: Past,
     },
@@ -255,6 +257,12 @@ pub enum ToNode {
         wait: RequestId,
         /// The whole cycle, from this wait on.
         cycle: Vec<WaitEdge>,
+    },
+    /// Every commit up to this one is safe in the coordinator's log: the node need not keep it any longer. Only of
+    /// coordinators that have a log.
+    Durable {
+        /// The commit.
+        seq: CommitSeq,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Delta`].

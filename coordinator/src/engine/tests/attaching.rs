@@ -64,6 +64,7 @@ fn a_goodbye_releases_all_and_ends_the_connection() {
     cluster.write_lock("bob", object);
     cluster.sent_to("ann");
     let commit = kiln_protocol::message::Commit {
+        durable: false,
         everywhere: false,
         parts: vec![cluster.part("ann", object, MAIN, visits(1))].into(),
     };

@@ -1,6 +1,6 @@
 //! A coordinator and its nodes, all in one step at a time: what scenarios and random operations are told in.
 
-use super::super::{Effect, Engine, Entry, Event, LogSeq, SessionId, Settings};
+use super::super::{Effect, Engine, Entry, Event, LogSeq, LogTime, Restore, SessionId, Settings};
 use super::copy::{Copy, Slots};
 use super::speech::say;
 use bytes::Bytes;
@@ -49,7 +49,9 @@ pub(super) struct Cluster {
     pub(super) engine: Engine,
     pub(super) now: Duration,
     pub(super) peers: BTreeMap<String, Peer>,
-    pub(super) log: Vec<Entry>,
+    pub(super) log: Vec<(LogTime, Entry)>,
+    /// Of that log.
+    pub(super) first_entry: LogSeq,
     /// Who was said to have joined or left, to whomever.
     pub(super) members: Vec<(String, bool)>,
     names: BTreeMap<ObjectId, String>,
@@ -110,8 +112,19 @@ impl Cluster {
     }
 
     pub(super) fn with(settings: Settings) -> Self {
+        Self::around(Engine::new(settings), LogSeq::from_bits(1))
+    }
+
+    /// The coordinator's next life; its nodes are not there yet.
+    pub(super) fn restored(state: Restore, settings: Settings) -> Self {
+        let first_entry = state.last().next();
+        Self::around(state.engine(settings).unwrap(), first_entry)
+    }
+
+    fn around(engine: Engine, first_entry: LogSeq) -> Self {
         Self {
-            engine: Engine::new(settings),
+            engine,
+            first_entry,
             now: Duration::ZERO,
             peers: BTreeMap::new(),
             log: Vec::new(),
@@ -227,9 +240,9 @@ impl Cluster {
         self.engine.flush(&mut effects);
         for effect in effects {
             match effect {
-                Effect::Append { seq, entry } => {
-                    self.log.push(entry);
-                    assert_eq!(seq, LogSeq::from_bits(self.log.len() as u64));
+                Effect::Append { seq, time, entry } => {
+                    assert_eq!(seq.to_bits(), self.first_entry.to_bits() + self.log.len() as u64);
+                    self.log.push((time, entry));
                 }
                 // Told apart from the rest, so that scenarios need not repeat who is there.
                 Effect::Send { message: ToNode::Member { name, joined, .. }, .. } => {
@@ -373,7 +386,7 @@ impl Cluster {
 
     pub(super) fn commit_parts(&mut self, name: &str, everywhere: bool, parts: Vec<Part>) {
         let parts = parts.into();
-        self.send(name, ToCoordinator::Commit(Commit { everywhere, parts }));
+        self.send(name, ToCoordinator::Commit(Commit { everywhere, durable: false, parts }));
     }
 
     pub(super) fn commit(&mut self, name: &str, object: ObjectId, group: GroupId, writes: Bytes) {

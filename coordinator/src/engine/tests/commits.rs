@@ -33,7 +33,7 @@ fn a_hundred_commits_of_a_batch_have_one_acknowledgement() {
     let commits = (1..=100).map(|number| {
         let mut part = cluster.part("ann", object, MAIN, visits(number));
         part.version = version(number);
-        ToCoordinator::Commit(Commit { everywhere: false, parts: vec![part].into() })
+        ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: vec![part].into() })
     });
     let commits = commits.collect();
     cluster.batch("ann", commits);
@@ -44,8 +44,11 @@ fn a_hundred_commits_of_a_batch_have_one_acknowledgement() {
 fn an_acknowledgement_is_never_overtaken_by_a_record() {
     let mut cluster = Cluster::of(&["ann"]);
     let object = cluster.get_or_create("ann", "s");
-    let commit =
-        Commit { everywhere: false, parts: vec![cluster.part("ann", object, GroupId::COMMUTATIVE, clicks(5))].into() };
+    let commit = Commit {
+        everywhere: false,
+        durable: false,
+        parts: vec![cluster.part("ann", object, GroupId::COMMUTATIVE, clicks(5))].into(),
+    };
     let request = cluster.request();
     cluster.batch("ann", vec![ToCoordinator::Commit(commit), ToCoordinator::Refetch { request, object }]);
     assert_eq!(cluster.sent_to("ann"), ["ack 1", "fetched s 255v1 [visits=0 clicks=5]"]);
@@ -60,8 +63,8 @@ fn a_refusal_comes_between_the_acknowledgements_around_it() {
     late.version = version(3);
     let mut next = part.clone();
     next.version = version(2);
-    let commits =
-        [part, late, next].map(|part| ToCoordinator::Commit(Commit { everywhere: false, parts: vec![part].into() }));
+    let commits = [part, late, next]
+        .map(|part| ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: vec![part].into() }));
     cluster.batch("ann", commits.into());
     let refused = "refused 2: group 0 of object 1.1650 is at version 7:1; the commit makes 7:3";
     assert_eq!(cluster.sent_to("ann"), ["ack 1", refused, "ack 3"]);

@@ -42,7 +42,7 @@ fn the_commits_of_a_batch_share_a_barrier() {
     cluster.sent_to("bob");
     let commits = [one, two].map(|object| {
         let parts = vec![cluster.part("ann", object, MAIN, visits(1))].into();
-        ToCoordinator::Commit(Commit { everywhere: true, parts })
+        ToCoordinator::Commit(Commit { everywhere: true, durable: false, parts })
     });
     cluster.batch("ann", commits.into());
     assert_eq!(cluster.sent_to("bob"), ["delta one/0v1 visits", "delta two/0v1 visits", "barrier 1"]);

@@ -118,6 +118,7 @@ fn nonsense() -> impl Strategy<Value = Vec<u8>> {
             create: Some(visits(1)),
         },
         ToCoordinator::Commit(kiln_protocol::message::Commit {
+            durable: false,
             everywhere: true,
             parts: vec![kiln_protocol::message::Part {
                 object,

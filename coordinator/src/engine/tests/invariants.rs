@@ -1,9 +1,7 @@
 //! What holds after every step, whatever was sent.
 
-use super::super::grants::Locks;
 use super::super::lock::{Lock, Party};
 use super::super::nodes::NodeSlot;
-use super::super::state::State;
 use super::cluster::Cluster;
 use super::copy::{Copy, Slots};
 use kiln_protocol::message::Mode;
@@ -107,25 +105,5 @@ fn check_copies(cluster: &Cluster) {
                 assert!(at.locks.guards(*group, slot, *token), "{name}'s grant of {object}/{group} is gone");
             }
         }
-    }
-}
-
-/// A replay of the log gives the same replicated state.
-pub(super) fn check_replay(cluster: &Cluster) {
-    let mut replayed = State::new();
-    for entry in &cluster.log {
-        replayed.apply(entry).unwrap();
-    }
-    let ours = &cluster.engine.state;
-    assert_eq!(replayed.objects.len(), ours.objects.len());
-    assert_eq!(replayed.object_bytes, ours.object_bytes);
-    for object in (0..ours.objects.chunks()).flat_map(|chunk| ours.objects.chunk(chunk)) {
-        let other = replayed.objects.get(object.id).unwrap();
-        assert_eq!((other.key(), other.writes()), (object.key(), object.writes()));
-        assert_eq!((other.root, other.versions()), (object.root, object.versions()));
-        assert!(matches!(other.locks, Locks::Free));
-    }
-    for (_, node) in cluster.engine.nodes.iter() {
-        assert_eq!(replayed.applied(node.incarnation), ours.applied(node.incarnation));
     }
 }

@@ -243,7 +243,7 @@ fn a_resent_commit_is_applied_once() {
     let object = cluster.get_or_create("ann", "s");
     let commit = |cluster: &Cluster, amount| {
         let parts = vec![cluster.part("ann", object, GroupId::COMMUTATIVE, clicks(amount))].into();
-        ToCoordinator::Commit(Commit { everywhere: false, parts })
+        ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts })
     };
     let before = cluster.peer("ann").acked;
     let first = commit(&cluster, 1);

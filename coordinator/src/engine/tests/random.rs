@@ -3,7 +3,7 @@
 
 use super::super::{Event, LogSeq};
 use super::cluster::{CART_GROUP, Cluster, MAIN, NAMED_LOCKS, SESSIONS, clicks, put, theme, visits};
-use super::invariants::check_replay;
+use super::kept::{self, Snapshots};
 use bytes::Bytes;
 use kiln_protocol::message::{Mode, Role, WatchTarget};
 use kiln_protocol::{BarrierId, GroupId, ObjectId, RequestId, ToCoordinator, ToNode, Token, WatchId};
@@ -32,6 +32,7 @@ enum Step {
     Barrier { barrier: u64 },
     Refetch { object: usize },
     Rejoin { polite: bool },
+    Snapshot,
     Later,
 }
 
@@ -77,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..20_u64).prop_map(|barrier| Step::Barrier { barrier }),
         2 => object().prop_map(|object| Step::Refetch { object }),
         1 => flag().prop_map(|polite| Step::Rejoin { polite }),
+        1 => Just(Step::Snapshot),
         1 => Just(Step::Later),
     ]
 }
@@ -85,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     cluster: Cluster,
     objects: Vec<ObjectId>,
+    snapshots: Snapshots,
 }
 
 impl Run {
@@ -179,6 +182,7 @@ impl Run {
                 let request = self.cluster.request();
                 self.cluster.send(name, ToCoordinator::Refetch { request, object });
             }
+            Step::Snapshot => self.snapshots.begin(&mut self.cluster.engine),
             Step::Rejoin { polite } => {
                 if polite {
                     cluster.send(name, ToCoordinator::Bye);
@@ -239,12 +243,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn invariants_hold(steps in prop::collection::vec((0_usize..3, step()), 1..120)) {
-        let mut run = Run { cluster: Cluster::of(&NAMES), objects: Vec::new() };
+        let mut run = Run { cluster: Cluster::of(&NAMES), objects: Vec::new(), snapshots: Snapshots::default() };
         for (node, step) in steps {
             run.step(NAMES[node], step);
+            run.snapshots.step(&mut run.cluster.engine);
             run.collect();
         }
         run.settle();
-        check_replay(&run.cluster);
+        kept::check(&mut run.cluster, &run.snapshots);
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
             format!("{what} {}{}", say_record(record, object), grants.concat())
         }
         ToNode::Absent { .. } => "absent".to_owned(),
+        ToNode::Durable { seq } => format!("durable {seq}"),
         ToNode::Done { yes, .. } => if *yes { "yes" } else { "no" }.to_owned(),
         ToNode::Keys { keys, more, .. } => {
             let keys: Vec<_> = keys.iter().map(text).collect();

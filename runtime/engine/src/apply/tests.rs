@@ -42,7 +42,7 @@ struct Copy {
 impl Copy {
     /// Title 1, body 1 at version 1; 10 hits after one add.
     fn fetched() -> Self {
-        let settings = Settings { epoch: EPOCH, outbox_bytes_max: 1 << 16 };
+        let settings = Settings { epoch: EPOCH, durable: false, outbox_bytes_max: 1 << 16 };
         let node = Node::new(settings, Heap::new(Options { bytes_max: 1 << 20 }).unwrap());
         let binding = TypeBinding {
             id: TypeId::from_bits(1),

@@ -52,7 +52,7 @@ struct Alone {
 impl Alone {
     /// A node that holds the pages 1 and 2: title 1, 10 hits, at version 1.
     fn attached() -> Self {
-        let settings = Settings { epoch: EPOCH, outbox_bytes_max: 1 << 16 };
+        let settings = Settings { epoch: EPOCH, outbox_bytes_max: 1 << 16, durable: false };
         let node = Node::new(settings, Heap::new(Options { bytes_max: 1 << 20 }).unwrap());
         let binding = TypeBinding {
             id: TypeId::from_bits(1),
@@ -103,7 +103,7 @@ impl Alone {
     fn come_back(&mut self) {
         self.incarnation += 1;
         let incarnation = Incarnation::from_bits(self.incarnation);
-        self.node.rejoined(incarnation, Secret::from_bytes([0; 16]), 1000, 100);
+        self.node.rejoined(EPOCH, incarnation, Secret::from_bytes([0; 16]), 1000, 100);
         self.node.handle(ToNode::Resynced).unwrap();
         self.hear();
     }

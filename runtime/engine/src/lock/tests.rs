@@ -39,7 +39,7 @@ struct Lock {
 
 impl Lock {
     fn new() -> Self {
-        Self { lock: GroupLock::default(), outbox: Outbox::new(EPOCH, 1 << 20), requests: RequestIds::default() }
+        Self { lock: GroupLock::default(), outbox: Outbox::new(EPOCH, 1 << 20, false), requests: RequestIds::default() }
     }
 
     fn context(&self) -> LockContext<'_> {

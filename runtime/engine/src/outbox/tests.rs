@@ -3,7 +3,7 @@ use kiln_protocol::ids::Partition;
 use smallvec::smallvec;
 
 fn outbox(bytes_max: usize) -> Outbox {
-    Outbox::new(Epoch::from_bits(1), bytes_max)
+    Outbox::new(Epoch::from_bits(1), bytes_max, false)
 }
 
 fn part(sequence: u64) -> OutPart {

@@ -12,7 +12,7 @@ const SECOND: u64 = 1_000_000_000;
 
 fn node() -> Node {
     let heap = kiln_heap::Heap::new(kiln_heap::Options { bytes_max: 64 << 10 }).unwrap();
-    let node = Node::new(Settings { epoch: EPOCH, outbox_bytes_max: 1 << 16 }, heap);
+    let node = Node::new(Settings { epoch: EPOCH, durable: false, outbox_bytes_max: 1 << 16 }, heap);
     node.link.welcomed(Incarnation::from_bits(1), Secret::from_bytes([1; 16]), 0, nanos(trusted(LEASE)));
     node
 }
@@ -92,22 +92,24 @@ fn what_a_welcome_means() {
         node.disconnected();
         node
     };
-    assert_eq!(lost().adopt(&resumed), Adoption::Resumed);
+    assert_eq!(lost().go_on(&resumed), Adoption::Resumed);
     // The lease lapsed while the answer was under way.
     let late = lost();
     assert!(matches!(late.lapse(), Lapse::Now { .. }));
-    assert_eq!(late.adopt(&resumed), Adoption::Useless);
-    assert_eq!(late.adopt(&welcome), Adoption::Rejoined { unknown: 0 });
+    assert_eq!(late.go_on(&resumed), Adoption::Useless);
+    assert_eq!(late.go_on(&welcome), Adoption::Rejoined { unknown: 0 });
     assert!(!late.link.has_lapsed());
     assert_eq!(late.link.incarnation(), welcome.incarnation);
     // The coordinator says so before the node's own clock does.
     let node = lost();
-    assert_eq!(node.adopt(&welcome), Adoption::Rejoined { unknown: 0 });
+    assert_eq!(node.go_on(&welcome), Adoption::Rejoined { unknown: 0 });
     assert_eq!(node.link.life(), 1);
-    for reset in [Welcome { past: Past::Reset, ..welcome }, Welcome { epoch: EPOCH.next(), ..resumed }] {
-        assert_eq!(lost().adopt(&reset), Adoption::Ended(Ended::Reset));
-    }
+    assert_eq!(lost().go_on(&Welcome { past: Past::Reset, ..welcome }), Adoption::Ended(Ended::Reset));
+    // A coordinator that kept its state is in another epoch.
+    let node = lost();
+    assert_eq!(node.go_on(&Welcome { epoch: EPOCH.next(), ..resumed }), Adoption::Resumed);
+    assert_eq!(node.link.epoch(), EPOCH.next());
     // More than was ever committed.
     let unheard = Welcome { past: Past::Resumed { applied: CommitSeq::from_bits(7) }, ..welcome };
-    assert!(matches!(lost().adopt(&unheard), Adoption::Ended(Ended::Lost(_))));
+    assert!(matches!(lost().go_on(&unheard), Adoption::Ended(Ended::Lost(_))));
 }
