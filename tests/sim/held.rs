@@ -1,9 +1,10 @@
-//! Lock groups that a task holds, and places in queues, both given up by dropping them.
+//! Lock groups that a task holds, and places in queues, both given up by dropping them: as the program's guards do it.
 
-use crate::node::SimNode;
+use crate::invariants::Section;
+use crate::process::Process;
 use crate::world::World;
-use kiln_engine::{Admission, Entry, LockFailure, RequestError, State, Ticket, Wait};
-use kiln_protocol::message::Mode;
+use kiln_engine::{Admission, Claim, Entry, LockFailure, RequestError, State, Ticket, Wait};
+use kiln_protocol::message::{Mode, OwnerLock};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
@@ -19,90 +20,91 @@ pub(crate) enum NotHeld {
 
 pub(crate) struct Held {
     world: Rc<World>,
-    node: Rc<SimNode>,
+    process: Rc<Process>,
     pub(crate) entry: Arc<Entry>,
     groups: Range<usize>,
     mode: Mode,
     /// The node's, from before the locks were taken.
     pub(crate) life: u64,
-    counted: Vec<u64>,
+    sections: Vec<Section>,
 }
 
 impl Held {
-    /// As a program's task does it: one group after the other, then the copy is made current.
+    /// Takes one group after the other, then makes the copy current.
     pub(crate) async fn enter(
         world: &Rc<World>,
-        node: &Rc<SimNode>,
+        process: &Rc<Process>,
         entry: &Arc<Entry>,
-        groups: Range<usize>,
-        mode: Mode,
+        (groups, mode): (Range<usize>, Mode),
+        claim: Option<&Claim>,
     ) -> Result<Self, NotHeld> {
-        let start = groups.start;
+        let (start, node) = (groups.start, process.node());
         let mut held = Self {
             world: Rc::clone(world),
-            node: Rc::clone(node),
+            process: Rc::clone(process),
             entry: Arc::clone(entry),
             groups: start..start,
             mode,
-            life: node.node.link.life(),
-            counted: Vec::new(),
+            life: node.link.life(),
+            sections: Vec::new(),
         };
         for index in groups {
-            let context = entry.lock_context(index, &node.node.outbox, &node.node.requests);
-            let stale = node.node.wants_record(entry);
-            if let Some(ticket) = entry.locks()[index].enter(context, mode, stale) {
-                let mut place =
-                    Place { node: Rc::clone(node), entry: Arc::clone(entry), index, mode, ticket: Some(ticket) };
+            let context = entry.lock_context(index, &node.outbox, &node.requests);
+            let stale = node.wants_record(entry);
+            let claim = || {
+                claim.cloned().map(|mut claim| {
+                    claim.holds.extend(held.locks());
+                    claim
+                })
+            };
+            if let Some(ticket) = entry.locks()[index].enter_for(context, mode, stale, claim) {
+                let (process, entry) = (Rc::clone(process), Arc::clone(entry));
+                let mut place = Place { process, entry, index, mode, ticket: Some(ticket) };
                 place.admitted().await.map_err(NotHeld::Lock)?;
             }
             held.groups.end = index + 1;
-            if held.is_fenced() {
-                return Err(NotHeld::Lock(LockFailure::Fenced));
-            }
-            world.model().entered(entry.id(), index, mode);
-            held.counted.push(world.count(node, (entry.id(), index, mode)));
         }
         if entry.state() == State::Stale {
-            Wait::new(node.node.refetch(entry)).await.map_err(NotHeld::Fetch)?;
+            Wait::new(node.refetch(entry)).await.map_err(NotHeld::Fetch)?;
         }
         if held.is_fenced() {
             return Err(NotHeld::Lock(LockFailure::Fenced));
         }
+        let groups = held.groups.clone();
+        held.sections = groups.map(|index| world.invariants.enter(world, process, entry, index, mode)).collect();
         held.check();
         Ok(held)
     }
 
     /// S4: under a lock, what is here is what was committed last, anywhere.
     pub(crate) fn check(&self) {
-        if self.is_fenced() {
-            return;
+        if !self.is_fenced() && self.process.alive.get() {
+            self.world.invariants.check_values(&self.process, &self.entry, &self.groups);
         }
-        self.world.check_values(&self.node, &self.entry, &self.groups);
     }
-}
 
-impl Held {
     /// S14: the lease under which the locks were taken is over.
-    fn is_fenced(&self) -> bool {
-        let link = &self.node.node.link;
-        link.life() != self.life || !link.is_leased(0)
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.process.node().link.life() != self.life || !self.process.is_leased(self.world.now())
+    }
+
+    pub(crate) fn locks(&self) -> impl Iterator<Item = OwnerLock> {
+        let groups = self.entry.binding.groups()[self.groups.clone()].iter();
+        groups.map(|group| OwnerLock { object: self.entry.id(), group: *group, mode: self.mode })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for id in &self.counted {
-            let counted = self.node.held.borrow_mut().remove(id);
-            if let Some((object, index, mode)) = counted {
-                self.world.model().left(object, index, mode);
-            }
+        for section in self.sections.drain(..) {
+            self.world.invariants.leave(section);
         }
-        self.node.node.leave_groups(&self.entry, self.groups.clone(), self.mode);
+        self.process.node().leave_groups(&self.entry, self.groups.clone(), self.mode);
     }
 }
 
 struct Place {
-    node: Rc<SimNode>,
+    process: Rc<Process>,
     entry: Arc<Entry>,
     index: usize,
     mode: Mode,
@@ -124,7 +126,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(ticket) = &self.ticket {
-            let context = self.entry.lock_context(self.index, &self.node.node.outbox, &self.node.node.requests);
+            let node = self.process.node();
+            let context = self.entry.lock_context(self.index, &node.outbox, &node.requests);
             self.entry.locks()[self.index].give_up(context, self.mode, ticket);
         }
     }

@@ -1,73 +1,43 @@
-//! A watcher: each version once, in order, from the first on for what it saw being made (S12).
+//! A watcher: what it is told is checked as it comes (S12).
 
-use crate::node::SimNode;
-use kiln_engine::{WatchEvent, WatchQueue};
-use kiln_protocol::message::{Change, WatchTarget};
-use kiln_protocol::{GroupId, ObjectId, RootId, WatchId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::invariants::s12_watches::Seen;
+use crate::process::Process;
+use kiln_engine::WatchQueue;
+use kiln_protocol::message::WatchTarget;
+use kiln_protocol::{RootId, WatchId};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 pub(crate) struct Watching {
-    node: Rc<SimNode>,
+    process: Rc<Process>,
     id: WatchId,
     queue: Arc<WatchQueue>,
-    versions: BTreeMap<(ObjectId, GroupId), u64>,
-    created: BTreeSet<ObjectId>,
-    removed: BTreeSet<ObjectId>,
+    seen: Seen,
 }
 
 impl Watching {
     /// Starts a watch; the ticket is for its answer.
     pub(crate) fn start(
-        node: &Rc<SimNode>,
+        process: &Rc<Process>,
         root: RootId,
     ) -> (Self, Arc<kiln_engine::Ticket<kiln_engine::Answer<bool>>>) {
-        let (id, queue, ticket) = node.node.watch(WatchTarget::Root(root));
-        let watching = Self {
-            node: Rc::clone(node),
-            id,
-            queue,
-            versions: BTreeMap::new(),
-            created: BTreeSet::new(),
-            removed: BTreeSet::new(),
-        };
-        (watching, ticket)
+        let (id, queue, ticket) = process.node().watch(WatchTarget::Root(root));
+        (Self { process: Rc::clone(process), id, queue, seen: Seen::default() }, ticket)
     }
 
-    /// Takes what has arrived.
-    pub(crate) fn look(&mut self) {
+    /// Takes what has arrived. Returns whether there was a gap.
+    pub(crate) fn look(&mut self) -> bool {
+        let mut gap = false;
         while let Poll::Ready(Some(event)) = self.queue.poll_next(&Context::from_waker(Waker::noop())) {
-            self.told(&event);
+            gap |= self.seen.told(&self.process.figures, &event);
         }
-    }
-
-    fn told(&mut self, event: &WatchEvent) {
-        let object = event.object;
-        assert!(!self.removed.contains(&object), "{event:?} after its object was removed");
-        match &event.change {
-            Change::Created => assert!(self.created.insert(object), "{object} was created twice"),
-            Change::Updated { group, version, .. } => {
-                let now = version.number();
-                let before = self.versions.insert((object, *group), now);
-                let before = before.or_else(|| self.created.contains(&object).then_some(0));
-                assert!(before.is_none_or(|before| now == before + 1), "{event:?} after version {before:?}");
-            }
-            Change::Removed => drop(self.removed.insert(object)),
-            Change::Renamed { .. } => {}
-            Change::Gap => {
-                let was_slow = self.node.cuts.get() > 0 || self.node.was_behind.get();
-                assert!(was_slow, "a gap, although nobody was slow");
-                self.versions.clear();
-                self.created.clear();
-            }
-        }
+        gap
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.node.node.unwatch(self.id);
+        self.process.node().unwatch(self.id);
     }
 }

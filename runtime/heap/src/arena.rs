@@ -210,10 +210,11 @@ impl Arena {
     }
 
     /// Gives spans whose blocks are all free back, so that other classes and long pieces can have them. Returns
-    /// whether any was. Does nothing when little was freed since the last time, because it walks every free block.
+    /// whether any was. Does nothing when little was freed since the last time and much is in use, because it walks every
+    /// free block.
     pub(crate) fn sweep(&self) -> bool {
         let mut central = self.central();
-        if !central.begin_sweep(self.freed_bytes()) {
+        if !central.begin_sweep(self.freed_bytes(), self.used_bytes()) {
             return false;
         }
         let mut lists: Vec<(Class, u32)> = Vec::new();
@@ -297,6 +298,30 @@ mod tests {
 
     const ROUNDS: usize = 20_000;
     const THREADS: u8 = 8;
+
+    /// One small block in each granule keeps every span at the first sweep, and frees almost nothing when it goes.
+    #[test]
+    fn an_empty_arena_has_room_for_anything() {
+        const SMALL_BYTES: usize = 16;
+        let arena = Arena::new(1 << 20).unwrap();
+        let mut pieces: Vec<_> = std::iter::from_fn(|| arena.allocate(SMALL_BYTES)).collect();
+        let granule = |piece: &Piece| piece.unit as usize * UNIT_BYTES / GRANULE_BYTES;
+        pieces.sort_by_key(|piece| piece.unit);
+        let kept: Vec<_> = pieces.chunk_by(|one, other| granule(one) == granule(other)).map(|of| of[0]).collect();
+        pieces.retain(|piece| !kept.contains(piece));
+        for piece in pieces {
+            // SAFETY: it was just taken, and is used by nobody.
+            unsafe { arena.free(piece) };
+        }
+        assert!(!arena.sweep(), "every span has a block that is in use");
+        for piece in kept {
+            // SAFETY: as above.
+            unsafe { arena.free(piece) };
+        }
+        assert_eq!(arena.used_bytes(), 0);
+        assert!(arena.sweep(), "everything is free");
+        assert!(arena.allocate(900 << 10).is_some());
+    }
 
     /// Fills each piece with the thread's number and looks whether that stayed, so that a piece with two owners shows.
     #[test]

@@ -113,9 +113,12 @@ impl Central {
         Some(start)
     }
 
-    /// Whether enough was freed since the last sweep; begins one if so.
-    pub(crate) const fn begin_sweep(&mut self, freed_bytes: u64) -> bool {
-        if freed_bytes.wrapping_sub(self.swept_at_freed_bytes) < self.sweep_step_bytes {
+    /// Whether enough was freed since the last sweep; begins one if so. In an arena that is half empty anything is enough: a
+    /// few blocks that were in use then may have kept all the spans that there are, and nothing else may ever be freed.
+    pub(crate) const fn begin_sweep(&mut self, freed_bytes: u64, used_bytes: usize) -> bool {
+        let freed = freed_bytes.wrapping_sub(self.swept_at_freed_bytes);
+        let is_half_empty = (used_bytes as u64) < self.sweep_step_bytes * (SWEEP_PART / 2);
+        if freed == 0 || (freed < self.sweep_step_bytes && !is_half_empty) {
             return false;
         }
         self.swept_at_freed_bytes = freed_bytes;

@@ -15,8 +15,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What two clocks may differ by in the course of a lease: this part of it.
-const MARGIN_PART: u32 = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
@@ -32,8 +30,8 @@ pub(super) struct Welcomed {
     pub(super) durable: bool,
     pub(super) incarnation: Incarnation,
     pub(super) secret: Secret,
-    /// For how long grants can be trusted after the sending of an answered heartbeat: the lease, less a margin.
-    pub(super) lease: Duration,
+    /// For how long grants can be trusted after the sending of an answered heartbeat.
+    pub(super) trusted: Duration,
     /// When the Hello was sent, on the clock of leases.
     pub(super) sent_nanos: u64,
     /// What became of the incarnation that was to be resumed.
@@ -131,11 +129,10 @@ async fn hello(line: Line, options: &Options, resume: Option<Resume>, address: &
     let mut decoder = FrameDecoder::default();
     match next_message(&mut receive, &mut decoder, Epoch::default()).await.map_err(|error| lost(&error))? {
         ToNode::Welcome { epoch, incarnation, secret, lease_ms, durable, past, .. } => {
-            let lease = Duration::from_millis(lease_ms.into());
-            let lease = lease - lease / MARGIN_PART;
+            let trusted = kiln_engine::trusted(Duration::from_millis(lease_ms.into()));
             let receive = (receive, decoder);
             newcomer.0 = None;
-            Ok(Welcomed { line, send, receive, epoch, durable, incarnation, secret, lease, sent_nanos, past })
+            Ok(Welcomed { line, send, receive, epoch, durable, incarnation, secret, trusted, sent_nanos, past })
         }
         ToNode::Refused { failure } => {
             Err(AttachError::Refused { address: address.to_owned(), failure: failure.into() })

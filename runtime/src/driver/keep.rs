@@ -1,12 +1,11 @@
 //! One connection after the other: what is lost is sought again, within the lease or after it.
 
+use super::Line;
 use super::connect::{self, Welcomed};
 use super::stream::{self, Lost};
-use super::{Line, nanos};
 use crate::api::AttachError;
 use crate::api::internals::{ClusterEvent, Options};
-use kiln_engine::{Ended, Lapse, Node};
-use kiln_protocol::message::Past;
+use kiln_engine::{Adoption, Ended, Node, Retry, Welcome};
 use kiln_protocol::profile::Profile;
 use kiln_protocol::{CloseCode, Failure};
 use quinn::VarInt;
@@ -15,10 +14,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long one attempt may take while the lease lasts.
-const HASTE: Duration = Duration::from_millis(500);
 const RECONNECTING: VarInt = VarInt::from_u32(CloseCode::Reconnecting.to_bits());
 
 /// What it takes to stay connected.
@@ -113,14 +108,13 @@ impl Keeper {
     /// Another connection, and the node in step with it; or why there will be none.
     async fn reconnect(&self) -> Result<Welcomed, Ended> {
         let node = &self.node;
-        let mut delay = RETRY_MIN;
+        let mut retry = Retry::default();
         loop {
             if let Some(ended) = node.ended() {
                 return Err(ended);
             }
             let connecting = connect::connect(&self.profile, &self.options, node.resume());
-            // A handshake that lost its first packets backs off for longer than the lease may last: begin another one.
-            let patience = if node.link.has_lapsed() { Duration::MAX } else { HASTE };
+            let patience = Retry::attempt_max(node).unwrap_or(Duration::MAX);
             let Ok(connected) = tokio::time::timeout(patience, connecting).await else { continue };
             match connected {
                 Ok(next) => {
@@ -133,39 +127,43 @@ impl Keeper {
                 }
                 Err(error) => tracing::debug!(%error, "no connection yet"),
             }
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(RETRY_MAX);
+            tokio::time::sleep(retry.pause()).await;
         }
     }
 
     /// Goes on with a new connection. `None`: it is of no use, because the lease has lapsed meanwhile.
     fn adopt(&self, next: Welcomed) -> Result<Option<Welcomed>, Ended> {
-        let node = &self.node;
-        if next.past == Past::Reset {
-            tracing::warn!("the coordinator has lost its state: what this node had does not exist any more");
-            self.tell(ClusterEvent::Reset);
-            return Err(Ended::Reset);
-        }
-        match next.past {
-            Past::Resumed { applied } => {
-                if node.resumed(next.epoch, applied, next.sent_nanos) {
-                    tracing::info!("connected again");
-                    return Ok(Some(next));
-                }
-                if node.link.has_lapsed() {
-                    next.line.close(RECONNECTING, b"the lease has lapsed");
-                    return Ok(None);
-                }
-                Err(Ended::Lost("the coordinator does not know what it has acknowledged".to_owned()))
+        let welcome = Welcome {
+            epoch: next.epoch,
+            incarnation: next.incarnation,
+            secret: next.secret,
+            past: next.past,
+            sent_nanos: next.sent_nanos,
+            trusted: next.trusted,
+        };
+        match self.node.go_on(&welcome) {
+            Adoption::Resumed => {
+                tracing::info!("connected again");
+                Ok(Some(next))
             }
-            Past::None | Past::Lapsed | Past::Reset => {
-                if let Lapse::Now { unknown } = node.lapse() {
+            Adoption::Useless => {
+                next.line.close(RECONNECTING, b"the lease has lapsed");
+                Ok(None)
+            }
+            Adoption::Rejoined { unknown } => {
+                if unknown > 0 {
                     tracing::warn!(unknown, "the coordinator has given this node's locks to others");
                 }
-                node.rejoined(next.epoch, next.incarnation, next.secret, next.sent_nanos, nanos(next.lease));
                 tracing::info!(incarnation = %next.incarnation, "joined again");
                 self.tell(ClusterEvent::Rejoined { incarnation: next.incarnation });
                 Ok(Some(next))
+            }
+            Adoption::Ended(ended) => {
+                if ended == Ended::Reset {
+                    tracing::warn!("the coordinator has lost its state: what this node had does not exist any more");
+                    self.tell(ClusterEvent::Reset);
+                }
+                Err(ended)
             }
         }
     }

@@ -92,7 +92,7 @@ pub(crate) async fn attach(
         Settings { epoch: welcomed.epoch, durable: welcomed.durable, outbox_bytes_max: options.outbox_bytes };
     let node = Arc::new(Node::new(settings, heap));
     node.limit_journal(options.journal_bytes);
-    node.link.welcomed(welcomed.incarnation, welcomed.secret, welcomed.sent_nanos, nanos(welcomed.lease));
+    node.link.welcomed(welcomed.incarnation, welcomed.secret, welcomed.sent_nanos, nanos(welcomed.trusted));
     let span = tracing::info_span!("node", name = %options.node_name, incarnation = %welcomed.incarnation);
     span.in_scope(|| tracing::info!(address = %profile.address, epoch = %welcomed.epoch, "attached"));
     let oldest_pin_ms = Arc::new(AtomicU64::new(0));
@@ -100,7 +100,7 @@ pub(crate) async fn attach(
     let line = Arc::new(Mutex::new(welcomed.line.clone()));
     let lapsed = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    let lease = lease::renew(Arc::clone(&node), welcomed.lease, Arc::clone(&lapsed));
+    let lease = lease::renew(Arc::clone(&node), welcomed.trusted, Arc::clone(&lapsed));
     tasks.spawn(lease.instrument(span.clone()));
     let measure = measure::measure(Arc::clone(&node), Arc::clone(&oldest_pin_ms));
     tasks.spawn(measure.instrument(span.clone()));

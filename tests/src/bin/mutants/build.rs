@@ -41,7 +41,7 @@ pub(crate) async fn build(source: &Path, all: &[Mutant], unit_tests: bool) -> Re
     }
     files.get_mut(Path::new(HOME)).ok_or("no place for the switches")?.extend_from_slice(SWITCHES.as_bytes());
     write(&tree, &files)?;
-    let simulation = executables(&tree, &builds, &["-p", "kiln-tests", "--test", "pair"]).await?;
+    let simulation = executables(&tree, &builds, &["-p", "kiln-tests", "--test", "sim"]).await?;
     let mut tests = Vec::new();
     if unit_tests {
         let packages = UNIT_TESTED.iter().flat_map(|package| ["-p", package]);

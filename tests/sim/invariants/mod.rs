@@ -1,0 +1,462 @@
+//! What must hold, a file for each number of the design, and where it is looked at: whenever the coordinator decides or says
+//! something, whenever a node hears something, when a task takes a lock or commits, every few steps, and at the end.
+//!
+//! Numbers without a file have no part in what is simulated here. S7 (durable commits survive a crash) and L6 (a full disk)
+//! need a log that keeps: this coordinator's memory is all it has. S15 (no read or grant by a deposed leader) needs
+//! coordinators that elect one. S16 (corruption is detected) and S17 (nothing is accessed before it was checked) are of bytes
+//! that no honest peer sends: `tests/cluster/hostile.rs`, `tests/fuzz` and the tests of the heap have them. S21 (expiry goes by
+//! the log's time) needs expiry, which does not exist yet.
+
+mod everywhere;
+mod l01_commits_resume;
+mod l02_dead_are_free;
+mod l03_recalls_end;
+mod l04_copies_converge;
+mod l05_nobody_stalls;
+mod l07_no_livelock;
+mod l08_answers_alone;
+mod owners;
+mod s01_one_writer;
+mod s02_current_token;
+mod s03_disjoint;
+mod s04_sees_all;
+mod s05_gapless;
+mod s06_same_bytes;
+mod s08_applied_once;
+mod s09_unknown;
+mod s10_no_resurrection;
+mod s11_all_or_nothing;
+pub(crate) mod s12_watches;
+mod s13_after_release;
+mod s14_fenced;
+mod s18_own_root;
+mod s19_protocol;
+mod s20_bounded;
+mod s22_grant_again;
+
+pub(crate) use s03_disjoint::Section;
+
+use crate::clock::SECOND;
+use crate::grants::{Grant, Grants, Lock};
+use crate::ledger::{Ledger, Made};
+use crate::process::Process;
+use crate::program::Field;
+use crate::sometimes::Sometimes;
+use crate::world::World;
+use bytes::Bytes;
+use kiln_coordinator::engine::{Effect, Entry, Event, SessionId};
+use kiln_protocol::message::{Fate, Mode};
+use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, ToCoordinator, ToNode, Version};
+use kiln_tests::Random;
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+/// All checks, and what they remember.
+#[derive(Default)]
+pub(crate) struct Invariants {
+    epoch: Cell<Epoch>,
+    ledger: RefCell<Ledger>,
+    grants: RefCell<Grants>,
+    tokens: RefCell<s01_one_writer::Tokens>,
+    sections: s03_disjoint::Sections,
+    unknown: RefCell<s09_unknown::Unknown>,
+    released: RefCell<s13_after_release::Released>,
+    skew: s19_protocol::Skew,
+    given: RefCell<s22_grant_again::Given>,
+    dead: l02_dead_are_free::Dead,
+    resumed: l01_commits_resume::Resumed,
+    pub(crate) owners: owners::Owners,
+    in_tick: Cell<bool>,
+}
+
+impl Invariants {
+    /// A coordinator begins, with nothing.
+    pub(crate) fn begin_epoch(&self, epoch: Epoch) {
+        self.epoch.set(epoch);
+        *self.ledger.borrow_mut() = Ledger::default();
+        *self.grants.borrow_mut() = Grants::default();
+        *self.tokens.borrow_mut() = s01_one_writer::Tokens::default();
+        *self.unknown.borrow_mut() = s09_unknown::Unknown::default();
+        *self.released.borrow_mut() = s13_after_release::Released::default();
+        *self.given.borrow_mut() = s22_grant_again::Given::default();
+        self.owners.forget_all();
+    }
+
+    fn is_of_this_epoch(&self, process: &Process) -> bool {
+        process.has_attached() && process.node().settings.epoch == self.epoch.get()
+    }
+
+    pub(crate) fn commits(&self) -> u64 {
+        self.ledger.borrow().commits
+    }
+
+    pub(crate) fn is_gone(&self, process: &Process) -> bool {
+        let ledger = self.ledger.borrow();
+        self.is_of_this_epoch(process) && ledger.lives.get(&process.incarnation()).is_some_and(|life| life.gone)
+    }
+
+    /// The coordinator is about to be told something.
+    pub(crate) fn before(&self, world: &World, event: &Event) {
+        self.dead.check_goodbye(world, &self.ledger.borrow());
+        self.skew.begin(event);
+        self.in_tick.set(matches!(event, Event::Tick));
+        match event {
+            Event::Message { session, message } => {
+                let from = self.ledger.borrow().sessions.get(session).copied();
+                if let Some(from) = from {
+                    self.says(world, *session, from, message);
+                }
+            }
+            Event::Attached { hello, .. } => {
+                let ledger = self.ledger.borrow();
+                if hello.resume.is_some_and(|resume| ledger.sessions.values().any(|of| *of == resume.incarnation)) {
+                    world.reached(Sometimes::ResumedUnnoticed);
+                }
+            }
+            Event::Detached { session } => drop(self.ledger.borrow_mut().sessions.remove(session)),
+            Event::Behind { .. }
+            | Event::CaughtUp { .. }
+            | Event::Logged { .. }
+            | Event::LogFull
+            | Event::LogHasRoom
+            | Event::Tick
+            | Event::Stop => {}
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others say nothing of grants")]
+    fn says(&self, world: &World, session: SessionId, from: Incarnation, message: &ToCoordinator) {
+        let mut grants = self.grants.borrow_mut();
+        let note = |reached: bool, what| {
+            if reached {
+                world.reached(what);
+            }
+        };
+        match message {
+            ToCoordinator::Release { object, group, token, keep_read } => {
+                let released = grants.release((*object, *group), from, *token, *keep_read);
+                note(released && *keep_read, Sometimes::Downgraded);
+                if released && !keep_read {
+                    self.released.borrow_mut().note(*token);
+                }
+            }
+            ToCoordinator::Forget { object } => {
+                grants.retain(|(of, _), grant| of != *object || grant.holder != from);
+            }
+            ToCoordinator::Reassert { object, group, token, mode } => {
+                let kept = grants.reassert((*object, *group), from, session, (*token, *mode));
+                note(kept, Sometimes::ReassertionKept);
+            }
+            ToCoordinator::Resynced => grants.resynced(from, session),
+            ToCoordinator::Withdraw { request, object, group } => {
+                let own = grants.own((*object, *group), from);
+                note(own.is_some_and(|grant| grant.request == *request), Sometimes::GrantMetWithdraw);
+            }
+            ToCoordinator::Bye => self.dead.says_goodbye(from),
+            _ => {}
+        }
+    }
+
+    /// The coordinator decided or said something.
+    pub(crate) fn after(&self, world: &World, effect: &Effect) {
+        self.skew.check(effect);
+        match effect {
+            Effect::Send { session, message } => self.is_told(world, *session, message),
+            Effect::Append { entry, .. } => self.decided(world, entry),
+            Effect::Close { session, .. } => drop(self.ledger.borrow_mut().sessions.remove(session)),
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are looked at where they arrive")]
+    fn is_told(&self, world: &World, session: SessionId, message: &ToNode) {
+        if let ToNode::Welcome { incarnation, .. } = message {
+            self.ledger.borrow_mut().sessions.insert(session, *incarnation);
+        }
+        let Some(to) = self.ledger.borrow().sessions.get(&session).copied() else { return };
+        match message {
+            ToNode::Grant { request, object, group, mode, token, cached, .. } => {
+                s10_no_resurrection::check(&self.ledger.borrow(), *object, "granted");
+                if !cached {
+                    world.reached(Sometimes::Uncached);
+                }
+                let mut grants = self.grants.borrow_mut();
+                self.tokens.borrow_mut().check(&grants, (*object, *group), to, *token);
+                grants.give((*object, *group), to, session, (*request, *token, *mode));
+                s01_one_writer::check(&grants, (*object, *group));
+            }
+            ToNode::Fetched { request, record, grants, .. } => {
+                s10_no_resurrection::check(&self.ledger.borrow(), record.object, "fetched");
+                for (group, token) in grants {
+                    let lock = (record.object, *group);
+                    let mut known = self.grants.borrow_mut();
+                    self.tokens.borrow_mut().check(&known, lock, to, *token);
+                    known.give(lock, to, session, (*request, *token, Mode::Write));
+                    s01_one_writer::check(&known, lock);
+                }
+            }
+            ToNode::Recall { object, group, .. } => {
+                self.grants.borrow_mut().recall((*object, *group), to, world.now());
+            }
+            ToNode::GrantLost { .. } => world.reached(Sometimes::ReassertionRefused),
+            ToNode::Deadlock { cycle, .. } => {
+                self.owners.check(cycle);
+                world.reached(Sometimes::Deadlock);
+                if cycle.iter().any(|edge| edge.incarnation != cycle[0].incarnation) {
+                    world.reached(Sometimes::DeadlockAcross);
+                }
+            }
+            ToNode::CheckWait { .. } => world.reached(Sometimes::CycleChecked),
+            ToNode::CommitRefused { failure: Failure::Fenced { .. }, .. } => world.reached(Sometimes::FencedCommit),
+            ToNode::Outdated { .. } => world.reached(Sometimes::Outdated),
+            _ => {}
+        }
+    }
+
+    fn decided(&self, world: &World, entry: &Entry) {
+        let mut ledger = self.ledger.borrow_mut();
+        let mut of = None;
+        match entry {
+            Entry::Committed { writer, seq, parts } => {
+                s14_fenced::check(&ledger, *writer);
+                s08_applied_once::check(&ledger, *writer, *seq);
+                for part in parts {
+                    s10_no_resurrection::check(&ledger, part.object, "committed to");
+                    s02_current_token::check(&self.grants.borrow(), *writer, part);
+                    self.released.borrow().check(part);
+                    s05_gapless::check(&ledger, part);
+                }
+                of = Some((*writer, *seq));
+            }
+            Entry::Refused { writer, first, last } => {
+                s08_applied_once::check(&ledger, *writer, *first);
+                for seq in first.to_bits()..=last.to_bits() {
+                    let seq = CommitSeq::from_bits(seq);
+                    ledger.made.remove(&(*writer, seq));
+                    Self::is_decided(world, *writer, seq);
+                }
+            }
+            Entry::Gone { incarnation, .. } => {
+                self.grants.borrow_mut().retain(|_, grant| grant.holder != *incarnation);
+                self.owners.gone(*incarnation);
+                ledger.sessions.retain(|_, of| of != incarnation);
+                if self.in_tick.get() {
+                    world.reached(Sometimes::LapsedAtCoordinator);
+                }
+            }
+            Entry::Removed { object, .. } => {
+                self.grants.borrow_mut().retain(|(of, _), _| of != *object);
+            }
+            Entry::Created { object, .. } => s10_no_resurrection::created(&ledger, *object),
+            Entry::Started { .. }
+            | Entry::Attached { .. }
+            | Entry::TypeAdded { .. }
+            | Entry::FieldsAdded { .. }
+            | Entry::RootAdded { .. }
+            | Entry::Renamed { .. } => {}
+        }
+        let steps = ledger.append(entry);
+        if let Some((writer, seq)) = of {
+            let made = ledger.made.remove(&(writer, seq));
+            let made = made.unwrap_or_else(|| unreachable!("S8: commit {seq} of {writer} was applied, and never made"));
+            s04_sees_all::check_commit(&made, &steps);
+            s11_all_or_nothing::check_commit(&made, &steps);
+            Self::is_decided(world, writer, seq);
+        }
+    }
+
+    fn is_decided(world: &World, writer: Incarnation, seq: CommitSeq) {
+        for process in world.processes().iter().filter(|process| process.incarnation() == writer) {
+            process.undecided.borrow_mut().remove(&seq);
+        }
+    }
+
+    /// A node is about to take a message in.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are checked where they are said")]
+    pub(crate) fn heard(&self, world: &World, process: &Process, message: &ToNode) {
+        if !self.is_of_this_epoch(process) {
+            return;
+        }
+        match message {
+            ToNode::Delta(delta) => {
+                for part in &delta.parts {
+                    s06_same_bytes::check_delta(&self.ledger.borrow(), part);
+                }
+            }
+            ToNode::Grant { .. } => self.given.borrow_mut().note(process, message),
+            ToNode::Recall { object, .. } => {
+                let undecided = process.undecided.borrow();
+                if undecided.values().flatten().any(|(of, _, _)| of == object) {
+                    world.reached(Sometimes::RecallMetCommit);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A task made a commit.
+    pub(crate) fn made(&self, process: &Process, incarnation: Incarnation, seq: CommitSeq, made: Made) {
+        if self.is_of_this_epoch(process) {
+            process.undecided.borrow_mut().insert(seq, made.added.clone());
+            let before = self.ledger.borrow_mut().made.insert((incarnation, seq), made);
+            assert!(before.is_none(), "S8: two commits {seq} of {incarnation}");
+        }
+    }
+
+    /// A task was told that its commit is applied, or everywhere.
+    pub(crate) fn acknowledged(
+        &self,
+        world: &World,
+        process: &Process,
+        (incarnation, seq): (Incarnation, CommitSeq),
+        since: u64,
+        everywhere: bool,
+    ) {
+        if self.is_of_this_epoch(process) {
+            let outcome = self.ledger.borrow().outcome(incarnation, seq);
+            assert_eq!(outcome, Some(true), "S9: commit {seq} of {incarnation} was acknowledged");
+            if everywhere && world.now() - since > SECOND {
+                world.reached(Sometimes::EverywhereWaited);
+            }
+            l05_nobody_stalls::check(world, process, since, everywhere);
+        }
+    }
+
+    /// A task was told that its commit was refused.
+    pub(crate) fn refused(&self, process: &Process, incarnation: Incarnation, seq: CommitSeq) {
+        if self.is_of_this_epoch(process) {
+            let outcome = self.ledger.borrow().outcome(incarnation, seq);
+            assert_eq!(outcome, Some(false), "S9: commit {seq} of {incarnation} was said to be refused");
+        }
+    }
+
+    /// A task does not know what became of its commit.
+    pub(crate) fn unknown(&self, process: &Process, incarnation: Incarnation, seq: CommitSeq) {
+        if self.is_of_this_epoch(process) {
+            self.unknown.borrow_mut().note(incarnation, seq);
+        }
+    }
+
+    pub(crate) fn some_unknown(&self, random: &Random) -> Option<(Incarnation, CommitSeq)> {
+        self.unknown.borrow().some(random)
+    }
+
+    /// A task was told what became of a commit.
+    pub(crate) fn fate_told(&self, epoch: Epoch, of: (Incarnation, CommitSeq), fate: Fate) {
+        if epoch == self.epoch.get() {
+            s09_unknown::check(&self.ledger.borrow(), of, fate);
+        }
+    }
+
+    /// A task has taken a lock.
+    pub(crate) fn enter(
+        &self,
+        world: &World,
+        process: &std::rc::Rc<Process>,
+        entry: &kiln_engine::Entry,
+        index: usize,
+        mode: Mode,
+    ) -> Section {
+        if self.is_of_this_epoch(process) {
+            s10_no_resurrection::check(&self.ledger.borrow(), entry.id(), "locked");
+        }
+        self.sections.enter(world, process, entry, index, mode)
+    }
+
+    pub(crate) fn leave(&self, section: Section) {
+        self.sections.leave(section);
+    }
+
+    /// A task holds locks of an object.
+    pub(crate) fn check_values(&self, process: &Process, entry: &kiln_engine::Entry, groups: &Range<usize>) {
+        if self.is_of_this_epoch(process) {
+            s04_sees_all::check_values(&self.ledger.borrow(), process, entry, groups);
+        }
+    }
+
+    pub(crate) fn is_everywhere(&self, world: &World, process: &Process, object: ObjectId, field: Field, value: i64) {
+        if self.is_of_this_epoch(process) {
+            everywhere::check(world, process.node().settings.epoch, object, field, value);
+        }
+    }
+
+    /// A node has said that it speaks another protocol, and was answered.
+    pub(crate) fn refused_for_protocol(&self, process: &Process, failure: &Failure) {
+        s19_protocol::check_refusal(process, failure);
+    }
+
+    /// A process has died.
+    pub(crate) fn died(&self, world: &World, process: &Process, incarnation: Incarnation) {
+        if self.is_of_this_epoch(process) {
+            self.dead.died(world, process.place, incarnation);
+        }
+    }
+
+    pub(crate) fn due(&self, world: &World, what: u64) {
+        self.dead.due(world, &self.ledger.borrow(), self.epoch.get(), what);
+    }
+
+    pub(crate) fn committed_after_faults(&self, process: &Process) {
+        self.resumed.note(process);
+    }
+
+    /// A write grant that a living node has.
+    pub(crate) fn some_write_grant(&self, random: &Random) -> Option<(Lock, Grant)> {
+        let grants = self.grants.borrow();
+        let ledger = self.ledger.borrow();
+        let is_session = |object| ledger.objects.get(&object).is_some_and(|known| ledger.has_sessions(known.root));
+        let writes = grants.all().filter(|((object, _), grant)| grant.mode == Mode::Write && is_session(*object));
+        let writes: Vec<_> = writes.map(|(lock, grant)| (lock, *grant)).collect();
+        (!writes.is_empty()).then(|| random.one_of(&writes))
+    }
+
+    pub(crate) fn has_grant(&self, lock: Lock, grant: &Grant) -> bool {
+        self.grants.borrow().own(lock, grant.holder).is_some_and(|own| own.token == grant.token)
+    }
+
+    /// What a commit under a grant could be, but for who makes it.
+    pub(crate) fn next_commit(&self, lock: Lock, epoch: Epoch) -> (Version, Bytes) {
+        let before = self.ledger.borrow().versions.get(&lock).copied().unwrap_or_default();
+        (before.next_in(epoch), self.ledger.borrow().some_write(lock.1))
+    }
+
+    /// Delivers a grant again that was given back.
+    pub(crate) fn deliver_again(&self, world: &World, process: &Process) -> bool {
+        if !self.is_of_this_epoch(process) {
+            return false;
+        }
+        let given = self.given.borrow();
+        given.deliver_again(world, process, &self.released.borrow())
+    }
+
+    /// Looks at every copy of every node.
+    pub(crate) fn look(&self, world: &World) {
+        let ledger = self.ledger.borrow();
+        for process in world.processes().iter().filter(|process| self.is_of_this_epoch(process)) {
+            s20_bounded::check(process);
+            let in_step = process.is_in_step(world.now());
+            if in_step {
+                s11_all_or_nothing::check_pair(process);
+            } else {
+                l08_answers_alone::check(world, process);
+            }
+            let is_quiet = process.undecided.borrow().is_empty() && process.node().outbox.unacknowledged().0 == 0;
+            for entry in process.node().cache.all() {
+                s18_own_root::check(&ledger, &entry);
+                if in_step && is_quiet {
+                    s06_same_bytes::check_copy(&ledger, &entry);
+                }
+            }
+        }
+    }
+
+    /// Nothing is wrong, nothing is under way.
+    pub(crate) fn finish(&self, world: &World) {
+        self.look(world);
+        self.resumed.check(world);
+        l03_recalls_end::check(world, &self.grants.borrow());
+        l04_copies_converge::check(world, &self.ledger.borrow());
+        l07_no_livelock::check(world);
+        let unknown: Vec<_> = self.unknown.borrow().all();
+        s09_unknown::check_all(world, &self.ledger, &unknown);
+    }
+}

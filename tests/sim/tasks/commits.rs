@@ -1,0 +1,265 @@
+//! Operations that commit.
+
+use super::{Actor, Address, Done, Failed, MONEY, PAIR};
+use crate::clock::{MILLI, SECOND};
+use crate::executor::give_way;
+use crate::faults::Fault;
+use crate::ledger::Made;
+use crate::process::Added;
+use crate::program::{Field, Program};
+use crate::sometimes::Sometimes;
+use kiln::Changes;
+use kiln_engine::{Changed, CommitError, CommitFailure, Entry, Outcome, Ticket, Wait, Waiter};
+use kiln_heap::Object;
+use kiln_protocol::message::Mode;
+use kiln_protocol::{CommitSeq, Failure, Incarnation};
+use std::sync::Arc;
+
+/// A few of these fill a small heap.
+const THEME_BYTES: usize = 14 << 10;
+
+/// A commit that was made, and may not have been answered.
+pub(super) struct Committed<'a, P: Program> {
+    actor: &'a Actor<P>,
+    incarnation: Incarnation,
+    seq: CommitSeq,
+    since: u64,
+    ticket: Option<Arc<Ticket<Outcome>>>,
+    everywhere: bool,
+    is_known: bool,
+}
+
+impl<P: Program> Drop for Committed<'_, P> {
+    fn drop(&mut self) {
+        // Whoever waits no longer knows nothing: neither a deadline nor a dropped future says that it was not done.
+        if !self.is_known {
+            self.actor.world.invariants.unknown(&self.actor.process, self.incarnation, self.seq);
+        }
+    }
+}
+
+impl<P: Program> Committed<'_, P> {
+    /// Waits for the answer, if the commit has one. Returns whether the commit is everywhere.
+    #[expect(clippy::panic, reason = "nothing else may go wrong")]
+    pub(super) async fn settled(mut self) -> Result<bool, Failed> {
+        let Some(ticket) = self.ticket.take() else { return Ok(false) };
+        let outcome = Wait::new(ticket).await;
+        let Actor { world, process, .. } = self.actor;
+        match outcome {
+            Ok(()) => {
+                self.is_known = true;
+                world.invariants.acknowledged(
+                    world,
+                    process,
+                    (self.incarnation, self.seq),
+                    self.since,
+                    self.everywhere,
+                );
+                Ok(self.everywhere)
+            }
+            Err(CommitFailure::Refused(Failure::Destroyed { .. })) => {
+                self.is_known = true;
+                world.invariants.refused(process, self.incarnation, self.seq);
+                Err(Failed)
+            }
+            Err(CommitFailure::Unknown) if self.actor.may_have_lapsed() || self.actor.has_ended() => Err(Failed),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<P: Program> Actor<P> {
+    pub(super) async fn increment(&self, address: Address, money: bool) -> Done {
+        let entry = self.object(address).await?;
+        let (groups, field) = if money { (MONEY, Field::Balance) } else { (Self::groups(&entry), Field::Visits) };
+        let held = self.enter(&entry, groups, Mode::Write).await?;
+        self.world.pause(&self.process, 10 * MILLI).await;
+        self.pause_in_section().await;
+        held.check();
+        let changes = P::changes(&entry, |guard| P::add(guard, field, 1));
+        let everywhere = self.world.random.below(4) == 0;
+        let changed = [(&entry, &changes)];
+        let committed = self.commit(Some(held.life), &changed, vec![(entry.id(), field, 1)], everywhere).await?;
+        let value = field.of(&entry);
+        drop(held);
+        if committed.settled().await? {
+            self.world.invariants.is_everywhere(&self.world, &self.process, entry.id(), field, value);
+        }
+        Ok(())
+    }
+
+    /// Queues a commit; waits while the outbox is full.
+    #[expect(clippy::panic, reason = "nothing else may go wrong")]
+    pub(super) async fn commit(
+        &self,
+        life: Option<u64>,
+        changes: &[(&Arc<Entry>, &Changes)],
+        added: Vec<Added>,
+        everywhere: bool,
+    ) -> Result<Committed<'_, P>, Failed> {
+        let node = self.process.node();
+        let changed: Vec<_> =
+            changes.iter().map(|(entry, changes)| Changed { entry, changes: changes.as_slice() }).collect();
+        let ticket = Ticket::new();
+        let (waiter, ticket) = match self.world.random.below(3) {
+            _ if everywhere => (Waiter::Everywhere(Arc::clone(&ticket)), Some(ticket)),
+            0 => (Waiter::None, None),
+            _ => (Waiter::Applied(Arc::clone(&ticket)), Some(ticket)),
+        };
+        self.doing("commit");
+        if !self.process.is_leased(self.world.now()) {
+            self.world.reached(Sometimes::FencedAtHome);
+            return Err(Failed);
+        }
+        self.pause_before_send().await;
+        loop {
+            let space = Wait::new(node.outbox.wait_for_space());
+            let incarnation = self.process.incarnation();
+            match node.commit(life, &changed, waiter.clone()) {
+                Ok(seq) => {
+                    self.world.invariants.made(&self.process, incarnation, seq, Made { added });
+                    let (since, is_known) = (self.world.now(), false);
+                    return Ok(Committed { actor: self, incarnation, seq, since, ticket, everywhere, is_known });
+                }
+                Err(CommitError::OutboxFull) => {
+                    self.world.reached(Sometimes::OutboxFull);
+                    space.await;
+                }
+                Err(CommitError::ArenaFull { .. }) => {
+                    self.heap_full();
+                    return Err(Failed);
+                }
+                Err(CommitError::Destroyed { .. }) => return Err(Failed),
+                Err(CommitError::Fenced) if self.may_have_lapsed() => {
+                    self.world.reached(Sometimes::FencedAtHome);
+                    return Err(Failed);
+                }
+                Err(CommitError::Disconnected) if self.has_ended() => return Err(Failed),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Chance may stop the process here for longer than a lease.
+    async fn pause_in_section(&self) {
+        let left = &self.world.plan.in_section;
+        if left.get() > 0 && self.world.random.below(12) == 0 {
+            left.set(left.get() - 1);
+            self.world.faults.note(Fault::PauseInSection);
+            self.stop().await;
+            if !self.process.is_leased(self.world.now()) {
+                self.world.reached(Sometimes::PausedInSection);
+            }
+        }
+    }
+
+    async fn pause_before_send(&self) {
+        let left = &self.world.plan.before_send;
+        if left.get() > 0 && self.world.random.below(12) == 0 {
+            left.set(left.get() - 1);
+            self.world.faults.note(Fault::PauseBeforeSend);
+            self.stop().await;
+            if !self.process.is_leased(self.world.now()) {
+                self.world.reached(Sometimes::PausedBeforeSend);
+            }
+        }
+    }
+
+    async fn stop(&self) {
+        let lasts = 3 * SECOND + self.world.random.next() % (6 * SECOND);
+        self.world.pause_process(&self.process, lasts);
+        give_way().await;
+    }
+
+    pub(super) async fn read(&self, address: Address) -> Done {
+        let entry = self.object(address).await?;
+        let held = self.enter(&entry, Self::groups(&entry), Mode::Read).await?;
+        for _ in 0..self.world.random.below(3) {
+            self.world.pause(&self.process, 10 * MILLI).await;
+            held.check();
+        }
+        Ok(())
+    }
+
+    /// Two objects of two roots that are only changed together (S11).
+    pub(super) async fn transfer(&self) -> Done {
+        let (x, y) = (self.object(PAIR[0]).await?, self.object(PAIR[1]).await?);
+        let from = self.enter(&x, MONEY, Mode::Write).await?;
+        let to = self.enter(&y, MONEY, Mode::Write).await?;
+        let amount = i64::try_from(1 + self.world.random.below(9)).expect("a small number");
+        let of_x = P::changes(&x, |guard| P::add(guard, Field::Balance, -amount));
+        let of_y = P::changes(&y, |guard| P::add(guard, Field::Balance, amount));
+        let added = vec![(x.id(), Field::Balance, -amount), (y.id(), Field::Balance, amount)];
+        let life = Some(from.life.min(to.life));
+        let committed = self.commit(life, &[(&x, &of_x), (&y, &of_y)], added, false).await?;
+        self.world.reached(Sometimes::AcrossRoots);
+        drop((from, to));
+        committed.settled().await.map(drop)
+    }
+
+    pub(super) async fn add(&self, address: Address) -> Done {
+        let entry = self.object(address).await?;
+        let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
+        let changes = P::changes(&entry, |guard| P::add(guard, Field::Clicks, amount));
+        let committed =
+            self.commit(None, &[(&entry, &changes)], vec![(entry.id(), Field::Clicks, amount)], false).await?;
+        committed.settled().await.map(drop)
+    }
+
+    /// Long strings: in a small heap deltas find no room and make copies stale, commits and faults fail.
+    pub(super) async fn grow(&self, address: Address) -> Done {
+        let entry = self.object(address).await?;
+        let held = self.enter(&entry, 0..1, Mode::Write).await?;
+        let most = if self.world.plan.has(Fault::HeapFull) { THEME_BYTES } else { 500 };
+        let theme = "x".repeat(self.world.random.below(most));
+        let changes = P::changes(&entry, |guard| P::set_theme(guard, theme));
+        let committed = self.commit(Some(held.life), &[(&entry, &changes)], Vec::new(), false).await?;
+        drop(held);
+        committed.settled().await.map(drop)
+    }
+
+    /// Fills a small heap with what nobody can evict, down to the last bytes, for a while.
+    pub(super) async fn fill(&self) -> Done {
+        if !self.world.plan.has(Fault::HeapFull) {
+            return Ok(());
+        }
+        let binding = &self.roots[0].binding;
+        let versions = vec![0; binding.groups().len() + 1];
+        let mut ballast = Vec::new();
+        for bytes in [8 << 10, 1 << 10, 64, 1] {
+            let mut changes = Changes::new();
+            P::themed("x".repeat(bytes)).store(&mut changes).expect("it can be stored");
+            let writes: Vec<_> = changes.iter().map(kiln::Change::as_write).collect();
+            while let Ok(object) = Object::new(&self.process.node().heap, &binding.shape, &writes, &versions) {
+                ballast.push(object);
+            }
+        }
+        self.doing("fill");
+        self.world.pause(&self.process, SECOND).await;
+        Ok(())
+    }
+
+    pub(super) async fn roll_back(&self, address: Address) -> Done {
+        let entry = self.object(address).await?;
+        let held = self.enter(&entry, Self::groups(&entry), Mode::Write).await?;
+        let mut guard = P::guard(&entry.object);
+        P::add(&mut guard, Field::Visits, 1000);
+        self.world.pause(&self.process, 10 * MILLI).await;
+        drop(guard);
+        drop(held);
+        Ok(())
+    }
+
+    /// L1: when nothing is wrong any more, a commit goes through.
+    pub(super) async fn probe(&self) {
+        for turn in 0..20 {
+            // In a small heap some object may be too large beside the others.
+            if self.increment(super::KEPT[turn % super::KEPT.len()], false).await.is_ok() {
+                self.world.invariants.committed_after_faults(&self.process);
+                return;
+            }
+            self.world.pause(&self.process, SECOND).await;
+        }
+        unreachable!("L1: nothing is committed although nothing is wrong: {}", crate::run::describe(&self.world));
+    }
+}

@@ -1,0 +1,140 @@
+//! Several locks in any order, one commit; and locks without an object.
+
+use super::{Actor, Done, Failed, KEPT, MONEY, NAMES, record};
+use crate::clock::{MILLI, SECOND};
+use crate::held::{Held, NotHeld};
+use crate::program::{Field, Named, Program};
+use crate::sometimes::Sometimes;
+use kiln::Changes;
+use kiln_engine::{Claim, Entry, LockFailure};
+use kiln_protocol::message::Mode;
+use kiln_protocol::{Failure, OwnerId};
+use std::sync::Arc;
+
+/// What a transaction locks next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wanted {
+    Money(usize),
+    Name(usize),
+}
+
+const WANTED: [Wanted; 5] = [Wanted::Money(0), Wanted::Money(1), Wanted::Money(2), Wanted::Name(0), Wanted::Name(1)];
+
+/// A transaction, as the checks know it: it is over when this is dropped.
+struct Owner<'a, P: Program> {
+    actor: &'a Actor<P>,
+    claim: Claim,
+}
+
+impl<P: Program> Drop for Owner<'_, P> {
+    fn drop(&mut self) {
+        self.actor.world.invariants.owners.ended(self.actor.process.incarnation(), self.claim.owner);
+    }
+}
+
+impl<P: Program> Actor<P> {
+    pub(super) async fn transact(&self) -> Done {
+        let mut deadlocked = false;
+        for _ in 0..4 {
+            match self.transact_once().await {
+                Ok(true) if deadlocked => {
+                    self.world.reached(Sometimes::DeadlockSurvived);
+                    return Ok(());
+                }
+                Ok(true) => return Ok(()),
+                Ok(false) => deadlocked = true,
+                Err(Failed) => return Err(Failed),
+            }
+            self.world.pause(&self.process, 5 * MILLI).await;
+        }
+        Ok(())
+    }
+
+    /// `false`: it gave way to a deadlock.
+    async fn transact_once(&self) -> Result<bool, Failed> {
+        let random = &self.world.random;
+        let node = self.process.node();
+        let owner = OwnerId::from_bits(node.requests.take().to_bits());
+        let claim = Claim { owner, begun: node.requests.newest_grant(), holds: Vec::new() };
+        let mut owner = Owner { actor: self, claim };
+        let mut wanted: Vec<Wanted> = Vec::new();
+        while wanted.len() < 2 + random.below(2) {
+            let next = random.one_of(&WANTED);
+            if !wanted.contains(&next) {
+                wanted.push(next);
+            }
+        }
+        let (mut held, mut moneys): (Vec<Held>, Vec<Arc<Entry>>) = (Vec::new(), Vec::new());
+        for next in wanted {
+            let entry = match next {
+                Wanted::Money(at) => self.object(KEPT[at]).await?,
+                Wanted::Name(at) => self.name(NAMES[at]).await?,
+            };
+            let groups = if let Wanted::Money(_) = next { MONEY } else { 0..1 };
+            self.doing("lock in a transaction");
+            let incarnation = self.process.incarnation();
+            self.world.invariants.owners.waits(incarnation, owner.claim.owner);
+            let taken =
+                Held::enter(&self.world, &self.process, &entry, (groups, Mode::Write), Some(&owner.claim)).await;
+            self.world.invariants.owners.goes_on(incarnation, owner.claim.owner);
+            match taken {
+                Ok(taken) => {
+                    owner.claim.holds.extend(taken.locks());
+                    held.push(taken);
+                }
+                Err(NotHeld::Lock(LockFailure::Deadlock(cycle))) => {
+                    assert!(!cycle.is_empty(), "a deadlock without a cycle");
+                    return Ok(false);
+                }
+                Err(error) => return self.not_held(error),
+            }
+            if let Wanted::Money(_) = next {
+                moneys.push(entry);
+            }
+            self.world.pause(&self.process, 20 * MILLI).await;
+        }
+        self.commit_together(&held, &moneys).await?;
+        Ok(true)
+    }
+
+    async fn commit_together(&self, held: &[Held], moneys: &[Arc<Entry>]) -> Done {
+        let changes: Vec<Changes> =
+            moneys.iter().map(|entry| P::changes(entry, |guard| P::add(guard, Field::Balance, 1))).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let changed: Vec<_> = moneys.iter().zip(&changes).collect();
+        let added = moneys.iter().map(|entry| (entry.id(), Field::Balance, 1)).collect();
+        let life = held.iter().map(|held| held.life).min();
+        self.commit(life, &changed, added, false).await?.settled().await.map(drop)
+    }
+
+    async fn name(&self, name: &'static str) -> Result<Arc<Entry>, Failed> {
+        self.found(&self.named, name, record(&self.named, &Named::default())).await
+    }
+
+    /// A named lock, made anew when it went with its last holder.
+    pub(super) async fn hold_named(&self) -> Done {
+        let name = self.world.random.one_of(&NAMES);
+        for _ in 0..4 {
+            let entry = self.name(name).await?;
+            // A handle may be kept for long before it is used.
+            if self.world.random.below(2) == 0 {
+                self.world.pause(&self.process, SECOND / 2).await;
+            }
+            self.doing("named lock");
+            match Held::enter(&self.world, &self.process, &entry, (0..1, Mode::Write), None).await {
+                Ok(held) => {
+                    self.world.pause(&self.process, 20 * MILLI).await;
+                    drop(held);
+                    return Ok(());
+                }
+                Err(NotHeld::Lock(LockFailure::Refused(Failure::Destroyed { .. }))) => {
+                    self.world.reached(Sometimes::NamedAnew);
+                }
+                Err(error) => return self.not_held(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! A peer that claims what is another's: the grants of a living node, its incarnation without the secret, an object's commit.
+//! It is a node of its own for a moment, beside the network. Everything that it tries is refused, and nobody is disturbed.
+
+use crate::world::World;
+use kiln_coordinator::engine::{Effect, Event, SessionId};
+use kiln_protocol::message::{Commit, Hello, Mode, Part, Resume, Role};
+use kiln_protocol::{CommitSeq, Failure, Secret, ToCoordinator, ToNode};
+
+/// Its sessions are above those of all connections.
+const SESSIONS: u64 = 1 << 40;
+
+pub(crate) const fn is_thief(session: SessionId) -> bool {
+    session.to_bits() >= SESSIONS
+}
+
+impl World {
+    /// Takes a write grant of somebody and tries to use it. Returns whether there was any.
+    pub(crate) fn steal(&self) -> bool {
+        if !self.coordinator.is_up() {
+            return false;
+        }
+        let Some((lock, grant)) = self.invariants.some_write_grant(&self.random) else { return false };
+        let (version, writes) = self.invariants.next_commit(lock, self.coordinator.epoch());
+        let session = SessionId::from_bits(SESSIONS + 2 * self.now());
+        let hello = |resume| Event::Attached {
+            session,
+            hello: Hello { resume, ..Hello::new("thief", Role::Node) },
+            secret: Secret::from_bytes([5; 16]),
+        };
+        let stolen = Resume {
+            epoch: self.coordinator.epoch(),
+            incarnation: grant.holder,
+            secret: Secret::from_bytes([6; 16]),
+            acked: CommitSeq::default(),
+            lapsed: false,
+        };
+        let refused = self.tell([hello(Some(stolen))]);
+        let is_refused = matches!(
+            &refused[..],
+            [
+                Effect::Send { message: ToNode::Refused { failure: Failure::BadSecret { .. } }, .. },
+                Effect::Close { .. }
+            ]
+        );
+        assert!(is_refused, "S14: a stolen incarnation leads to {refused:?}");
+        let _welcome = self.tell([hello(None)]);
+        let (object, group) = lock;
+        let token = grant.token;
+        let part = Part { object, group, token, version, writes };
+        let say = |message| Event::Message { session, message };
+        let told = self.tell([
+            say(ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into() })),
+            say(ToCoordinator::Reassert { object, group, token, mode: Mode::Write }),
+            say(ToCoordinator::Release { object, group, token, keep_read: false }),
+            say(ToCoordinator::Bye),
+        ]);
+        let to_it = told.iter().filter_map(|effect| match effect {
+            Effect::Send { session: to, message } if *to == session => Some(message),
+            _ => None,
+        });
+        let to_it: Vec<_> = to_it.collect();
+        let refused = |message: &&ToNode| {
+            matches!(
+                message,
+                ToNode::CommitRefused { failure: Failure::Fenced { .. } | Failure::VersionGap { .. }, .. }
+            )
+        };
+        assert!(to_it.iter().any(refused), "S2: a commit with a stolen token leads to {to_it:?}");
+        let lost = to_it.iter().any(|message| matches!(message, ToNode::GrantLost { .. }));
+        assert!(lost, "S14: a stolen grant that is re-asserted leads to {to_it:?}");
+        assert!(self.invariants.has_grant(lock, &grant), "S13: a stolen grant was given back");
+        true
+    }
+}
