@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Command;
 
 /// Seeds are tried in rounds, each so many times longer than the one before.
-const FIRST_ROUND: u64 = 50;
+const FIRST_ROUND: u64 = 40;
 const GROWTH: u64 = 4;
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -88,10 +88,11 @@ pub(crate) async fn verdict(programs: &Programs, mutant: &Mutant, seeds: u64) ->
     while from < seeds {
         let to = seeds.min(from + round);
         match run(&programs.simulation, &mutant.name, Some((from, to))).await? {
-            Some(output) if output.status.success() => {}
+            // That something was never reached is no finding.
             Some(output) => {
-                let (seed, said) = finding(&text(&output)).unwrap_or_else(|| (from, "the process failed".to_owned()));
-                return Ok(Verdict::Caught { seed, said });
+                if let Some((seed, said)) = finding(&text(&output)) {
+                    return Ok(Verdict::Caught { seed, said });
+                }
             }
             None => return Ok(Verdict::Hangs),
         }
@@ -109,11 +110,11 @@ fn failed_test(text: &str) -> String {
     failed.unwrap_or("a unit test").to_owned()
 }
 
-/// The first line of the simulation's report: `seed 17: what is wrong`.
+/// What the simulation's report says of the first seed that failed: `seed 17 failed: what is wrong`.
 fn finding(text: &str) -> Option<(u64, String)> {
     text.lines()
         .filter_map(|line| {
-            let (seed, said) = line.trim_start().strip_prefix("seed ")?.split_once(": ")?;
+            let (seed, said) = line.trim_start().strip_prefix("seed ")?.split_once(" failed: ")?;
             Some((seed.parse().ok()?, said.chars().take(120).collect()))
         })
         .min()
