@@ -4,12 +4,12 @@ use crate::api::AttachError;
 use kiln_coordinator::server::{Options, Server, Storage};
 use kiln_coordinator::store::SyncPolicy;
 use kiln_protocol::profile::Profile;
-use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
-use tempfile::TempDir;
+use temporary::Temporary;
+
+mod temporary;
 
 /// How an embedded coordinator starts.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl Default for EmbeddedOptions {
 #[derive(Debug)]
 pub(crate) struct Embedded {
     server: Server,
-    _temporary: Option<TempDir>,
+    _temporary: Option<Temporary>,
 }
 
 impl Embedded {
@@ -40,8 +40,7 @@ impl Embedded {
             Some(directory) => (directory, None),
             None => {
                 let made =
-                    tempfile::Builder::new().prefix("kiln-").permissions(Permissions::from_mode(0o700)).tempdir();
-                let made = made.map_err(|error| failed(format!("cannot make a temporary directory: {error}")))?;
+                    Temporary::new().map_err(|error| failed(format!("cannot make a temporary directory: {error}")))?;
                 (made.path().to_owned(), Some(made))
             }
         };

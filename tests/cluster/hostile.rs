@@ -3,7 +3,7 @@
 
 use crate::{session, sessions, visits};
 use bytes::Bytes;
-use kiln::{AttachError, LockError, Runtime, Shared};
+use kiln::{LockError, Runtime, Shared};
 use kiln_coordinator::server::Tuning;
 use kiln_protocol::limits::FRAME_BYTES_MAX;
 use kiln_protocol::message::{Commit, Mode, Part};
@@ -11,7 +11,7 @@ use kiln_protocol::{
     Failure, GroupId, ObjectId, PROTOCOL_VERSION, RequestId, RootId, ToCoordinator, ToNode, Token, Version, Write,
 };
 use kiln_tests::peer::RESET;
-use kiln_tests::{Coordinator, Peer, Session, SessionCounters as _, soon, until};
+use kiln_tests::{Coordinator, Peer, Session, SessionCounters as _, soon};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,15 +20,15 @@ use tokio::task::JoinSet;
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A node that works all the while; in the end nothing it did may be missing.
-struct Good {
+pub(crate) struct Good {
     kiln: Runtime,
-    session: Shared<Session>,
+    pub(crate) session: Shared<Session>,
     stop: Arc<AtomicBool>,
     task: JoinSet<u64>,
 }
 
 impl Good {
-    async fn at_work(coordinator: &Coordinator) -> Self {
+    pub(crate) async fn at_work(coordinator: &Coordinator) -> Self {
         let kiln = coordinator.node("good").await;
         let session = session(&kiln, "good").await;
         let stop = Arc::new(AtomicBool::new(false));
@@ -47,7 +47,7 @@ impl Good {
     }
 
     /// Stops, and checks that it was not disturbed.
-    async fn check(mut self) {
+    pub(crate) async fn check(mut self) {
         self.stop.store(true, Ordering::SeqCst);
         let done = soon("the good node", self.task.join_next()).await.unwrap().unwrap();
         assert_eq!(visits(&self.session).await, done);
@@ -57,7 +57,7 @@ impl Good {
 }
 
 /// Numbers that look random and are the same each time.
-fn noise(seed: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn noise(seed: u64) -> impl Iterator<Item = u8> {
     let mut state = seed;
     std::iter::repeat_with(move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -140,37 +140,8 @@ async fn messages_out_of_turn_end_the_connection() {
     good.check().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_protocol_version_is_refused_with_both_numbers() {
-    let coordinator = Coordinator::start().await;
-    let mut peer = Peer::connect(coordinator.profile()).await.unwrap();
-    peer.hello("newer", 4711).await;
-    let refused = peer.hear().await;
-    let Some(ToNode::Refused { failure }) = refused else { panic!("{refused:?}") };
-    let message = failure.to_string();
-    assert!(message.contains("4711") && message.contains(&PROTOCOL_VERSION.to_string()), "{message}");
-    assert!(!peer.closed().await.is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_of_another_cluster_is_refused() {
-    let (coordinator, other) = (Coordinator::start().await, Coordinator::start().await);
-    let good = Good::at_work(&coordinator).await;
-    let mut profile = coordinator.profile().clone();
-    profile.certificate.clone_from(&other.profile().certificate);
-    profile.key.clone_from(&other.profile().key);
-    let refused = soon("a refusal", Runtime::builder().with_profile(profile).attach()).await;
-    assert!(matches!(refused, Err(AttachError::Connect { .. })), "{refused:?}");
-    // And a node does not talk to a coordinator that it has no reason to trust.
-    let mut profile = coordinator.profile().clone();
-    profile.ca.clone_from(&other.profile().ca);
-    let refused = soon("a refusal", Runtime::builder().with_profile(profile).attach()).await;
-    assert!(matches!(refused, Err(AttachError::Connect { .. })), "{refused:?}");
-    good.check().await;
-}
-
 /// A hostile node that has opened the root of the sessions and knows the object of the good one.
-async fn insider(coordinator: &Coordinator) -> (Peer, RootId, ObjectId) {
+pub(crate) async fn insider(coordinator: &Coordinator) -> (Peer, RootId, ObjectId) {
     let mut peer = Peer::attach(coordinator.profile(), "insider").await;
     let root = peer.open_root(kiln_tests::SESSIONS, "string", kiln_engine::describe::<Session>()).await;
     let (request, key) = (peer.request(), Bytes::from_static(b"good"));
@@ -183,18 +154,24 @@ async fn insider(coordinator: &Coordinator) -> (Peer, RootId, ObjectId) {
     (peer, root, object)
 }
 
-fn commit(object: ObjectId, group: GroupId, token: Token, version: Version, write: Write<'_>) -> ToCoordinator {
+pub(crate) fn commit(
+    object: ObjectId,
+    group: GroupId,
+    token: Token,
+    version: Version,
+    write: Write<'_>,
+) -> ToCoordinator {
     let mut writes = Vec::new();
     write.encode(&mut writes);
     let part = Part { object, group, token, version, writes: writes.into() };
     ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into_iter().collect() })
 }
 
-fn scalar(field: u16, bits: u64) -> Write<'static> {
+pub(crate) fn scalar(field: u16, bits: u64) -> Write<'static> {
     Write::Scalar { field: kiln_protocol::FieldId::from_bits(field), bits }
 }
 
-async fn refusal(peer: &mut Peer) -> Failure {
+pub(crate) async fn refusal(peer: &mut Peer) -> Failure {
     peer.hear_of("a refusal", |message| match message {
         ToNode::CommitRefused { failure, .. } | ToNode::LockFailed { failure, .. } | ToNode::Failed { failure, .. } => {
             Some(failure.clone())
@@ -304,43 +281,6 @@ async fn forged_releases_and_withdrawals_free_nobodys_lock() {
     drop(guard);
     soon("the one that waited", waiting.join_next()).await.unwrap().unwrap().unwrap();
     assert_eq!(visits(&on_a).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_archive_is_never_shown_and_a_later_write_heals_it() {
-    let coordinator = Coordinator::start().await;
-    let a = coordinator.node("a").await;
-    let on_a = session(&a, "good").await;
-    on_a.update(|session| session.user.set(Some("ada".into()))).await.unwrap();
-    let (mut peer, _, object) = insider(&coordinator).await;
-    let (request, group, mode) = (peer.request(), GroupId::DEFAULT, Mode::Write);
-    peer.say(&ToCoordinator::Acquire { request, object, group, mode, want_record: false }).await;
-    let token = peer.hear_of("the grant", |message| match message {
-        ToNode::Grant { token, .. } => Some(*token),
-        _ => None,
-    });
-    let token = token.await;
-    let version = Version::new(peer.epoch(), 2).unwrap();
-    let bytes: Vec<u8> = noise(3).take(64).collect();
-    let garbage = Write::Block { field: kiln_protocol::FieldId::from_bits(0), bytes: &bytes };
-    peer.say(&commit(object, group, token, version, garbage)).await;
-    peer.hear_of("it is ordered", |message| matches!(message, ToNode::Ack { .. }).then_some(())).await;
-    until("the bad field is noticed", async || !on_a.corrupt_fields().is_empty()).await;
-    let corrupt = on_a.corrupt_fields();
-    assert_eq!((corrupt.len(), corrupt[0].field), (1, "user"));
-    assert_eq!(on_a.view().user().as_ref().map(|user| user.as_str()), Some("ada"));
-    // One that faults it in has no version before it, and shows the default.
-    let b = coordinator.node("b").await;
-    let on_b = session(&b, "good").await;
-    assert_eq!(on_b.corrupt_fields().len(), 1);
-    assert!(on_b.view().user().is_none());
-    // Everybody who holds the object would be waited for, and this one never answers.
-    peer.vanish().await;
-    on_a.update_with(kiln::Level::Everywhere, |session| session.user.set(Some("eve".into()))).await.unwrap();
-    for handle in [&on_a, &on_b] {
-        assert!(handle.corrupt_fields().is_empty());
-        assert_eq!(handle.view().user().as_ref().map(|user| user.as_str()), Some("eve"));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

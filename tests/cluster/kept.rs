@@ -18,7 +18,7 @@ const KILLS: u32 = 30;
 const SESSIONS: [&str; 3] = ["s-0", "s-1", "s-2"];
 const TASKS: usize = 4;
 
-struct OnDisk {
+pub(crate) struct OnDisk {
     coordinator: Process,
     profile: String,
     port: String,
@@ -34,7 +34,7 @@ fn start(files: &Path, port: &str) -> (Process, String) {
 }
 
 impl OnDisk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let files = directory.path().join("kiln");
         let (coordinator, profile) = start(&files, "0");
@@ -43,12 +43,12 @@ impl OnDisk {
         Self { coordinator, profile, port, files, _directory: directory }
     }
 
-    async fn node(&self, name: &str) -> Runtime {
+    pub(crate) async fn node(&self, name: &str) -> Runtime {
         let builder = Runtime::builder().profile(&self.profile).node_name(name).timeout(PATIENCE);
         soon("a node attaches", builder.attach()).await.unwrap()
     }
 
-    fn kill_and_start(&mut self) {
+    pub(crate) fn kill_and_start(&mut self) {
         self.coordinator.kill();
         self.coordinator = start(&self.files, &self.port).0;
     }

@@ -2,7 +2,7 @@
 
 use crate::reconnect::{Net, add};
 use crate::{session, visits};
-use kiln::{ClusterEvent, Commit, CommitError, EventKind, Fate, Level, State, UpdateError};
+use kiln::{ClusterEvent, Commit, CommitError, EventKind, Fate, Level, LockError, State, UpdateError};
 use kiln_tests::{Peer, SessionCounters as _, Weather, soon, until};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -153,4 +153,32 @@ async fn a_named_lock_outlives_the_lease_of_the_only_node_that_has_it() {
     net.proxy.heal();
     while net.event().await != ClusterEvent::OperationsEnabled {}
     drop(soon("the lock", lock.write()).await.unwrap());
+}
+
+/// Who waits for a lock and has none loses nothing with the lease; a transaction that holds one loses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_lock_waits_on_when_the_lease_lapses() {
+    let mut net = Net::start(Duration::from_secs(1)).await;
+    let (on_a, on_b) = net.both("s").await;
+    let (other_a, other_b) = net.both("other").await;
+    let held = on_b.write().await.unwrap();
+    let transaction = net.a.begin_transaction();
+    drop(transaction.write(&other_a).await.unwrap());
+    net.proxy.set(Weather::cut());
+    let waits = async {
+        let mut guard = on_a.write().await.unwrap();
+        *guard.visits += 1;
+        guard.commit().await.unwrap();
+    };
+    let fenced = async {
+        let fenced = transaction.write(&on_a).await.map(drop);
+        assert!(matches!(fenced, Err(LockError::Fenced)), "{fenced:?}");
+        // What it held is free.
+        add(&other_b, 1).await;
+        held.rollback();
+        net.proxy.heal();
+    };
+    soon("the lock", Box::pin(async { tokio::join!(waits, fenced) })).await;
+    assert_eq!((visits(&on_a).await, visits(&on_b).await, visits(&other_b).await), (1, 1, 1));
+    while net.event().await != ClusterEvent::OperationsEnabled {}
 }

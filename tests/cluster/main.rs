@@ -5,8 +5,10 @@
 
 mod alone;
 mod away;
+mod bad_input;
 mod counters;
 mod dropped;
+mod durable;
 mod embedded;
 mod everywhere;
 mod eviction;
@@ -21,6 +23,7 @@ mod processes;
 mod readers;
 mod reconnect;
 mod restarted;
+mod returned;
 mod together;
 mod transactions;
 mod versions;

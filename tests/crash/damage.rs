@@ -1,7 +1,7 @@
 //! Torn writes at every byte, and a flip of every byte.
 
 use crate::history::{Writer, open};
-use kiln_coordinator::store::OpenError;
+use kiln_coordinator::store::{OpenError, Problem, verify};
 use kiln_tests::Disk;
 
 /// What a process that is killed leaves: nothing is marked, everything is on the disk.
@@ -172,4 +172,52 @@ fn a_format_of_the_future_is_refused() {
     disk.put(&segment(1), bytes);
     let error = open(&disk).unwrap_err().to_string();
     assert!(error.contains("format version 2") && error.contains("reads version 1 only"), "{error}");
+}
+
+/// Everything that is wrong with a disk, as `kiln verify` says it.
+fn wrong(disk: &Disk) -> Vec<Problem> {
+    let verified = verify(disk, &mut |_, _| {}).unwrap();
+    verified.problems.into_iter().chain(verified.torn).collect()
+}
+
+#[test]
+fn a_verification_says_where_each_flipped_byte_is() {
+    let disk = Disk::new();
+    let (log, _, last) = open(&disk).unwrap();
+    let mut writer = Writer::new(log, last);
+    for entries in [4, 1, 3, 4, 4, 2, 4, 4] {
+        assert!(writer.batch(entries));
+    }
+    assert!(writer.snapshot());
+    assert!(writer.batch(2));
+    writer.log.mark().unwrap();
+    let disk = disk.copy();
+    for name in disk.files() {
+        let bytes = disk.bytes(&name);
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            let damaged = disk.copy();
+            damaged.put(&name, flipped);
+            let wrong = wrong(&damaged);
+            let at = at as u64;
+            let is_told = wrong.iter().any(|problem| problem.file == name && (problem.from..problem.to).contains(&at));
+            assert!(is_told, "{name}, byte {at}: {wrong:?}");
+        }
+    }
+}
+
+#[test]
+fn a_verification_goes_on_behind_damage() {
+    let (disk, _) = killed(&[3, 1, 2, 2, 1, 1, 1], true);
+    let mut bytes = disk.bytes(&segment(1));
+    let (first, second) = (70, used(&bytes) - 100);
+    bytes[first] ^= 1;
+    bytes[second] ^= 1;
+    disk.put(&segment(1), bytes);
+    let wrong = wrong(&disk);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    for (problem, at) in wrong.iter().zip([first, second]) {
+        assert!((problem.from..problem.to).contains(&(at as u64)), "{wrong:?}");
+    }
 }

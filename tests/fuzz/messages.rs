@@ -104,6 +104,7 @@ pub(super) fn to_node() -> impl Strategy<Value = ToNode> {
             ToNode::Delta(Delta { writer: Incarnation::from_bits(writer), parts: parts.into() })
         }),
         2 => seq().prop_map(|applied| ToNode::Ack { applied }),
+        1 => seq().prop_map(|seq| ToNode::Durable { seq }),
         1 => (any::<u64>(), record, any::<bool>()).prop_map(|(request, record, created)| {
             ToNode::Fetched { request: RequestId::from_bits(request), record, created, grants: Vec::new() }
         }),

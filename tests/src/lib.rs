@@ -7,6 +7,7 @@ pub mod coordinator;
 pub mod disk;
 pub mod dropping;
 pub mod load;
+pub mod log;
 pub mod patience;
 pub mod peer;
 pub mod process;

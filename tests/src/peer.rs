@@ -6,7 +6,7 @@ use kiln_protocol::message::{Hello, NodeInfo, Role};
 use kiln_protocol::profile::split_address;
 use kiln_protocol::schema::TypeDescription;
 use kiln_protocol::{
-    ALPN, Epoch, FrameDecoder, PROTOCOL_VERSION, Profile, RequestId, RootId, ToCoordinator, ToNode,
+    ALPN, Epoch, FrameDecoder, Incarnation, PROTOCOL_VERSION, Profile, RequestId, RootId, ToCoordinator, ToNode,
     encode_to_coordinator,
 };
 use quinn::crypto::rustls::QuicClientConfig;
@@ -34,6 +34,7 @@ pub struct Peer {
     receive: RecvStream,
     decoder: FrameDecoder,
     epoch: Epoch,
+    incarnation: Incarnation,
     requests: RequestId,
 }
 
@@ -81,6 +82,7 @@ impl Peer {
             receive,
             decoder: FrameDecoder::default(),
             epoch: Epoch::default(),
+            incarnation: Incarnation::default(),
             requests: RequestId::default(),
         })
     }
@@ -93,8 +95,10 @@ impl Peer {
         let mut peer = Self::connect(profile).await.expect("the coordinator lets it in");
         peer.hello(name, PROTOCOL_VERSION).await;
         let welcome = peer.hear().await;
-        let Some(ToNode::Welcome { epoch, .. }) = welcome else { panic!("{name} is not welcomed but {welcome:?}") };
-        peer.epoch = epoch;
+        let Some(ToNode::Welcome { epoch, incarnation, .. }) = welcome else {
+            panic!("{name} is not welcomed but {welcome:?}")
+        };
+        (peer.epoch, peer.incarnation) = (epoch, incarnation);
         peer
     }
 
@@ -119,6 +123,38 @@ impl Peer {
         let nodes = peer.hear_of("the status", status).await;
         peer.vanish().await;
         nodes
+    }
+
+    /// Connects with credentials that the coordinator does not trust, and returns where from and why it was turned away.
+    ///
+    /// # Panics
+    /// When it is let in.
+    pub async fn turned_away(profile: &Profile) -> (SocketAddr, String) {
+        let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a socket");
+        let from = endpoint.local_addr().expect("a bound socket has an address");
+        let address = profile.address.parse().expect("an IP address");
+        let connecting = endpoint.connect_with(config(profile), address, &profile.server_name);
+        // The client is done with its part of the handshake before it hears what the coordinator thinks of it.
+        let why = match soon("connecting", connecting.expect("an endpoint")).await {
+            Ok(connection) => soon("the coordinator closes the connection", connection.closed()).await,
+            Err(why) => why,
+        };
+        (from, why.to_string())
+    }
+
+    /// Where it connects from.
+    ///
+    /// # Panics
+    /// When its socket is gone.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr().expect("a bound socket has an address")
+    }
+
+    /// Who it is to the coordinator, once it is attached.
+    #[must_use]
+    pub const fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// The connection's epoch.

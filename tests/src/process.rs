@@ -3,7 +3,7 @@
 //! killed ends by itself, because its standard input does.
 
 use crate::patience::PATIENCE;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -108,12 +108,15 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// Keeps it from doing anything at all (SIGSTOP), until it is killed or [resumed](Self::resume).
+    /// Keeps it from doing anything at all (SIGSTOP), until it is killed or [resumed](Self::resume). Returns when it
+    /// has stopped: on a busy machine it may run on for a while after the signal.
     ///
     /// # Panics
-    /// When it has been waited for already.
+    /// When it has ended.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let status = waitpid(Some(self.id()), WaitOptions::UNTRACED).expect("it is running");
+        assert!(status.is_some_and(|(_, status)| status.stopped()), "{} ended before it was paused", self.name);
     }
 
     /// Lets it go on (SIGCONT).
@@ -124,9 +127,13 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    fn id(&self) -> Pid {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(id.expect("process ids are positive"), signal).expect("it is running");
+        id.expect("process ids are positive")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).expect("it is running");
     }
 
     /// Waits until it ends by itself, and returns what it said until then.

@@ -9,6 +9,11 @@ pub(crate) fn time_of_day() -> String {
     format(since_epoch.unwrap_or_default().as_millis())
 }
 
+/// A moment, in milliseconds since 1970, in UTC.
+pub(crate) fn moment(ms: u64) -> String {
+    format(ms.into())
+}
+
 fn format(ms: u128) -> String {
     let seconds = ms / 1000;
     let (year, month, day) = date(seconds / 86_400);

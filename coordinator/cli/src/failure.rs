@@ -2,6 +2,7 @@
 
 use crate::catalog::NoRoot;
 use crate::client::ClientError;
+use crate::data::DataError;
 use crate::key::KeyError;
 use crate::serve::ServeError;
 use std::io;
@@ -18,6 +19,8 @@ pub(crate) enum Failure {
     NoObject { root: String, key: String },
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    Data(#[from] DataError),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }

@@ -4,6 +4,7 @@ mod bench;
 mod catalog;
 mod client;
 mod clock;
+mod data;
 mod failure;
 mod get;
 mod key;
@@ -48,6 +49,16 @@ enum Command {
     Watch(watch::Args),
     /// Show who holds and who waits for locks.
     Locks(locks::Args),
+    /// Show what changed, by which node, when, field by field; from the coordinator's directory.
+    ///
+    /// Goes back to the last snapshot. The coordinator may run meanwhile.
+    Log(data::log::Args),
+    /// Copy what a coordinator keeps, also while it runs; whatever was durable when it began is in the copy.
+    Backup(data::backup::BackUpArgs),
+    /// Put a backup in place, for a coordinator that does not run and has no log.
+    Restore(data::backup::RestoreArgs),
+    /// Read all that a coordinator keeps, and report every bad byte.
+    Verify(data::verify::Args),
     /// Measure Kiln beside its budgets and floors.
     Bench(bench::Args),
 }
@@ -119,6 +130,10 @@ fn main() -> ExitCode {
         Command::Get(args) => drive(get::run(args)),
         Command::Watch(args) => drive(watch::run(args)),
         Command::Locks(args) => drive(locks::run(args)),
+        Command::Log(args) => data::log::run(&args),
+        Command::Backup(args) => data::backup::back_up(&args),
+        Command::Restore(args) => data::backup::restore(&args),
+        Command::Verify(args) => data::verify::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

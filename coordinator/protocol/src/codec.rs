@@ -126,6 +126,12 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
+    /// Whether all have been read, as an error.
+    fn finish(&self) -> Result<(), DecodeError> {
+        let bytes = self.bytes.len() - self.at;
+        if bytes == 0 { Ok(()) } else { Err(DecodeError::Trailing { bytes }) }
+    }
+
     /// One byte.
     ///
     /// # Errors
@@ -370,8 +376,7 @@ impl SlotReader<'_> {
     }
 
     fn finish(self) -> Result<(), DecodeError> {
-        let left = self.reader.bytes.len() - self.reader.position();
-        if left == 0 { Ok(()) } else { Err(DecodeError::Trailing { bytes: left }) }
+        self.reader.finish()
     }
 }
 
@@ -403,13 +408,6 @@ pub fn encode_to_coordinator(out: &mut Vec<u8>, epoch: Epoch, message: &ToCoordi
     }
 }
 
-fn put_seq(out: &mut Vec<u8>, kind: u8, seq: CommitSeq) {
-    frame(out, |out| {
-        out.push(kind);
-        put_varint(out, seq.to_bits());
-    });
-}
-
 /// Appends the frame of a message to a node. `epoch` is the connection's.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all others are of one kind")]
 pub fn encode_to_node(out: &mut Vec<u8>, epoch: Epoch, message: &ToNode) {
@@ -423,8 +421,10 @@ pub fn encode_to_node(out: &mut Vec<u8>, epoch: Epoch, message: &ToNode) {
             });
             put_slot_frame(out, epoch, 0, Some(delta.writer), parts);
         }
-        ToNode::Ack { applied } => put_seq(out, KIND_ACK, *applied),
-        ToNode::Durable { seq } => put_seq(out, KIND_DURABLE, *seq),
+        ToNode::Ack { applied: seq } | ToNode::Durable { seq } => frame(out, |out| {
+            out.push(if matches!(message, ToNode::Ack { .. }) { KIND_ACK } else { KIND_DURABLE });
+            put_varint(out, seq.to_bits());
+        }),
         message => put_postcard(out, message),
     }
 }
@@ -475,11 +475,8 @@ pub fn decode_to_node(epoch: Epoch, frame: &Bytes) -> Result<ToNode, DecodeError
         KIND_POSTCARD => return get_postcard(&frame[1..]),
         KIND_ACK | KIND_DURABLE => {
             let seq = CommitSeq::from_bits(reader.varint()?);
-            return match frame.len() - reader.position() {
-                0 if kind == KIND_ACK => Ok(ToNode::Ack { applied: seq }),
-                0 => Ok(ToNode::Durable { seq }),
-                bytes => Err(DecodeError::Trailing { bytes }),
-            };
+            reader.finish()?;
+            return Ok(if kind == KIND_ACK { ToNode::Ack { applied: seq } } else { ToNode::Durable { seq } });
         }
         _ if kind & KIND_SLOTS == 0 || kind & !KIND_SLOTS & !FLAGS != 0 => return Err(DecodeError::Kind { kind }),
         _ => {}

@@ -9,6 +9,7 @@ mod epoch;
 mod file;
 mod identity;
 mod quic_keys;
+mod restored;
 mod unsynced;
 
 pub use identity::Identity;
@@ -30,6 +31,9 @@ const QUIC_KEY: &str = "quic.key";
 const EPOCH: &str = "epoch";
 const LOCK: &str = "lock";
 const UNSYNCED: &str = "unsynced";
+const RESTORED: &str = "restored";
+/// What makes a coordinator the one that its nodes know.
+const IDENTITY: [&str; 5] = [CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY, QUIC_KEY];
 /// The profile's name where no other was asked for.
 pub(crate) const PROFILE: &str = "kiln.toml";
 
@@ -133,11 +137,7 @@ impl Directory {
     /// # Errors
     /// When it cannot be made, is open to others, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(file::DIRECTORY_MODE)
-            .create(path)
-            .map_err(DirectoryError::io("create the directory", path))?;
+        make(path)?;
         file::check_private(path, file::DIRECTORY_MODE)?;
         let lock = lock(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
@@ -169,6 +169,49 @@ impl Directory {
         unsynced::begin(&self.path.join(UNSYNCED), unsynced)
     }
 
+    /// Copies who the coordinator of `from` is, and its epoch, to another directory, which is made.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn back_up(from: &Path, to: &Path) -> Result<(), DirectoryError> {
+        make(to)?;
+        for name in IDENTITY.into_iter().chain([EPOCH]) {
+            if let Some(text) = file::read(&from.join(name))? {
+                file::write(&to.join(name), &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over from a backup who the coordinator is, unless there is one already; all epochs from here on are above
+    /// those that nodes of the one that was backed up have seen, and begin another history.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn restore(&self, backup: &Path) -> Result<(), DirectoryError> {
+        let known = |path: &Path| -> Result<Epoch, DirectoryError> {
+            let text = file::read(&path.join(EPOCH))?;
+            Ok(text.and_then(|text| text.trim().parse().ok()).map_or_else(Epoch::default, Epoch::from_bits))
+        };
+        let above = restored::epoch_above([known(&self.path)?, known(backup)?]);
+        // First, so that a restore that is cut short counts as one.
+        restored::note(&self.file(RESTORED), above)?;
+        if file::read(&self.file(CA_CERTIFICATE))?.is_none() {
+            // The authority last: with it the others are there.
+            for name in IDENTITY.into_iter().rev() {
+                if let Some(text) = file::read_private(&backup.join(name))? {
+                    file::write(&self.file(name), &text)?;
+                }
+            }
+        }
+        file::write(&self.file(EPOCH), &format!("{above}\n"))
+    }
+
+    /// Whether another history is to begin, because a backup was put in place, in a log whose last epoch is this one.
+    pub(crate) fn is_restored(&self, last: Epoch) -> Result<bool, DirectoryError> {
+        restored::is_to_begin(&self.file(RESTORED), last)
+    }
+
     /// Random bytes.
     pub(crate) fn random<const N: usize>(&self) -> Result<[u8; N], DirectoryError> {
         authority::random()
@@ -182,6 +225,11 @@ impl Directory {
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+fn make(path: &Path) -> Result<(), DirectoryError> {
+    let made = DirBuilder::new().recursive(true).mode(file::DIRECTORY_MODE).create(path);
+    made.map_err(DirectoryError::io("create the directory", path))
 }
 
 fn lock(directory: &Path) -> Result<File, DirectoryError> {

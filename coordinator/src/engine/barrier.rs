@@ -82,6 +82,7 @@ impl Engine {
     /// The waits of a node whose connection is lost: it asks again when it is back.
     pub(super) fn drop_waits(&mut self, incarnation: Incarnation) {
         self.waits.waits.retain(|_, wait| wait.incarnation != incarnation);
+        self.unsynced.drop_waits(incarnation);
     }
 
     /// Puts a barrier into the stream of each node that somebody waits for.

@@ -118,6 +118,7 @@ impl Engine {
     fn wait_for_concerned(&mut self, node: NodeSlot, concerned: &Concerned, seq: CommitSeq) {
         let mut others: Vec<_> = concerned.iter().map(|(other, _)| *other).collect();
         others.dedup();
+        self.add_expected(node, &mut others);
         self.wait_for(node, &others, Awaited::Commit(seq));
     }
 

@@ -10,6 +10,8 @@ use std::ops::Bound;
 
 /// Slots in one chunk: a chunk's search touches seven keys.
 const CHUNK_SLOTS_MAX: usize = 128;
+/// Slots in a chunk of an index that is made at once: there is room for more keys between them.
+const CHUNK_SLOTS_FILLED: usize = 96;
 /// A chunk this short is joined to the one before it, when both fit well.
 const CHUNK_SLOTS_SMALL: usize = 32;
 
@@ -27,6 +29,25 @@ impl KeyIndex {
         let mut chunks = BTreeMap::new();
         chunks.insert(Box::default(), Vec::new());
         Self { chunks, len: 0 }
+    }
+
+    /// The index of these keys, which ascend; `None` when they do not.
+    pub(super) fn of_sorted<'a>(slots: &[u32], key_of: impl Fn(u32) -> &'a [u8]) -> Option<Self> {
+        let mut index = Self::new();
+        let mut last = None;
+        for chunk in slots.chunks(CHUNK_SLOTS_FILLED) {
+            for slot in chunk {
+                let key = Some(key_of(*slot));
+                if last.is_some() && key <= last {
+                    return None;
+                }
+                last = key;
+            }
+            let first = if index.len == 0 { Box::default() } else { key_of(chunk[0]).into() };
+            index.chunks.insert(first, chunk.to_vec());
+            index.len += chunk.len();
+        }
+        Some(index)
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -154,6 +175,18 @@ mod tests {
                 prop_assert!(index.after(Some(key(slot)), key).eq(rest));
             }
         }
+    }
+
+    #[test]
+    fn an_index_that_is_made_at_once_is_like_any_other() {
+        let slots: Vec<_> = (0..1000).collect();
+        let mut index = KeyIndex::of_sorted(&slots, key).unwrap();
+        assert!(index.after(None, key).eq(slots.iter().copied()));
+        assert_eq!((index.len(), index.find(key(577), key)), (1000, Some(577)));
+        assert!(index.insert(key(1001), 1001, key) && !index.insert(key(0), 0, key));
+        assert_eq!(index.remove(key(0), key), Some(0));
+        assert!(KeyIndex::of_sorted(&[1, 1], key).is_none() && KeyIndex::of_sorted(&[2, 1], key).is_none());
+        assert_eq!(KeyIndex::of_sorted(&[], key).unwrap().len(), 0);
     }
 
     #[test]

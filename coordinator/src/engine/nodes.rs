@@ -69,6 +69,8 @@ pub(super) struct Node {
     pub(super) held: VecDeque<(LogSeq, ToNode)>,
     /// Commits that are not safe, and the entry from which on each is.
     pub(super) unsynced: VecDeque<(LogSeq, CommitSeq)>,
+    /// The last commit that it was told is safe, on this connection.
+    pub(super) durable: CommitSeq,
     /// Barriers in its stream, and the waits that each ends.
     pub(super) barriers: VecDeque<(BarrierId, Vec<WaitId>)>,
     pub(super) watches: BTreeMap<WatchId, WatchTarget>,
@@ -98,6 +100,7 @@ impl Node {
             barrier_due: Vec::new(),
             held: VecDeque::new(),
             unsynced: VecDeque::new(),
+            durable: CommitSeq::from_bits(0),
             barriers: VecDeque::new(),
             watches: BTreeMap::new(),
             operations: BTreeSet::new(),
@@ -170,6 +173,7 @@ impl Nodes {
             node.away = Some(now);
             node.behind = None;
             node.held.clear();
+            node.durable = CommitSeq::default();
             if let Some(session) = node.session.take() {
                 self.sessions.remove(&session);
             }

@@ -80,7 +80,8 @@ impl Object {
         writes: &[u8],
     ) -> Result<Self, BadDelta> {
         let mut object = if is_flat(writes) {
-            let mut object = Self::new(id, root, key, &[])?;
+            let mut object = Self::new(id, root, &[], &[])?;
+            object.key_len = key_len(key)?;
             object.flat = [key, writes].concat().into_boxed_slice();
             object
         } else {

@@ -257,6 +257,9 @@ impl Engine {
             Act::Remove { everywhere } => {
                 let mut others = self.destroy(slot, Some(node));
                 others.retain(|other| everywhere && *other != node);
+                if everywhere {
+                    self.add_expected(node, &mut others);
+                }
                 self.wait_for(node, &others, Awaited::Removal(request, true));
             }
             Act::Rename { .. } => {}

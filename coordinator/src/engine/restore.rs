@@ -63,6 +63,9 @@ impl Restore {
             return Err(BadEntry::OutOfOrder { what: "entry", number: seq.to_bits(), last: self.last.to_bits() });
         }
         self.is_begun = true;
+        if !self.state.unindexed.is_empty() {
+            self.state.index()?;
+        }
         self.state.apply(entry)?;
         if let Entry::Committed { parts, .. } = entry {
             for part in parts.iter().filter(|part| part.token != Token::default()) {
@@ -102,13 +105,14 @@ impl Restore {
     /// The engine that goes on from here.
     ///
     /// # Errors
-    /// When the epoch of the settings is not above every one before it.
-    pub fn engine(self, settings: Settings) -> Result<Engine, BadEntry> {
+    /// When the epoch of the settings is not above every one before it, or two objects have one key.
+    pub fn engine(mut self, settings: Settings) -> Result<Engine, BadEntry> {
         let (epoch, last) = (settings.epoch, self.state.epoch);
         if epoch <= last {
             let (number, last) = (epoch.to_bits().into(), last.to_bits().into());
             return Err(BadEntry::OutOfOrder { what: "epoch", number, last });
         }
+        self.state.index()?;
         let mut engine = Engine::with(settings, self.state, self.last, self.time);
         engine.restored_tokens = self.tokens;
         Ok(engine)

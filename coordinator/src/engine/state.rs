@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) epoch: Epoch,
     /// The first one whose nodes may go on.
     pub(super) history: Epoch,
+    /// Objects of a snapshot whose keys are in no index yet.
+    pub(super) unindexed: Vec<(RootId, u64, u32)>,
     /// A snapshot under way: what it has not seen yet is shown to it before it changes.
     pub(super) walk: Option<Walk>,
 }
@@ -91,6 +93,7 @@ impl State {
             last_object: 0,
             epoch: Epoch::default(),
             history: Epoch::default(),
+            unindexed: Vec::new(),
             walk: None,
         }
     }
@@ -257,24 +260,30 @@ impl State {
     }
 
     /// Gives an object its slot and its key.
-    pub(super) fn place(&mut self, object: Object) -> Result<u32, BadEntry> {
+    fn place(&mut self, object: Object) -> Result<u32, BadEntry> {
         let (id, root) = (object.id, object.root);
-        let home = self
-            .roots
-            .get_mut(root)
-            .ok_or_else(|| BadEntry::Missing { what: "root", number: root.to_bits().into() })?;
-        let bytes = object.bytes();
+        let missing = || BadEntry::Missing { what: "root", number: root.to_bits().into() };
+        self.roots.get(root).ok_or_else(missing)?;
+        let slot = self.store(object)?;
+        let home = self.roots.get_mut(root).ok_or_else(missing)?;
+        let key = self.objects.at(slot).key();
+        if !home.keys.insert(key, slot, |slot| self.objects.at(slot).key()) {
+            let object = self.objects.remove(slot);
+            self.object_bytes -= object.map_or(0, |object| object.bytes() as u64);
+            return Err(BadEntry::KeyTaken { object: id });
+        }
+        Ok(slot)
+    }
+
+    /// Gives an object its slot.
+    pub(super) fn store(&mut self, object: Object) -> Result<u32, BadEntry> {
+        let bytes = object.bytes() as u64;
         let slot = self.objects.insert(object).ok_or_else(|| BadEntry::OutOfOrder {
             what: "object slot",
             number: u32::MAX.into(),
             last: u32::MAX.into(),
         })?;
-        let key = self.objects.at(slot).key();
-        if !home.keys.insert(key, slot, |slot| self.objects.at(slot).key()) {
-            self.objects.remove(slot);
-            return Err(BadEntry::KeyTaken { object: id });
-        }
-        self.object_bytes += bytes as u64;
+        self.object_bytes += bytes;
         Ok(slot)
     }
 

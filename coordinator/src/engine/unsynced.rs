@@ -58,6 +58,19 @@ impl Unsynced {
         self.after = self.after.max(seq);
     }
 
+    /// A node lost its connection: what it waits for to be everywhere, it asks for again.
+    pub(super) fn drop_waits(&mut self, incarnation: Incarnation) {
+        self.later.retain(|_, later| match later {
+            Later::Show { writer, everywhere, .. } => {
+                if *writer == incarnation {
+                    *everywhere = None;
+                }
+                true
+            }
+            Later::Await { writer, .. } => *writer != incarnation,
+        });
+    }
+
     /// Whether any group waits.
     pub(super) fn holds_any(&self) -> bool {
         !self.groups.is_empty()
@@ -148,6 +161,9 @@ impl Engine {
         let Some(of) = self.nodes.get(node) else { return false };
         let Some((after, _)) = of.unsynced.iter().find(|(_, last)| *last >= seq) else { return false };
         let (after, writer) = (*after, of.incarnation);
+        if after <= self.logged {
+            return false;
+        }
         self.later(after, Later::Await { writer, seq });
         true
     }
@@ -242,7 +258,8 @@ impl Engine {
         if !node.unsynced.is_empty() {
             self.unsynced.syncing.insert(slot);
         }
-        if let Some(seq) = safe {
+        if let Some(seq) = safe.filter(|seq| *seq > node.durable && node.session().is_some()) {
+            node.durable = seq;
             // Behind the `Ack` that it was noted with.
             self.send(slot, ToNode::Durable { seq });
         }

@@ -299,8 +299,38 @@ impl Engine {
     }
 }
 
+/// The first bytes of a key, as a number that orders as they do.
+fn prefix(key: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let len = key.len().min(bytes.len());
+    bytes[..len].copy_from_slice(&key[..len]);
+    u64::from_le_bytes(bytes).swap_bytes()
+}
+
 impl State {
-    /// Takes a piece of a snapshot in.
+    /// Makes the key indexes of what was taken in. All at once: sorted by what of each key lies side by side in memory, a
+    /// million scattered keys take a tenth of the time that it takes to look up the place of each.
+    pub(super) fn index(&mut self) -> Result<(), BadEntry> {
+        let mut unindexed = std::mem::take(&mut self.unindexed);
+        let key_of = |slot: u32| self.objects.at(slot).key();
+        unindexed.sort_unstable_by(|one, other| {
+            (one.0, one.1).cmp(&(other.0, other.1)).then_with(|| key_of(one.2).cmp(key_of(other.2)))
+        });
+        for of_root in unindexed.chunk_by(|one, other| one.0 == other.0) {
+            let slots: Vec<_> = of_root.iter().map(|(_, _, slot)| *slot).collect();
+            let Some(keys) = KeyIndex::of_sorted(&slots, key_of) else {
+                let twice = slots.windows(2).find(|pair| key_of(pair[0]) == key_of(pair[1]));
+                let object = twice.map_or(slots[0], |pair| pair[1]);
+                return Err(BadEntry::KeyTaken { object: self.objects.at(object).id });
+            };
+            if let Some(root) = self.roots.get_mut(of_root[0].0) {
+                root.keys = keys;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of a snapshot in. [`State::index`] is to follow on the last one.
     pub(super) fn take(&mut self, piece: Piece) -> Result<(), BadEntry> {
         match piece {
             Piece::Start(cut) => {
@@ -336,8 +366,13 @@ impl State {
                 if id.sequence() > self.last_object || self.objects.find(id).is_some() {
                     return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
                 }
+                if self.roots.get(root).is_none() {
+                    return Err(BadEntry::Missing { what: "root", number: root.to_bits().into() });
+                }
                 let object = Object::restored(id, root, &key, &versions, &writes);
-                self.place(object.map_err(|bad| BadEntry::Writes { object: id, bad })?)?;
+                let object = object.map_err(|bad| BadEntry::Writes { object: id, bad })?;
+                let slot = self.store(object)?;
+                self.unindexed.push((root, prefix(&key), slot));
                 Ok(())
             }
         }

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// Versions that nodes have and the log lost, beyond which copies are called outdated at once.
 const AHEAD_MAX: usize = 1 << 20;
 
+/// What a node may say while an earlier commit of its waits for another's.
+const STALLED_MAX: usize = 1 << 16;
+
 /// The highest token that is known to have written each group: of commits behind the last snapshot. That is enough: see
 /// ARCHITECTURE.md. Only looked up.
 pub(super) type Tokens = HashMap<(ObjectId, GroupId), Token>;
@@ -144,9 +147,24 @@ impl Engine {
         match window.stalled.get_mut(&incarnation) {
             Some(stalled) if !matches!(message, ToCoordinator::Heartbeat { .. } | ToCoordinator::Bye) => {
                 stalled.push_back(message);
+                if stalled.len() > STALLED_MAX
+                    && let Some(session) = self.nodes.session(node)
+                {
+                    self.violation(session, "more behind a commit that waits for another's than is kept");
+                }
                 None
             }
             _ => Some(message),
+        }
+    }
+
+    /// Who waits until a change is everywhere waits for nodes, too, that may hold the object and have not said so yet.
+    pub(super) fn add_expected(&self, node: NodeSlot, others: &mut Vec<NodeSlot>) {
+        let waiting = self.window.iter().flat_map(|window| &window.waiting);
+        for expected in waiting.filter_map(|incarnation| self.nodes.find(*incarnation)) {
+            if expected != node && !others.contains(&expected) {
+                others.push(expected);
+            }
         }
     }
 

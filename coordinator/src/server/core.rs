@@ -270,7 +270,7 @@ impl Core {
 
 /// The few messages worth following one by one.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others are not traced")]
-fn trace(session: &Session, message: &ToNode) {
+fn trace(session: &mut Session, message: &ToNode) {
     match message {
         ToNode::Welcome { incarnation, .. } => {
             tracing::info!(node = ?session.node, %incarnation, peer = %session.peer, "attached");
@@ -281,9 +281,27 @@ fn trace(session: &Session, message: &ToNode) {
         ToNode::Recall { object, group, token, wanted } => {
             tracing::debug!(node = ?session.node, %object, lock = %group, %token, %wanted, "recall");
         }
-        ToNode::CommitRefused { seq, failure } => {
-            tracing::debug!(node = ?session.node, %seq, %failure, "commit refused");
+        ToNode::CommitRefused { failure, .. } | ToNode::Failed { failure, .. } | ToNode::LockFailed { failure, .. } => {
+            // Once for each connection: whoever sends one sends many.
+            if is_no_good(failure) && !std::mem::replace(&mut session.complained, true) {
+                tracing::warn!(node = ?session.node, peer = %session.peer, %failure, "the peer's request is refused");
+            } else {
+                tracing::debug!(node = ?session.node, peer = %session.peer, %failure, "refused");
+            }
         }
         _ => {}
     }
+}
+
+/// Whether no peer in good order is told so: others are refused for what somebody else did meanwhile, or for want of room.
+const fn is_no_good(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Violation { .. }
+            | Failure::BadWrite { .. }
+            | Failure::VersionGap { .. }
+            | Failure::Fenced { .. }
+            | Failure::UnknownRoot { .. }
+            | Failure::NotANode
+    )
 }

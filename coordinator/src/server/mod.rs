@@ -14,7 +14,7 @@ mod snapshots;
 mod storage;
 mod transport;
 
-pub use storage::Storage;
+pub use storage::{LOG, Storage};
 pub use transport::transport;
 
 use self::close::Close;

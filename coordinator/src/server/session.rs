@@ -84,6 +84,8 @@ pub(super) struct Session {
     cut: bool,
     /// Has output of the present batch.
     pub(super) touched: bool,
+    /// It was said that the peer sends what is no good.
+    pub(super) complained: bool,
 }
 
 impl Session {
@@ -108,6 +110,7 @@ impl Session {
             task: None,
             gated: false,
             end: None,
+            complained: false,
             cut: false,
             touched: false,
         }

@@ -4,10 +4,10 @@
 use super::Shared;
 use crate::engine::Piece;
 use crate::store::{Snapshot, SnapshotError, SnapshotSize, Snapshots};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// What the engine hands out in one turn: it takes well under a millisecond.
 const STEP_BYTES: usize = 128 << 10;
@@ -22,17 +22,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long after one that failed the next one is tried.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Whoever asked for one is told what became of it.
-type Answer = oneshot::Sender<Result<SnapshotSize, SnapshotError>>;
-
-/// Where snapshots go, and who wants one.
+/// Where snapshots go.
 #[derive(Debug)]
 pub(super) struct Snapshotting {
     place: Snapshots,
     /// What the log had since its last snapshot when the coordinator started, in bytes.
     found_bytes: u64,
-    wanted: Notify,
-    waiting: Mutex<Vec<Answer>>,
     /// Writes, or has written.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -45,19 +40,7 @@ impl Drop for Snapshotting {
 
 impl Snapshotting {
     pub(super) fn new(place: Snapshots, found_bytes: u64) -> Self {
-        Self { place, found_bytes, wanted: Notify::new(), waiting: Mutex::default(), writer: Mutex::default() }
-    }
-
-    /// Wants one now. The answer comes when it is in place.
-    pub(super) fn want(&self) -> oneshot::Receiver<Result<SnapshotSize, SnapshotError>> {
-        let (answer, answered) = oneshot::channel();
-        self.lock().push(answer);
-        self.wanted.notify_one();
-        answered
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Answer>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { place, found_bytes, writer: Mutex::default() }
     }
 
     /// Another thread writes now. Waits for the one before: no two are in the directory, and none is once this is gone.
@@ -70,38 +53,26 @@ impl Snapshotting {
     }
 }
 
-/// Takes snapshots when the log has become long, or when somebody wants one, for as long as it is polled.
+/// Takes snapshots when the log has become long, for as long as it is polled.
 pub(super) async fn run(shared: Arc<Shared>) {
     let Some(snapshotting) = &shared.snapshots else { return };
-    let mut since = 0_u64;
-    let mut found = snapshotting.found_bytes;
-    let mut quiet = Duration::ZERO;
+    // What the log had when the last one was begun.
+    let (mut since, mut found) = (0, snapshotting.found_bytes);
     loop {
-        let is_wanted = tokio::time::timeout(LOOK, snapshotting.wanted.notified()).await.is_ok();
-        quiet = quiet.saturating_sub(LOOK);
+        tokio::time::sleep(LOOK).await;
         let (submitted, state) = shared.core().sizes();
-        let is_due = found + (submitted - since) > state.max(LOG_BYTES_MIN) && quiet.is_zero();
-        if !is_wanted && !is_due {
+        if found + (submitted - since) <= state.max(LOG_BYTES_MIN) {
             continue;
         }
-        let waiting = std::mem::take(&mut *snapshotting.lock());
-        let taken = take(&shared, snapshotting).await;
-        match &taken {
+        match take(&shared, snapshotting).await {
             Ok(size) => {
-                tracing::info!(bytes = size.bytes, "snapshot taken");
+                tracing::info!(bytes = size.bytes, removed = size.removed, "snapshot taken");
                 (since, found) = (submitted, 0);
             }
             Err(error) => {
                 tracing::warn!(%error, "no snapshot taken");
-                quiet = AGAIN;
+                tokio::time::sleep(AGAIN).await;
             }
-        }
-        for answer in waiting {
-            // Whoever asked may have gone.
-            drop(answer.send(match &taken {
-                Ok(size) => Ok(*size),
-                Err(error) => Err(error.again()),
-            }));
         }
     }
 }

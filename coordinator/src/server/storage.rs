@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The log's own directory in the coordinator's.
-const LOG: &str = "log";
+pub const LOG: &str = "log";
 /// More ids than can have been given between two writes of the system.
 const SKIPPED: u64 = 1 << 24;
 
@@ -87,14 +87,18 @@ fn on_disk(
     if is_short {
         tracing::warn!("the system ended while not all of the log was on disk: nodes begin anew with what is there");
     }
+    let is_restored = directory.is_restored(restore.epoch())?;
+    if is_restored {
+        tracing::info!("the log is of a backup that was put in place: nodes begin anew with what is there");
+    }
     let epoch = directory.next_epoch(restore.epoch())?;
     let started = LogTime::from_bits(clock::wall_ms()).max(found.time);
     let settings = Settings {
         lease,
         durable: true,
         started,
-        history: is_short.then_some(epoch),
-        skipped: if is_short { SKIPPED } else { 0 },
+        history: (is_short || is_restored).then_some(epoch),
+        skipped: if is_short || is_restored { SKIPPED } else { 0 },
         ..Settings::new(epoch, store, env!("CARGO_PKG_VERSION"))
     };
     let (entries, objects) = (found.last, restore.objects());

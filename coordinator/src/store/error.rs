@@ -80,6 +80,31 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The file that it is about, and the byte.
+    pub(super) fn place(&self) -> (String, u64) {
+        match self {
+            Self::Io { file, .. } | Self::Header { file, .. } | Self::Missing { file, .. } | Self::Foreign { file } => {
+                (file.clone(), 0)
+            }
+            Self::Damaged { file, at, .. } | Self::Bytes { file, at, .. } | Self::Entry { file, at, .. } => {
+                (file.clone(), *at)
+            }
+        }
+    }
+
+    /// What is wrong, without the place and what to do.
+    pub(super) fn what(&self) -> String {
+        match self {
+            Self::Io { error, .. } => error.to_string(),
+            Self::Header { bad, .. } => bad.to_string(),
+            Self::Damaged { damage, .. } => damage.to_string(),
+            Self::Missing { last, .. } => format!("it is missing, and with it the entries after {last}"),
+            Self::Foreign { .. } => "it is of another log than the files beside it".to_owned(),
+            Self::Bytes { seq, bad, .. } => format!("entry {seq} cannot be read: {bad}"),
+            Self::Entry { seq, bad, .. } => format!("entry {seq} does not fit those before it: {bad}"),
+        }
+    }
+
     pub(super) fn io(doing: &'static str, file: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let file = file.into();
         move |error| Self::Io { doing, file, error }

@@ -37,20 +37,6 @@ pub enum SnapshotError {
     GivenUp,
 }
 
-impl SnapshotError {
-    /// The same, for somebody else.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        let same = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-        match self {
-            Self::Full { error } => Self::Full { error: same(error) },
-            Self::Write { error } => Self::Write { error: same(error) },
-            Self::LogEnded => Self::LogEnded,
-            Self::GivenUp => Self::GivenUp,
-        }
-    }
-}
-
 impl From<io::Error> for SnapshotError {
     fn from(error: io::Error) -> Self {
         if is_full(&error) { Self::Full { error } } else { Self::Write { error } }

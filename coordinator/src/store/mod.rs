@@ -18,6 +18,7 @@
 
 mod codec;
 mod committer;
+mod copy;
 mod durable;
 mod error;
 mod format;
@@ -25,20 +26,25 @@ mod inline;
 mod install;
 mod medium;
 pub mod memory;
+mod read;
 mod recovery;
 mod segment;
 mod snapshot;
+mod verify;
 mod writer;
 
 pub use codec::{BadBytes, decode, decode_piece, encode, encode_piece};
 pub use committer::SyncPolicy;
+pub use copy::{copy, is_there};
 pub use durable::{DurableLog, Found, LogOptions};
 pub use error::OpenError;
 pub use format::{BadHeader, Damage, FORMAT, LogId};
 pub use inline::InlineLog;
 pub use install::{Snapshot, SnapshotError, SnapshotSize, Snapshots};
 pub use medium::{Directory, Medium, MediumFile};
+pub use read::read;
 pub use recovery::{Replay, Torn};
+pub use verify::{Problem, Verified, verify};
 
 use crate::engine::{Entry, LogSeq, LogTime};
 use std::fmt;

@@ -203,7 +203,7 @@ fn begins_whole(segment: &Segment, with: LogSeq) -> Result<bool, OpenError> {
     Ok(segment.read()?.records().next().is_some_and(|record| record.header.first == with))
 }
 
-fn load(mut snapshot: SnapshotReader, replay: &mut dyn Replay) -> Result<(), OpenError> {
+pub(super) fn load(mut snapshot: SnapshotReader, replay: &mut dyn Replay) -> Result<(), OpenError> {
     let (file, seq) = (snapshot.name.clone(), snapshot.header.seq);
     while let Some((at, mut chunk)) = snapshot.next()? {
         let unreadable = |bad| OpenError::Bytes { file: file.clone(), at, seq, bad };

@@ -165,7 +165,12 @@ pub(super) struct Records<'a> {
 
 impl Contents {
     pub(super) const fn records(&self) -> Records<'_> {
-        Records { contents: self, at: FIRST }
+        self.records_from(FIRST)
+    }
+
+    /// Those from this place on, where one is.
+    pub(super) const fn records_from(&self, at: usize) -> Records<'_> {
+        Records { contents: self, at }
     }
 
     /// What is behind the place where [`Records`] ended.

@@ -8,7 +8,7 @@ use super::format::{BadHeader, Damage, FORMAT, HeaderBytes, LogId};
 use super::medium::{Medium, MediumFile};
 use super::segment::UNFINISHED;
 use crate::engine::{LogSeq, LogTime};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
 use std::io;
 use std::sync::Arc;
@@ -190,11 +190,12 @@ fn unfinished(seq: LogSeq) -> String {
 /// A snapshot that is being read.
 #[derive(Debug)]
 pub(super) struct SnapshotReader {
-    file: Box<dyn MediumFile>,
+    pub(super) file: Box<dyn MediumFile>,
     pub(super) name: String,
     pub(super) header: SnapshotHeader,
     at: u64,
     bytes: u64,
+    buffer: BytesMut,
 }
 
 impl SnapshotReader {
@@ -212,7 +213,39 @@ impl SnapshotReader {
         if header.seq != seq {
             return Err(bad(BadHeader::Name(header.seq.to_bits())));
         }
-        Ok(Self { file, name, header, at: SnapshotHeader::BYTES as u64, bytes })
+        Ok(Self { file, name, header, at: SnapshotHeader::BYTES as u64, bytes, buffer: BytesMut::new() })
+    }
+
+    /// How long the file is.
+    pub(super) const fn length(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where the next chunk is.
+    pub(super) const fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Goes on with the next place behind a damaged chunk that has the header of one; `None` when there is none.
+    pub(super) fn skip_damage(&mut self) -> Result<Option<u64>, OpenError> {
+        const WINDOW: usize = 1 << 20;
+        let mut start = self.at + 1;
+        while start + ChunkHeader::BYTES as u64 <= self.bytes {
+            let length = usize::try_from(self.bytes - start).unwrap_or(usize::MAX).min(WINDOW);
+            let mut bytes = vec![0; length];
+            self.file.read(start, &mut bytes).map_err(OpenError::io("read", &self.name))?;
+            for (at, header) in (start..).zip(bytes.windows(ChunkHeader::BYTES)) {
+                let header = header.try_into().expect("as long as a header");
+                if ChunkHeader::decode(&self.header, at, header).is_ok() {
+                    self.at = at;
+                    return Ok(Some(at));
+                }
+            }
+            // The last few places of the window had no whole header.
+            start += (length - ChunkHeader::BYTES + 1) as u64;
+        }
+        self.at = self.bytes;
+        Ok(None)
     }
 
     /// The next chunk and where it is; `None` behind the last.
@@ -230,14 +263,15 @@ impl SnapshotReader {
         if length as u64 > self.bytes - start || length > CHUNK_BYTES_MAX {
             return Err(damaged(Damage::Length));
         }
-        let mut body = vec![0; length];
-        self.file.read(start, &mut body).map_err(OpenError::io("read", &self.name))?;
-        if crc32fast::hash(&body) != checksum {
+        // Takes the room of the chunk before, which nobody has any more.
+        self.buffer.resize(length, 0);
+        self.file.read(start, &mut self.buffer).map_err(OpenError::io("read", &self.name))?;
+        if crc32fast::hash(&self.buffer) != checksum {
             return Err(damaged(Damage::Body));
         }
         self.at = start + length as u64;
         if length > 0 {
-            return Ok(Some((at, body.into())));
+            return Ok(Some((at, self.buffer.split().freeze())));
         }
         if self.at < self.bytes {
             return Err(OpenError::Damaged { file: self.name.clone(), at: self.at, damage: Damage::Magic });

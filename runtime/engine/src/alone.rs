@@ -6,7 +6,7 @@
 //! and nowhere else.
 
 use crate::apply::{Changed, CommitError, Prepared, WantsRoom, check_size, merge_objects, publish, read_record};
-use crate::binding::slot_writes;
+use crate::binding::{Tail, slot_writes};
 use crate::entry::{Entry, State};
 use crate::journal::{ConflictCause, Journal, LocalWrite, OnReturn};
 use crate::lock::LockFailure;
@@ -15,9 +15,10 @@ use crate::outbox::OutPart;
 use crate::request::RequestError;
 use bytes::Bytes;
 use kiln_heap::Object;
-use kiln_protocol::message::{Failure, Record};
-use kiln_protocol::{CommitSeq, ObjectId, RootId};
+use kiln_protocol::message::{Commit, Failure, Record};
+use kiln_protocol::{CommitSeq, Incarnation, ObjectId, RootId};
 use smallvec::SmallVec;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
@@ -63,6 +64,11 @@ impl Node {
     /// Whether the cluster is away.
     pub fn is_away(&self) -> bool {
         self.journal().is_away
+    }
+
+    /// Waits while the node is about to lose its lease, or to be another incarnation: for moments, and for nobody else.
+    pub fn wait_out_turn(&self) {
+        drop(self.turning.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// While the cluster is away, lets the tasks of this node have these locks of an object among themselves. `false`:
@@ -205,6 +211,48 @@ impl Node {
         entry.lose_locks(&LockFailure::Refused(Failure::Destroyed { object }));
     }
 
+    /// Commits that were not safe when the lease lapsed: those that fit go into the journal, to be asked for on the return.
+    /// Returns which.
+    pub(crate) fn keep_unanswered(
+        &self,
+        incarnation: Incarnation,
+        commits: Vec<(CommitSeq, OnReturn, Commit)>,
+    ) -> BTreeSet<CommitSeq> {
+        let mut journal = self.journal();
+        let mut kept = BTreeSet::new();
+        // What is being made again is in the journal until it is answered.
+        let known: BTreeSet<_> = journal.commits.values().filter_map(|commit| commit.sent).collect();
+        let is_new = |seq: &CommitSeq| !known.contains(&(incarnation, *seq));
+        for (seq, on_return, commit) in commits.into_iter().filter(|(seq, ..)| is_new(seq)) {
+            let Some(writes) = self.writes_of(&commit) else { continue };
+            if journal.check_commit(&writes).is_ok() {
+                let id = journal.add_commit(on_return, writes);
+                journal.mark(id, Some((incarnation, seq)));
+                kept.insert(seq);
+            }
+        }
+        kept
+    }
+
+    /// The writes of a commit of this node; `None` when one of its objects is not resident any more.
+    fn writes_of(&self, commit: &Commit) -> Option<Vec<(Arc<Entry>, Vec<LocalWrite>)>> {
+        let mut kept: Vec<(Arc<Entry>, Vec<LocalWrite>)> = Vec::new();
+        for part in &commit.parts {
+            let entry = self.cache.get(part.object)?;
+            let mut tail = Tail::default();
+            let decoded = entry.binding.decode(&part.writes, &mut tail).ok()?;
+            // The version that it was made from, by its number: the coordinator's count of the group's commits.
+            let before = part.version.number().checked_sub(1);
+            let base = entry.binding.group_index(part.group).zip(before);
+            let writes = decoded.writes.iter().map(|write| LocalWrite::sent(write, base));
+            match kept.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &entry)) {
+                Some((_, kept)) => kept.extend(writes),
+                None => kept.push((Arc::clone(&entry), writes.collect())),
+            }
+        }
+        Some(kept)
+    }
+
     /// The lease has lapsed: from now on tasks go on alone.
     pub(crate) fn go_alone(&self) {
         let mut journal = self.journal();
@@ -225,7 +273,9 @@ impl Node {
             self.destroy_here(&entry);
             journal.drop_made(ConflictCause::Discarded, &entry);
         }
-        journal.drop_commits(ConflictCause::Discarded, |commit| commit.on_return == OnReturn::Discard);
+        journal.drop_commits(ConflictCause::Discarded, |commit| {
+            commit.sent.is_none() && commit.on_return == OnReturn::Discard
+        });
         journal.drop_removals(ConflictCause::Discarded, |removal| removal.on_return == OnReturn::Discard);
         journal.settle_idle();
         drop(journal);
@@ -255,10 +305,9 @@ impl Journal {
     /// The object was removed here: what was done to it alone needs no mention.
     fn forget_removed(&mut self, entry: &Arc<Entry>) {
         self.forget_made(entry);
-        let ids: Vec<_> = self.place(entry).into_iter().flat_map(|place| place.commits.iter().copied()).collect();
+        let ids: Vec<_> = self.place(entry).into_iter().flat_map(|place| place.unsent.iter().copied()).collect();
         for id in ids {
-            let is_of_it_alone =
-                self.commits.get(&id).is_some_and(|commit| commit.sent.is_none() && commit.writes.len() == 1);
+            let is_of_it_alone = self.commits.get(&id).is_some_and(|commit| commit.writes.len() == 1);
             if is_of_it_alone {
                 drop(self.take_commit(id));
             }

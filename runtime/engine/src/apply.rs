@@ -2,6 +2,7 @@
 
 use crate::binding::{Binding, Decoded, Encoded, GroupIndex, Tail, slot_writes};
 use crate::entry::{Entry, State};
+use crate::journal::OnReturn;
 use crate::node::{Counters, Node};
 use crate::outbox::{OutPart, QueueError, Waiter};
 use crate::request::{Pending, RequestError};
@@ -269,6 +270,20 @@ impl Node {
     /// # Errors
     /// [`CommitError`]; then nothing happened.
     pub fn commit(&self, life: Option<u64>, changed: &[Changed<'_>], waiter: Waiter) -> Result<CommitSeq, CommitError> {
+        self.commit_to_keep(life, None, changed, waiter)
+    }
+
+    /// As [`commit`](Self::commit). When the lease lapses before the answer, the commit goes into the journal.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing happened.
+    pub fn commit_to_keep(
+        &self,
+        life: Option<u64>,
+        keep: Option<OnReturn>,
+        changed: &[Changed<'_>],
+        waiter: Waiter,
+    ) -> Result<CommitSeq, CommitError> {
         let mut parts: SmallVec<[OutPart; 2]> = SmallVec::new();
         let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
         for Changed { entry, changes } in changed {
@@ -293,7 +308,8 @@ impl Node {
         merge_objects(&mut prepared);
         // Before the outbox is locked: the gate comes first wherever both are taken.
         let _all = (prepared.len() > 1).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
-        let queued = self.with_room(|| self.outbox.commit(life, &parts, waiter.clone(), || publish(&prepared)));
+        let queued =
+            self.with_room(|| self.outbox.commit_to_keep(life, keep, &parts, waiter.clone(), || publish(&prepared)));
         let seq = queued.map_err(|error| match error {
             QueueError::Publish(error) => error,
             QueueError::Full => CommitError::OutboxFull,

@@ -11,7 +11,7 @@
 use crate::apply::{Prepared, publish, read_record};
 use crate::binding::Tail;
 use crate::entry::{Entry, State};
-use crate::journal::{ConflictCause, Journal, LocalCommit, LocalId, OnReturn, Place, Removal, address};
+use crate::journal::{ConflictCause, Journal, LocalCommit, LocalId, OnReturn, Removal, address};
 use crate::node::Node;
 use crate::outbox::{CommitFailure, OutPart, Outcome, QueueError, Waiter};
 use crate::request::{Answer, Found};
@@ -85,11 +85,15 @@ impl Node {
     /// What became of a commit that was sent by an earlier incarnation.
     pub fn decided(&self, id: LocalId, fate: Fate) {
         let mut journal = self.journal();
-        let Some(commit) = journal.commits.get_mut(&id) else { return };
+        let Some(commit) = journal.commits.get(&id) else { return };
         let entries: Vec<_> = commit.writes.iter().map(|(entry, _)| Arc::clone(entry)).collect();
+        let is_discarded = commit.on_return == OnReturn::Discard;
         match fate {
             Fate::Applied => journal.finish_commit(id),
-            Fate::NotApplied => commit.sent = None,
+            Fate::NotApplied if is_discarded => {
+                journal.drop_commits_named(ConflictCause::Discarded, &[id]);
+            }
+            Fate::NotApplied => journal.mark(id, None),
             Fate::Unknown => journal.drop_commits_named(ConflictCause::Unknown, &[id]),
         }
         for entry in entries {
@@ -148,6 +152,7 @@ impl Node {
     pub fn look(&self, entry: &Arc<Entry>) -> Arc<Ticket<Answer<()>>> {
         if let Some(place) = self.journal().place_mut(entry) {
             place.looking = true;
+            entry.set_state(State::Local);
         }
         self.refetch(entry)
     }
@@ -213,7 +218,8 @@ impl Node {
         let (parts, prepared) = self.prepare_again(commit);
         let outcome = Ticket::new();
         let waiter = Waiter::Applied(Arc::clone(&outcome));
-        let queued = self.outbox.commit(Some(life), &parts, waiter, || publish(&prepared));
+        let keep = Some(commit.on_return);
+        let queued = self.outbox.commit_to_keep(Some(life), keep, &parts, waiter, || publish(&prepared));
         drop(prepared);
         let seq = match queued {
             Ok(seq) => seq,
@@ -246,11 +252,15 @@ impl Node {
     /// These objects have been replayed, or will be another time: whoever waits for that goes on. Returns whether
     /// nothing of them is left to be sent.
     pub fn settle(&self, entries: &[Arc<Entry>]) -> bool {
+        let incarnation = self.link.incarnation();
         let mut journal = self.journal();
+        if journal.is_away {
+            return false;
+        }
         let mut is_done = true;
         let mut spoiled = Vec::new();
         for entry in entries {
-            let is_left = entry.is_provisional() || journal.unsent(entry).next().is_some();
+            let is_left = entry.is_provisional() || journal.has_unsent(entry, incarnation);
             let Some(place) = journal.place_mut(entry) else { continue };
             (place.looking, place.theirs) = (false, None);
             if is_left && entry.state() != State::Destroyed {
@@ -284,7 +294,7 @@ impl Node {
                 journal.drop_commits_named(ConflictCause::Refused(failure), &[id]);
             }
             // To be asked for on the next return; or the node has ended, and has reported it.
-            Err(CommitFailure::Unknown) => {}
+            Err(CommitFailure::Unknown | CommitFailure::Kept) => {}
         }
     }
 }
@@ -296,11 +306,17 @@ enum Verdict {
 }
 
 impl Journal {
+    /// Whether an object has commits that were not sent by this incarnation.
+    fn has_unsent(&self, entry: &Arc<Entry>, incarnation: Incarnation) -> bool {
+        let Some(place) = self.place(entry) else { return false };
+        let mut sent = place.sent.iter().filter_map(|id| self.commits.get(id)?.sent);
+        !place.unsent.is_empty() || sent.any(|(who, _)| who != incarnation)
+    }
+
     fn next_unsent(&self, entries: &[Arc<Entry>]) -> Option<(LocalId, &LocalCommit)> {
         let places = entries.iter().filter_map(|entry| self.place(entry));
-        let ids: BTreeSet<_> = places.flat_map(|place| &place.commits).copied().collect();
-        let commits = ids.into_iter().filter_map(|id| Some((id, self.commits.get(&id)?)));
-        commits.into_iter().find(|(_, commit)| commit.sent.is_none())
+        let id = places.filter_map(|place| place.unsent.first()).min()?;
+        Some((*id, self.commits.get(id)?))
     }
 
     fn verdict(&self, commit: &LocalCommit) -> Verdict {
@@ -326,12 +342,15 @@ impl Journal {
 
     /// A commit is on its way: the ones after it are made on top of it.
     fn note_sent(&mut self, id: LocalId, sent: (Incarnation, CommitSeq)) {
-        let Some(commit) = self.commits.get_mut(&id) else { return };
-        commit.sent = Some(sent);
+        self.mark(id, Some(sent));
+        let Some(commit) = self.commits.get(&id) else { return };
         for (entry, writes) in &commit.writes {
             let Some(place) = self.places.get_mut(&address(entry)) else { continue };
+            let groups = writes.iter().map(|write| entry.binding.slot_group(write.slot()));
+            let groups: BTreeSet<_> = groups.filter(|group| *group != entry.binding.commutative()).collect();
+            let versions: Vec<_> = groups.into_iter().map(|group| (group, entry.object.version(group))).collect();
             let writes: Vec<_> = writes.iter().map(|write| write.as_slot_write()).collect();
-            let applied = place.theirs.as_ref().map(|theirs| theirs.apply(&writes, &[]));
+            let applied = place.theirs.as_ref().map(|theirs| theirs.apply(&writes, &versions));
             if !matches!(applied, Some(Ok(()))) {
                 place.theirs = None;
             }
@@ -422,12 +441,6 @@ impl Journal {
             }
         }
         groups.into_values().collect()
-    }
-}
-
-impl Place {
-    pub(crate) fn is_made_to(&self, on_return: OnReturn) -> bool {
-        self.made.as_ref().is_some_and(|(_, made)| *made == on_return)
     }
 }
 

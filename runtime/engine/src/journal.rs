@@ -67,8 +67,9 @@ pub struct ConflictWrite {
     pub field: &'static str,
     /// The key of a map's entry, in canonical form.
     pub entry: Option<Bytes>,
-    /// What was there when it was written here.
-    pub base: LocalValue,
+    /// What was there when it was written here; `None` where that was not kept, because the commit was on its way to the
+    /// cluster when the lease lapsed.
+    pub base: Option<LocalValue>,
     /// What was written here.
     pub ours: LocalValue,
     /// What the cluster has; `None` where that is not known.
@@ -118,8 +119,9 @@ pub(crate) struct Place {
     pub(crate) theirs: Option<Object>,
     /// What is shown has changes that will not be made.
     pub(crate) is_spoiled: bool,
-    /// Commits in the journal that write it.
-    pub(crate) commits: BTreeSet<LocalId>,
+    /// Commits in the journal that write it: those that are to be sent, and the others.
+    pub(crate) unsent: BTreeSet<LocalId>,
+    pub(crate) sent: BTreeSet<LocalId>,
 }
 
 /// A commit that was made here.
@@ -222,14 +224,29 @@ impl Journal {
         self.check_room(bytes_of(writes) + new * HEAD_BYTES)
     }
 
-    pub(crate) fn add_commit(&mut self, on_return: OnReturn, writes: Vec<(Arc<Entry>, Vec<LocalWrite>)>) {
+    pub(crate) fn add_commit(&mut self, on_return: OnReturn, writes: Vec<(Arc<Entry>, Vec<LocalWrite>)>) -> LocalId {
         let bytes = bytes_of(&writes);
         self.bytes += bytes;
         let id = self.take_id();
         for (entry, _) in &writes {
-            self.place_of(entry).commits.insert(id);
+            self.place_of(entry).unsent.insert(id);
         }
         self.commits.insert(id, LocalCommit { on_return, writes, sent: None, bytes });
+        id
+    }
+
+    /// The commit was sent, or is known not to have been applied.
+    pub(crate) fn mark(&mut self, id: LocalId, sent: Option<(Incarnation, CommitSeq)>) {
+        let Some(commit) = self.commits.get_mut(&id) else { return };
+        commit.sent = sent;
+        for (entry, _) in &commit.writes {
+            if let Some(place) = self.places.get_mut(&address(entry)) {
+                let Place { unsent, sent: others, .. } = place;
+                let (from, to) = if sent.is_some() { (unsent, others) } else { (others, unsent) };
+                from.remove(&id);
+                to.insert(id);
+            }
+        }
     }
 
     fn place_of(&mut self, entry: &Arc<Entry>) -> &mut Place {
@@ -242,7 +259,8 @@ impl Journal {
                 looking: false,
                 theirs: None,
                 is_spoiled: false,
-                commits: BTreeSet::new(),
+                unsent: BTreeSet::new(),
+                sent: BTreeSet::new(),
             }
         })
     }
@@ -293,7 +311,8 @@ impl Journal {
         self.bytes -= commit.bytes;
         for (entry, _) in &commit.writes {
             if let Some(place) = self.place_mut(entry) {
-                place.commits.remove(&id);
+                place.unsent.remove(&id);
+                place.sent.remove(&id);
             }
         }
         Some(commit)
@@ -301,7 +320,7 @@ impl Journal {
 
     /// Ends the place of an object that nothing here is about any more. Returns whether it did.
     pub(crate) fn forget_place(&mut self, entry: &Arc<Entry>) -> bool {
-        let is_done = self.place(entry).is_some_and(|place| place.commits.is_empty() && place.made.is_none());
+        let is_done = self.place(entry).is_some_and(Place::is_idle);
         if is_done && self.places.remove(&address(entry)).is_some() {
             self.bytes -= HEAD_BYTES;
         }
@@ -310,8 +329,8 @@ impl Journal {
 
     /// What is to be shown of an object on top of a record: the commits that were not sent, in order.
     pub(crate) fn unsent<'a>(&'a self, entry: &'a Arc<Entry>) -> impl Iterator<Item = &'a LocalWrite> {
-        let ids = self.place(entry).into_iter().flat_map(|place| &place.commits);
-        let unsent = ids.filter_map(|id| self.commits.get(id)).filter(|commit| commit.sent.is_none());
+        let ids = self.place(entry).into_iter().flat_map(|place| &place.unsent);
+        let unsent = ids.filter_map(|id| self.commits.get(id));
         let of_entry = unsent.flat_map(|commit| &commit.writes).filter(|(known, _)| Arc::ptr_eq(known, entry));
         of_entry.flat_map(|(_, writes)| writes)
     }
@@ -354,6 +373,16 @@ impl Journal {
     pub(crate) fn len(&self) -> usize {
         let made = self.places.values().filter(|place| place.made.is_some()).count();
         self.commits.len() + self.removals.len() + made
+    }
+}
+
+impl Place {
+    fn is_idle(&self) -> bool {
+        self.unsent.is_empty() && self.sent.is_empty() && self.made.is_none()
+    }
+
+    pub(crate) fn is_made_to(&self, on_return: OnReturn) -> bool {
+        self.made.as_ref().is_some_and(|(_, made)| *made == on_return)
     }
 }
 

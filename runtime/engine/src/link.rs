@@ -7,6 +7,7 @@
 
 use crate::entry::{Entry, State};
 use crate::node::Node;
+use crate::outbox::{CommitFailure, Lapsed};
 use crate::request::RequestError;
 use crate::ticket::Ticket;
 use kiln_protocol::message::{Resume, WatchTarget};
@@ -186,7 +187,12 @@ impl LinkState {
     pub fn wait_synced(&self) -> Arc<Ticket<()>> {
         let ticket = Ticket::new();
         let mut inner = self.lock();
-        inner.waiting.retain(|waiter| !waiter.is_closed());
+        if inner.waiting.len() == inner.waiting.capacity() {
+            inner.waiting.retain(|waiter| !waiter.is_closed());
+            // So seldom that it costs nothing.
+            let kept = inner.waiting.len();
+            inner.waiting.reserve(kept + 1);
+        }
         inner.waiting.push(Arc::clone(&ticket));
         ticket
     }
@@ -257,7 +263,9 @@ impl Node {
     }
 
     /// The lease has lapsed: others may have every lock of this node. Nothing is trusted any more; whoever waits is told.
+    /// Tasks go on alone from here on.
     pub fn lapse(&self) -> Lapse {
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inner = self.link.lock();
         let Some((incarnation, _)) = inner.identity.filter(|_| !inner.lapsed) else {
             return Lapse::Before;
@@ -266,15 +274,22 @@ impl Node {
         self.link.leased_until.store(0, Ordering::Release);
         self.link.synced.store(false, Ordering::Release);
         drop(inner);
-        let unanswered = self.outbox.lapse();
-        let unknown = unanswered.len();
-        let untold = unanswered.into_iter().filter(|commit| !commit.told);
+        let Lapsed { unanswered: mut untold, to_keep, waiting } = self.outbox.lapse();
+        let kept = self.keep_unanswered(incarnation, to_keep);
+        untold.retain(|seq| !kept.contains(seq));
+        let unknown = untold.len();
+        for (seq, ticket) in waiting {
+            let failure = if kept.contains(&seq) { CommitFailure::Kept } else { CommitFailure::Unknown };
+            if ticket.complete(Err(failure)).is_ok() {
+                untold.remove(&seq);
+            }
+        }
         let mut inner = self.link.lock();
-        for commit in untold {
+        for seq in untold {
             if inner.unknown.len() == NOTES_MAX {
                 inner.unknown.pop_front();
             }
-            inner.unknown.push_back(UnknownCommit { incarnation, seq: commit.seq });
+            inner.unknown.push_back(UnknownCommit { incarnation, seq });
         }
         drop(inner);
         for entry in self.cache.all() {
@@ -292,6 +307,7 @@ impl Node {
     /// After a lapse there is another connection, and the node is another incarnation, whose lease begins at
     /// `sent_nanos`. Its near cache is empty but for what the program has handles of.
     pub fn rejoined(&self, epoch: Epoch, incarnation: Incarnation, secret: Secret, sent_nanos: u64, lease_nanos: u64) {
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         self.end_alone();
         self.link.epoch.store(epoch.to_bits(), Ordering::Release);
         while self.evict_one() {}

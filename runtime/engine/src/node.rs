@@ -109,6 +109,8 @@ pub struct Node {
     /// Its connection and its lease.
     pub link: LinkState,
     pub(crate) journal: Mutex<Journal>,
+    /// Held while the lease lapses, and while the node becomes another incarnation.
+    pub(crate) turning: Mutex<()>,
     unanswered: Mutex<Unanswered>,
     pub(crate) watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
     ended: Mutex<EndedState>,
@@ -132,6 +134,7 @@ impl Node {
             gate: RwLock::default(),
             counters: Counters::default(),
             journal: Mutex::default(),
+            turning: Mutex::default(),
             unanswered: Mutex::default(),
             watches: Mutex::default(),
             ended: Mutex::default(),

@@ -10,6 +10,7 @@
 //! While the connection is lost, commits are kept to be sent again, and everything else is dropped: what the node holds
 //! and wants by then is told anew when it is back (`link.rs`).
 
+use crate::journal::OnReturn;
 use crate::ticket::Ticket;
 use bytes::Bytes;
 use kiln_protocol::codec::{FrameDecoder, decode_to_coordinator, encode_commit, encode_to_coordinator};
@@ -29,6 +30,9 @@ pub enum CommitFailure {
     /// The coordinator refused it: nothing of it happened.
     #[error("the coordinator refused the commit: {0}")]
     Refused(Failure),
+    /// The lease lapsed before an answer: the journal has it, and it is applied once, now or on the return, or reported.
+    #[error("the lease lapsed before the commit was answered: it is kept to be asked for when the cluster is back")]
+    Kept,
     /// The connection ended before an answer: it may or may not have been applied.
     #[error("the connection ended before the commit was answered: whether it was applied is unknown")]
     Unknown,
@@ -69,7 +73,7 @@ struct Inner {
     wire: Vec<u8>,
     /// The frames of the commits `safe + 1 ..= last`, one after the other.
     retained: VecDeque<u8>,
-    retained_lengths: VecDeque<u32>,
+    retained_parts: VecDeque<Retained>,
     /// Those of them that were refused: they are sent again as nothing, so that they count.
     refused: BTreeSet<CommitSeq>,
     /// The last commit that need not be kept: that is durable, or, where none is, answered.
@@ -89,6 +93,15 @@ struct Inner {
     life: u64,
     commits: u64,
     commit_bytes: u64,
+}
+
+/// A commit that is retained.
+#[derive(Clone, Copy, Debug)]
+struct Retained {
+    /// The length of its frame.
+    bytes: u32,
+    /// When the lease lapses before the answer, it is for the journal.
+    keep: Option<OnReturn>,
 }
 
 /// What becomes of what is queued.
@@ -122,7 +135,7 @@ impl Outbox {
             epoch,
             wire: Vec::new(),
             retained: VecDeque::new(),
-            retained_lengths: VecDeque::new(),
+            retained_parts: VecDeque::new(),
             refused: BTreeSet::new(),
             safe: CommitSeq::default(),
             acked: CommitSeq::default(),
@@ -179,6 +192,18 @@ impl Outbox {
         waiter: Waiter,
         publish: impl FnOnce() -> Result<(), E>,
     ) -> Result<CommitSeq, QueueError<E>> {
+        self.commit_to_keep(life, None, parts, waiter, publish)
+    }
+
+    /// As [`commit`](Self::commit). When the lease lapses before the answer, [`Outbox::lapse`] gives the commit out.
+    pub(crate) fn commit_to_keep<E>(
+        &self,
+        life: Option<u64>,
+        keep: Option<OnReturn>,
+        parts: &[OutPart],
+        waiter: Waiter,
+        publish: impl FnOnce() -> Result<(), E>,
+    ) -> Result<CommitSeq, QueueError<E>> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         match inner.link {
@@ -210,7 +235,8 @@ impl Outbox {
         let seq = inner.last.next();
         inner.last = seq;
         inner.retained.extend(&inner.wire[start..]);
-        inner.retained_lengths.push_back(u32::try_from(length).expect("a commit is shorter than a frame"));
+        let bytes = u32::try_from(length).expect("a commit is shorter than a frame");
+        inner.retained_parts.push_back(Retained { bytes, keep });
         inner.commits += 1;
         inner.commit_bytes += length as u64;
         if inner.link == Link::Down {
@@ -409,7 +435,7 @@ impl Inner {
     fn let_go(&mut self, safe: CommitSeq) -> Vec<Arc<Ticket<()>>> {
         let Some(count) = safe.to_bits().checked_sub(self.safe.to_bits()) else { return Vec::new() };
         let count = usize::try_from(count).expect("as many as are retained");
-        let bytes: usize = self.retained_lengths.drain(..count).map(|length| length as usize).sum();
+        let bytes: usize = self.retained_parts.drain(..count).map(|part| part.bytes as usize).sum();
         self.retained.drain(..bytes);
         self.refused = self.refused.split_off(&safe.next());
         self.safe = safe;
@@ -457,5 +483,6 @@ fn next_own_frame(decoder: &mut FrameDecoder) -> Option<Bytes> {
 }
 
 mod reconnect;
+pub(crate) use reconnect::Lapsed;
 #[cfg(test)]
 mod tests;

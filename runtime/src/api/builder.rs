@@ -27,7 +27,8 @@ pub enum Away {
     /// [`Shared::state`](crate::Shared::state)); everything else fails at once.
     LocalReads,
     /// Goes on alone, from the lapse of this node's lease until the cluster is back. Until the lapse this node goes on
-    /// under the locks that it has, and whatever needs the coordinator waits.
+    /// under the locks that it has, and whatever needs the coordinator waits. Commits that are on their way when it lapses
+    /// are local as well, and asked for on the return: none is made twice. One of level `Everywhere` is unknown instead.
     ///
     /// Alone, objects are read, changed, made (`get_or_create`) and removed here, and nowhere else: what was changed is
     /// [`State::Local`](crate::State::Local), commits say that they [are local](crate::Commit::is_local), reads are

@@ -5,7 +5,9 @@ use super::error::CommitError;
 use super::room::Room;
 use super::runtime::Attached;
 use crate::clock::boot_nanos;
-use kiln_engine::{AloneError, Changed, CommitError as EngineError, OnReturn, Outcome, Ticket, Wait, Waiter};
+use kiln_engine::{
+    AloneError, Changed, CommitError as EngineError, CommitFailure, OnReturn, Outcome, Ticket, Wait, Waiter,
+};
 use kiln_protocol::{CommitSeq, Incarnation};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +34,10 @@ pub enum Level {
 pub struct Commit {
     /// The incarnation of the node that made it.
     pub incarnation: Incarnation,
-    /// Its place among that incarnation's commits; `None` when nothing had changed, and for a local one.
+    /// Its place among that incarnation's commits; `None` when nothing had changed, and for one that was made alone.
     pub seq: Option<CommitSeq>,
-    /// It was made on this node alone, because the cluster is away ([`Away::LocalReadWrite`]): whatever its level, no
-    /// other node knows of it. What becomes of it turns out on the return.
+    /// It was made on this node alone, because the cluster is away ([`Away::LocalReadWrite`]), or was on its way when the
+    /// lease lapsed: whatever its level, other nodes may not know of it. What becomes of it turns out on the return.
     pub is_local: bool,
 }
 
@@ -73,6 +75,7 @@ impl Queued {
         let Some(ticket) = ticket else { return Ok(commit) };
         match tokio::time::timeout(timeout, Wait::new(ticket)).await {
             Ok(Ok(())) => Ok(commit),
+            Ok(Err(CommitFailure::Kept)) => Ok(Commit { is_local: true, ..commit }),
             Ok(Err(failure)) => Err(CommitError::from_failure(failure, commit)),
             Err(_elapsed) => Err(CommitError::Timeout { waited: timeout, commit }),
         }
@@ -140,7 +143,7 @@ async fn queue_together(
     life: u64,
     changed: &[Changed<'_>],
     waiter: &Waiter,
-    Terms { on_return, timeout, .. }: Terms,
+    Terms { on_return, timeout, level, .. }: Terms,
 ) -> Result<CommitSeq, CommitError> {
     if matches!(waiter, Waiter::Durable(_)) && !runtime.node.settings.durable {
         return Err(CommitError::NotDurable);
@@ -150,7 +153,10 @@ async fn queue_together(
         return Err(CommitError::Disconnected);
     }
     let life = Some(life);
-    let mut error = match runtime.node.commit(life, changed, waiter.clone()) {
+    // What promises more cannot be kept: whoever waits for it is told that nobody knows.
+    let keep = on_return.filter(|_| matches!(level, Level::Queued | Level::Applied));
+    let commit = || runtime.node.commit_to_keep(life, keep, changed, waiter.clone());
+    let mut error = match commit() {
         Err(error @ (EngineError::OutboxFull | EngineError::ArenaFull { .. })) => error,
         done => return done.map_err(|error| commit_error(runtime, error, timeout)),
     };
@@ -158,7 +164,7 @@ async fn queue_together(
         let mut room = Room::new(runtime);
         loop {
             let space = Wait::new(runtime.node.outbox.wait_for_space());
-            let done = runtime.node.commit(life, changed, waiter.clone());
+            let done = commit();
             let Err(failed) = done else { return done };
             error = failed;
             match &error {

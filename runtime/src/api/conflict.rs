@@ -94,10 +94,11 @@ impl FieldConflict {
         K::decode(self.write.entry.as_ref()?)
     }
 
-    /// What was there when it was written here; `None` when a map had no such entry, or it is no value of this type.
+    /// What was there when it was written here; `None` when a map had no such entry, when it was not kept (the commit was
+    /// on its way when the lease lapsed), or when it is no value of this type.
     #[must_use]
     pub fn base<T: Value>(&self) -> Option<T> {
-        self.load(&self.write.base)
+        self.load(self.write.base.as_ref()?)
     }
 
     /// What was written here, or added; `None` when an entry of a map was removed, or it is no value of this type.
@@ -115,8 +116,8 @@ impl FieldConflict {
 
     /// The three values as they are kept: base, ours, theirs.
     #[must_use]
-    pub const fn values(&self) -> (&LocalValue, &LocalValue, Option<&LocalValue>) {
-        (&self.write.base, &self.write.ours, self.write.theirs.as_ref())
+    pub const fn values(&self) -> (Option<&LocalValue>, &LocalValue, Option<&LocalValue>) {
+        (self.write.base.as_ref(), &self.write.ours, self.write.theirs.as_ref())
     }
 
     fn load<T: Value>(&self, value: &LocalValue) -> Option<T> {

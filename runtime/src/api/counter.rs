@@ -4,7 +4,7 @@ use super::builder::Away;
 use super::commit::{alone_error, commit_error};
 use super::error::CommitError;
 use super::runtime::Attached;
-use kiln_engine::{Changed, CommitError as EngineError, Entry, Waiter};
+use kiln_engine::{AloneError, Changed, CommitError as EngineError, Entry, Waiter};
 use kiln_object::Change;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,12 +32,18 @@ impl<'a> Counter<'a> {
     pub fn add(&self, amount: i64) -> Result<(), CommitError> {
         let changes = [Change::Add { slot: self.slot, amount }];
         let changed = [Changed { entry: self.entry, changes: &changes }];
-        let node = &self.runtime.node;
-        let queued = node.commit(None, &changed, Waiter::None);
-        if let (Err(EngineError::Fenced), Some(on_return)) = (&queued, self.away.on_return()) {
-            return node.commit_alone(None, on_return, &changed).map_err(|error| alone_error(self.runtime, error));
+        let (node, on_return) = (&self.runtime.node, self.away.on_return());
+        loop {
+            let queued = node.commit_to_keep(None, on_return, &changed, Waiter::None);
+            let (Err(EngineError::Fenced), Some(on_return)) = (&queued, on_return) else {
+                return queued.map(drop).map_err(|error| commit_error(self.runtime, error, Duration::ZERO));
+            };
+            match node.commit_alone(None, on_return, &changed) {
+                // The cluster is just about to be away, or to be back.
+                Err(AloneError::NotAway) if node.ended().is_none() => node.wait_out_turn(),
+                done => return done.map_err(|error| alone_error(self.runtime, error)),
+            }
         }
-        queued.map(drop).map_err(|error| commit_error(self.runtime, error, Duration::ZERO))
     }
 
     /// The ordered sum as known here, plus this node's own adds.

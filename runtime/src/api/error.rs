@@ -456,7 +456,7 @@ impl CommitError {
         match failure {
             CommitFailure::Refused(Failure::Destroyed { .. }) => Self::Destroyed,
             CommitFailure::Refused(failure) => Self::Refused(failure),
-            CommitFailure::Unknown => Self::Unknown { commit },
+            CommitFailure::Unknown | CommitFailure::Kept => Self::Unknown { commit },
         }
     }
 }

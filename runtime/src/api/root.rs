@@ -115,7 +115,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         if self.away.on_return().is_some() && self.is_removed_here(&key) {
             return Ok(None);
         }
-        self.wait_for_removal(&key).await?;
+        self.wait_for_return(&key).await?;
         let fetch = |node: &Node| node.fetch(self.cache.id, key.clone(), None);
         let found = self.runtime.unless_alone(self.away, self.runtime.wait_resident(self.away, fetch, fetch)).await?;
         Ok(found.map(|found| self.shared(found.entry)))
@@ -156,17 +156,19 @@ impl<K: Key, T: Clustered> Root<K, T> {
         self.runtime.node.is_away() && self.runtime.node.is_removal_pending(self.cache.id, key)
     }
 
-    /// What was removed here while the cluster was away is not to be had from it before it is removed there.
-    async fn wait_for_removal(&self, key: &Bytes) -> Result<(), AccessError> {
-        let is_pending = || self.runtime.node.is_removal_pending(self.cache.id, key);
+    /// What was made or removed here while the cluster was away is done so in the cluster first.
+    async fn wait_for_return(&self, key: &Bytes) -> Result<(), AccessError> {
+        let node = &self.runtime.node;
+        let is_local = || self.cache.get(key).is_some_and(|entry| entry.state() == State::Local);
+        let is_pending = || is_local() || node.is_removal_pending(self.cache.id, key);
         if !is_pending() {
             return Ok(());
         }
-        let removed = async {
+        let returned = async {
             self.runtime.while_connected(is_pending).await;
             Ok(())
         };
-        self.runtime.within_deadline(self.away, removed).await
+        self.runtime.within_deadline(self.away, returned).await
     }
 
     /// The object under a key; created from `make` when the cluster has none. Atomic: of all who try, one creates. While
@@ -198,7 +200,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         let fetch = |node: &Node| node.fetch(self.cache.id, bytes.clone(), Some(writes.clone()));
         loop {
             let created = async {
-                self.wait_for_removal(&bytes).await?;
+                self.wait_for_return(&bytes).await?;
                 self.create(&mut value, fetch, fetch).await
             };
             let error = match self.runtime.unless_alone(self.away, created).await {
@@ -227,7 +229,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
     /// [`AccessError`].
     pub async fn insert(&self, key: K, value: T) -> Result<Shared<T>, AccessError> {
         let (key, writes) = (key_bytes(&key)?, self.encode(&value)?);
-        self.wait_for_removal(&key).await?;
+        self.wait_for_return(&key).await?;
         let mut value = Some(value);
         let asked = Asked::new(&self.runtime);
         let insert = |node: &Node| asked.note(node.insert(self.cache.id, key.clone(), writes));
@@ -262,8 +264,11 @@ impl<K: Key, T: Clustered> Root<K, T> {
 
     async fn remove_as(&self, key: &Bytes, everywhere: bool) -> Result<bool, AccessError> {
         loop {
-            let make = |request, root| ToCoordinator::Remove { request, root, key: key.clone(), everywhere };
-            let error = match self.runtime.unless_alone(self.away, self.ask(make)).await {
+            let removed = async {
+                self.wait_for_return(key).await?;
+                self.ask(|request, root| ToCoordinator::Remove { request, root, key: key.clone(), everywhere }).await
+            };
+            let error = match self.runtime.unless_alone(self.away, removed).await {
                 Err(error) if error.is_for_want_of_connection() && self.runtime.node.is_away() => error,
                 done => return done,
             };
@@ -307,6 +312,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let (from, to) = (key_bytes(from)?, key_bytes(&to)?);
+        self.wait_for_return(&from).await?;
         self.ask(|request, root| ToCoordinator::Rename { request, root, from, to }).await
     }
 
@@ -319,7 +325,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         K: Borrow<Q>,
     {
         let key = key_bytes(key)?;
-        self.wait_for_removal(&key).await?;
+        self.wait_for_return(&key).await?;
         self.ask(|request, root| ToCoordinator::Contains { request, root, key }).await
     }
 

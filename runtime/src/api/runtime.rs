@@ -176,7 +176,7 @@ impl Runtime {
     /// [`AccessError`].
     pub async fn fate(&self, commit: Commit) -> Result<Fate, AccessError> {
         match commit.seq {
-            None if commit.is_local => Ok(Fate::Unknown),
+            _ if commit.is_local => Ok(Fate::Unknown),
             None => Ok(Fate::Applied),
             Some(seq) => {
                 self.attached.wait(self.attached.options.away, |node| node.fate(commit.incarnation, seq)).await

@@ -45,10 +45,10 @@ impl Comeback {
     /// Does what can be done now.
     async fn round(&self) -> Result<(), Again> {
         let node = &self.node;
-        for (id, incarnation, seq) in node.comeback().unsure {
-            match Wait::new(node.fate(incarnation, seq)).await {
-                Ok(fate) => node.decided(id, fate),
-                Err(_) => return Err(Again),
+        for some in node.comeback().unsure.chunks(AT_ONCE_MAX) {
+            let asked: Vec<_> = some.iter().map(|(id, who, seq)| (*id, Wait::new(node.fate(*who, *seq)))).collect();
+            for (id, fate) in asked {
+                node.decided(id, fate.await.map_err(|_lost| Again)?);
             }
         }
         let comeback = node.comeback();
@@ -163,7 +163,13 @@ async fn replay_under_locks(
     loop {
         let space = Wait::new(node.outbox.wait_for_space());
         match node.replay_next(life, entries) {
-            Step::Sent(replayed) => sent.push(replayed),
+            Step::Sent(replayed) => {
+                sent.push(replayed);
+                // Others want to get on as well.
+                if sent.len().is_multiple_of(AT_ONCE_MAX) {
+                    tokio::task::yield_now().await;
+                }
+            }
             Step::Reported => {}
             Step::Done => return Ok(()),
             Step::Full => space.await,

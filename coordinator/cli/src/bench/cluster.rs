@@ -2,15 +2,16 @@
 //! first node.
 
 use super::BenchError;
+use super::clock;
 use super::job::{Done, Job, Prepared, Sample};
 use super::peer::{Peer, Role, Steered};
 use super::wire::WIRE_ROOT;
 use kiln::{Clustered, Root, Runtime};
-use kiln_coordinator::server::{Options, Server};
+use kiln_coordinator::server::{Options, Server, Storage};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -20,23 +21,35 @@ const STOP_DEADLINE: Duration = Duration::from_secs(1);
 /// A million grants are given back.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Where a coordinator of ours keeps its state.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kept {
+    InMemory,
+    /// In the working directory: a temporary one may be memory as well.
+    OnDisk,
+}
+
 pub(super) struct Cluster {
     /// Declared first, so that it ends first: the node's goodbye needs the coordinator.
     node: Peer,
     pub(super) runtime: Runtime,
     coordinator: Option<Peer>,
     profile: PathBuf,
-    _directory: Option<TempDir>,
+    directory: Option<TempDir>,
 }
 
 impl Cluster {
     /// Starts what is needed; with `against`, the coordinator is there already.
-    pub(super) async fn start(against: Option<&Path>) -> Result<Self, BenchError> {
+    pub(super) async fn start(against: Option<&Path>, kept: Kept) -> Result<Self, BenchError> {
         let (coordinator, profile, directory) = match against {
             Some(profile) => (None, profile.to_owned(), None),
             None => {
-                let directory = tempfile::tempdir().map_err(BenchError::Start)?;
-                let mut coordinator = Peer::start(Role::Coordinator)?;
+                let (directory, role) = match kept {
+                    Kept::InMemory => (tempfile::tempdir(), Role::Coordinator),
+                    Kept::OnDisk => (tempfile::tempdir_in("."), Role::DurableCoordinator),
+                };
+                let directory = directory.map_err(BenchError::Start)?;
+                let mut coordinator = Peer::start(role)?;
                 coordinator.tell(&directory.path().display().to_string())?;
                 let profile = coordinator.hear("ready").await?.into();
                 (Some(coordinator), profile, Some(directory))
@@ -46,7 +59,7 @@ impl Cluster {
         let mut node = Peer::start(Role::Node)?;
         node.tell(&profile.display().to_string())?;
         node.hear("attached").await?;
-        Ok(Self { node, runtime, coordinator, profile, _directory: directory })
+        Ok(Self { node, runtime, coordinator, profile, directory })
     }
 
     /// Whether the coordinator of this profile can be reached.
@@ -76,6 +89,20 @@ impl Cluster {
     /// What to attach with.
     pub(super) fn profile(&self) -> &Path {
         &self.profile
+    }
+
+    /// Kills our own coordinator, starts one with what it kept, and attaches to that. Returns when it was told to start.
+    pub(super) async fn restart(&mut self) -> Result<Instant, BenchError> {
+        let (Some(coordinator), Some(directory)) = (&mut self.coordinator, &self.directory) else {
+            return Err(BenchError::NeedsCoordinator);
+        };
+        coordinator.kill();
+        let started = clock::now();
+        *coordinator = Peer::start(Role::DurableCoordinator)?;
+        coordinator.tell(&directory.path().display().to_string())?;
+        self.profile = coordinator.hear("ready").await?.into();
+        self.runtime = attach(&self.profile, "bench-a").await.map_err(BenchError::Kiln)?;
+        Ok(started)
     }
 
     /// The process of our own coordinator.
@@ -141,10 +168,11 @@ async fn attach(profile: &Path, name: &str) -> Result<Runtime, Box<dyn Error + S
 }
 
 /// This process is the coordinator.
-pub(super) async fn play_coordinator(steered: &mut Steered) -> Played {
+pub(super) async fn play_coordinator(steered: &mut Steered, storage: Storage) -> Played {
     let directory = steered.next().await.ok_or("nobody told where the files go")?;
     let mut options = Options::new(Path::new(&directory).join("coordinator"));
     options.listen.set_port(0);
+    options.storage = storage;
     let server = Server::start(options).await?;
     Steered::say(&format!("ready {}", server.profile_path().display()))?;
     while steered.next().await.is_some() {}

@@ -33,8 +33,8 @@ pub(super) async fn samples(root: &Root<String, Sample>, prefix: &str, objects: 
 /// Work for a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Job {
-    /// `tasks` tasks add one to random objects under `prefix`, one commit after the other, each `Applied`.
-    Update { prefix: String, objects: u32, tasks: u32, time: Duration },
+    /// `tasks` tasks add one to random objects under `prefix`, one commit after the other, each `Applied` or `Durable`.
+    Update { prefix: String, objects: u32, tasks: u32, time: Duration, durable: bool },
     /// `tasks` tasks add one to the same object, `times` times each, each commit `Applied`.
     Increment { object: String, tasks: u32, times: u32 },
     /// One task takes the lock of one object again and again. `strict`: and adds one only if the other node was last.
@@ -93,7 +93,7 @@ impl Prepared {
     pub(super) async fn run(self) -> Outcome<Done> {
         let Self { job, objects, watch } = self;
         match (job, watch) {
-            (Job::Update { tasks, time, .. }, _) => update(objects, tasks, time).await,
+            (Job::Update { tasks, time, durable, .. }, _) => update(objects, tasks, time, durable).await,
             (Job::Increment { tasks, times, .. }, _) => increment(&objects[0], tasks, times).await,
             (Job::HandOff { me, strict, time, .. }, _) => hand_off(&objects[0], me, strict, time).await,
             (Job::Ping { time, .. }, Some(watch)) => ping(&objects[0], &objects[1], watch, time).await,
@@ -129,7 +129,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn update(objects: Vec<Shared<Sample>>, tasks: u32, time: Duration) -> Outcome<Done> {
+async fn update(objects: Vec<Shared<Sample>>, tasks: u32, time: Duration, durable: bool) -> Outcome<Done> {
+    let level = if durable { Level::Durable } else { Level::Applied };
     let laps = Arc::new(Mutex::new(Laps::new(time)));
     let objects = Arc::new(objects);
     let mut set = JoinSet::new();
@@ -143,7 +144,7 @@ async fn update(objects: Vec<Shared<Sample>>, tasks: u32, time: Duration) -> Out
                     return Ok(());
                 };
                 let object = &objects[order.next()];
-                object.update_with(Level::Applied, |sample| *sample.value += 1).await?;
+                object.update_with(level, |sample| *sample.value += 1).await?;
                 locked(&laps).end(lap, 1);
             }
         });

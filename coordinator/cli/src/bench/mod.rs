@@ -19,8 +19,10 @@ mod wire;
 use peer::Role;
 
 use awake::Awake;
-use cluster::Cluster;
+use cluster::{Cluster, Kept};
 use job::ROOT;
+use kiln_coordinator::server::Storage;
+use kiln_coordinator::store::SyncPolicy;
 use peer::Steered;
 use report::Report;
 use row::{Judged, Row};
@@ -151,6 +153,8 @@ struct Bench {
     measured: BTreeMap<&'static str, f64>,
     /// Started for the first row that needs it.
     cluster: Option<Cluster>,
+    /// The same with a coordinator that keeps its state on disk.
+    durable: Option<Cluster>,
     /// Roots of samples with objects in them.
     roots: BTreeSet<String>,
 }
@@ -164,10 +168,22 @@ impl Bench {
     async fn cluster(&mut self) -> Result<&mut Cluster, BenchError> {
         let cluster = match self.cluster.take() {
             Some(cluster) => cluster,
-            None => Cluster::start(self.args.against.as_deref()).await?,
+            None => Cluster::start(self.args.against.as_deref(), Kept::InMemory).await?,
         };
         self.roots.insert(ROOT.to_owned());
         Ok(self.cluster.insert(cluster))
+    }
+
+    /// The cluster whose coordinator keeps its state on disk, in the working directory; started when there is none yet.
+    async fn durable(&mut self) -> Result<&mut Cluster, BenchError> {
+        if self.args.against.is_some() {
+            return self.cluster().await;
+        }
+        let cluster = match self.durable.take() {
+            Some(cluster) => cluster,
+            None => Cluster::start(None, Kept::OnDisk).await?,
+        };
+        Ok(self.durable.insert(cluster))
     }
 
     /// Leaves a coordinator that is not ours as it was, but for empty roots.
@@ -222,7 +238,10 @@ async fn play(role: Role, report: &Report) -> ExitCode {
             Role::Echo => until_ended(steered, floors::serve_echo()).await,
             Role::Relay => until_ended(steered, floors::serve_relay()).await,
             Role::RelayClient => floors::serve_relay_client(&mut steered).await,
-            Role::Coordinator => cluster::play_coordinator(&mut steered).await,
+            Role::Coordinator => cluster::play_coordinator(&mut steered, Storage::Memory).await,
+            Role::DurableCoordinator => {
+                cluster::play_coordinator(&mut steered, Storage::Disk(SyncPolicy::Always)).await
+            }
             Role::Node => cluster::play_node(&mut steered).await,
         }
     };
@@ -275,7 +294,7 @@ async fn measure(args: Args, mut report: Report) -> Result<ExitCode, (BenchError
     };
     let awake = args.keep_awake.then(Awake::hold);
     report.remark(&Awake::describe(awake.as_ref()));
-    let mut bench = Bench { args, measured: BTreeMap::new(), cluster: None, roots: BTreeSet::new() };
+    let mut bench = Bench { args, measured: BTreeMap::new(), cluster: None, durable: None, roots: BTreeSet::new() };
     // Said once, not by each row.
     if let Some(profile) = &bench.args.against
         && let Err(error) = Cluster::check(profile).await

@@ -23,6 +23,8 @@ pub(super) enum Role {
     RelayClient,
     /// Serves a cluster.
     Coordinator,
+    /// Serves a cluster, and keeps its state on disk.
+    DurableCoordinator,
     /// The second node.
     Node,
 }
@@ -74,6 +76,13 @@ impl Peer {
 
     pub(super) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub(super) fn kill(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 
     /// Sends a line.

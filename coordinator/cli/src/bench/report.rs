@@ -112,9 +112,10 @@ fn write_line(out: &mut impl Write, row: &Row, judged: &Judged) -> io::Result<()
         Unit::Nanos | Unit::Micros => row.unit,
         Unit::PerSecond | Unit::Bytes | Unit::PercentOfCore => Unit::Micros,
     };
+    let floor_unit = if matches!(row.budget, Budget::PerFloor(_)) { Unit::Micros } else { row.unit };
     let optional = |value: Option<f64>, unit| value.map_or_else(|| "-".into(), |value| figure(value, unit));
     let budget = match (row.budget, judged.budget) {
-        (Budget::AtLeast(_), Some(least)) => format!(">{}", figure(least, row.unit)),
+        (Budget::AtLeast(_) | Budget::PerFloor(_), Some(least)) => format!(">{}", figure(least, row.unit)),
         (_, Some(most)) => format!("<{}", figure(most, row.unit)),
         (_, None) => "-".into(),
     };
@@ -130,7 +131,7 @@ fn write_line(out: &mut impl Write, row: &Row, judged: &Judged) -> io::Result<()
         figure(figures.value, row.unit),
         optional(figures.p50, operation),
         optional(figures.p99, operation),
-        optional(judged.floor, row.unit),
+        optional(judged.floor, floor_unit),
         budget,
         row.what,
         w = FIGURE_WIDTH

@@ -36,6 +36,8 @@ pub(super) enum Budget {
     AtLeast(f64),
     /// At most so many times the row's floor.
     TimesFloor(f64),
+    /// At least so many in the time of the row's floor, which is in microseconds.
+    PerFloor(f64),
 }
 
 /// A benchmark.
@@ -112,6 +114,10 @@ impl Judged {
                 let most = floor.map(|floor| floor * times);
                 (most, most.map(|most| figures.value <= most))
             }
+            Budget::PerFloor(times) => {
+                let least = floor.map(|floor| times * 1e6 / floor);
+                (least, least.map(|least| figures.value >= least))
+            }
         };
         let within = if figures.broken.is_some() || figures.breach.is_some() { Some(false) } else { within };
         Self { figures, floor, budget, within }
@@ -132,6 +138,8 @@ mod tests {
         assert_eq!(within(Budget::TimesFloor(1.5), 6.0, Some(4.0)), Some(true));
         assert_eq!(within(Budget::TimesFloor(1.5), 6.1, Some(4.0)), Some(false));
         assert_eq!(within(Budget::TimesFloor(1.5), 6.1, None), None);
+        assert_eq!(within(Budget::PerFloor(2.0), 2e4, Some(100.0)), Some(true));
+        assert_eq!(within(Budget::PerFloor(2.0), 1.9e4, Some(100.0)), Some(false));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Wire {
     }
 
     /// Sends so many commits in one write.
-    pub(super) async fn commit(&mut self, target: &mut Target, commits: u32) -> Outcome<()> {
+    pub(super) async fn commit(&mut self, target: &mut Target, commits: u32, durable: bool) -> Outcome<()> {
         self.buffer.clear();
         let mut writes = Vec::new();
         for _ in 0..commits {
@@ -116,18 +116,22 @@ impl Wire {
             writes.clear();
             Write::Scalar { field: target.field, bits: target.version.number() }.encode(&mut writes);
             let part = (target.object, GroupId::DEFAULT, target.token, target.version, &writes[..]);
-            encode_commit(&mut self.buffer, self.epoch, false, false, [part].into_iter());
+            encode_commit(&mut self.buffer, self.epoch, false, durable, [part].into_iter());
         }
         Ok(self.send.write_all(&self.buffer).await?)
     }
 
-    /// Waits for the next acknowledgement: how many commits of this node are applied.
-    pub(super) async fn acknowledged(&mut self) -> Outcome<u64> {
-        let answer = self.hear().await?;
-        let ToNode::Ack { applied } = answer else {
-            return Err(unexpected(&answer));
-        };
-        Ok(applied.to_bits())
+    /// Waits for the next acknowledgement: how many commits of this node are applied, or `durable`.
+    pub(super) async fn acknowledged(&mut self, durable: bool) -> Outcome<u64> {
+        loop {
+            let answer = self.hear().await?;
+            let (ToNode::Ack { applied: seq } | ToNode::Durable { seq }) = answer else {
+                return Err(unexpected(&answer));
+            };
+            if !durable || matches!(answer, ToNode::Durable { .. }) {
+                return Ok(seq.to_bits());
+            }
+        }
     }
 
     fn next_request(&mut self) -> RequestId {

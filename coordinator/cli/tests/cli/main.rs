@@ -5,6 +5,7 @@
 #[path = "../../../tests/server/client.rs"]
 #[expect(dead_code, reason = "the coordinator's tests use more of it")]
 mod client;
+mod data;
 mod node;
 mod settings;
 
@@ -35,7 +36,19 @@ struct Said {
 fn kiln(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
     command.args(arguments).current_dir(directory).stdin(Stdio::null());
-    for name in ["LISTEN", "DIR", "PROFILE", "ADVERTISE", "METRICS", "CONFIG", "STOP_TIMEOUT", "TIMEOUT", "LOG"] {
+    for name in [
+        "LISTEN",
+        "DATA",
+        "IN_MEMORY",
+        "SYNC",
+        "PROFILE",
+        "ADVERTISE",
+        "METRICS",
+        "CONFIG",
+        "STOP_TIMEOUT",
+        "TIMEOUT",
+        "LOG",
+    ] {
         command.env_remove(format!("KILN_{name}"));
     }
     command
@@ -368,7 +381,7 @@ async fn serve_says_where_it_is_and_stops_on_a_signal() {
 #[tokio::test]
 async fn flags_go_before_the_environment_before_the_file() {
     let directory = tempfile::tempdir().unwrap();
-    let config = "advertise = \"file.example\"\ndir = \"from-file\"\nprofile = \"from-file.toml\"\n";
+    let config = "advertise = \"file.example\"\ndata = \"from-file\"\nprofile = \"from-file.toml\"\n";
     std::fs::write(directory.path().join("config.toml"), config).unwrap();
     let mut command = kiln(directory.path(), &["serve", "--listen", "127.0.0.1:0", "--profile", "from-flag.toml"]);
     command.env("KILN_CONFIG", "config.toml").env("KILN_PROFILE", "from-env.toml").env("KILN_ADVERTISE", "env.example");

@@ -1,16 +1,17 @@
 //! A coordinator and its nodes, all in one step at a time: what scenarios and random operations are told in.
 
 use super::super::{Effect, Engine, Entry, Event, LogSeq, LogTime, Restore, SessionId, Settings};
-use super::copy::{Copy, Slots};
+use super::copy::Slots;
+pub(super) use super::peer::Peer;
 use super::speech::say;
 use bytes::Bytes;
 use kiln_protocol::message::{Commit, Hello, Mode, Part, Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, TypeDescription};
 use kiln_protocol::{
-    CommitSeq, Epoch, Failure, FieldId, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, ToCoordinator,
-    ToNode, Token, Version, Write,
+    CommitSeq, Epoch, FieldId, GroupId, ObjectId, RequestId, RootId, Secret, ToCoordinator, ToNode, Token, Version,
+    Write,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) const VISITS: FieldId = FieldId::from_bits(0);
@@ -25,24 +26,6 @@ pub(super) const EPOCH: Epoch = Epoch::from_bits(7);
 
 pub(super) const SECRET: Secret = Secret::from_bytes([1; 16]);
 
-/// A node, as the tests see it.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) session: SessionId,
-    pub(super) role: Role,
-    pub(super) incarnation: Incarnation,
-    pub(super) inbox: VecDeque<ToNode>,
-    pub(super) closed: Option<Option<Failure>>,
-    pub(super) copies: BTreeMap<ObjectId, Copy>,
-    /// Grants that it got and did not give back.
-    pub(super) grants: BTreeMap<(ObjectId, GroupId), (Mode, Token)>,
-    pub(super) destroyed: BTreeSet<ObjectId>,
-    pub(super) commits: VecDeque<(CommitSeq, Commit)>,
-    pub(super) sent: CommitSeq,
-    pub(super) acked: CommitSeq,
-    pub(super) top_token: Token,
-}
-
 /// A coordinator and its nodes.
 #[derive(Debug)]
 pub(super) struct Cluster {
@@ -54,7 +37,7 @@ pub(super) struct Cluster {
     pub(super) first_entry: LogSeq,
     /// Who was said to have joined or left, to whomever.
     pub(super) members: Vec<(String, bool)>,
-    names: BTreeMap<ObjectId, String>,
+    pub(super) names: BTreeMap<ObjectId, String>,
     pub(super) last_session: SessionId,
     last_request: RequestId,
 }
@@ -138,12 +121,36 @@ impl Cluster {
     /// A cluster whose nodes have opened the root of sessions and that of named locks, and heard the answers.
     pub(super) fn of(names: &[&str]) -> Self {
         let mut cluster = Self::new();
-        for name in names {
-            cluster.attach(name, Role::Node);
-            cluster.open_roots(name);
-            cluster.sent_to(name);
-        }
+        cluster.join(names);
         cluster
+    }
+
+    /// The same with a log, all of which is safe.
+    pub(super) fn logged(names: &[&str]) -> Self {
+        let mut cluster = Self::with(Settings { durable: true, ..Settings::new(EPOCH, "log", "test") });
+        cluster.join(names);
+        cluster
+    }
+
+    pub(super) fn join(&mut self, names: &[&str]) {
+        for name in names {
+            self.attach(name, Role::Node);
+            self.open_roots(name);
+            self.sync();
+            self.sent_to(name);
+        }
+    }
+
+    /// The last entry of the log.
+    pub(super) fn last_entry(&self) -> LogSeq {
+        LogSeq::from_bits(self.first_entry.to_bits() + self.log.len() as u64 - 1)
+    }
+
+    /// All that was logged is safe.
+    pub(super) fn sync(&mut self) {
+        if self.engine.settings.durable {
+            self.event(Event::Logged { seq: self.last_entry() });
+        }
     }
 
     pub(super) fn attach(&mut self, name: &str, role: Role) {
@@ -154,20 +161,7 @@ impl Cluster {
     pub(super) fn hello(&mut self, name: &str, hello: Hello) {
         self.last_session = self.last_session.next();
         let session = self.last_session;
-        let peer = Peer {
-            session,
-            role: hello.role,
-            incarnation: Incarnation::default(),
-            inbox: VecDeque::new(),
-            closed: None,
-            copies: BTreeMap::new(),
-            grants: BTreeMap::new(),
-            destroyed: BTreeSet::new(),
-            commits: VecDeque::new(),
-            sent: CommitSeq::default(),
-            acked: CommitSeq::default(),
-            top_token: Token::default(),
-        };
+        let peer = Peer::new(session, hello.role);
         self.peers.insert(name.to_owned(), peer);
         let secret = SECRET;
         self.event(Event::Attached { session, hello, secret });
@@ -301,6 +295,7 @@ impl Cluster {
 
     pub(super) fn get_or_create_in(&mut self, name: &str, root: RootId, key: &str) -> ObjectId {
         self.fetch(name, root, key, Some(visits(0)));
+        self.sync();
         match self.heard(name).pop() {
             Some(ToNode::Fetched { record, .. }) => {
                 self.names.insert(record.object, key.to_owned());
@@ -322,9 +317,12 @@ impl Cluster {
     }
 
     pub(super) fn forget(&mut self, name: &str, object: ObjectId) {
+        let last = self.last_request;
         let peer = self.peer(name);
+        peer.forgot.insert(object, last);
         peer.copies.remove(&object);
-        peer.grants.retain(|(of, _), _| *of != object);
+        let given = peer.grants.extract_if(.., |(of, _), _| *of == object).map(|(_, (_, token))| token);
+        peer.released.extend(given);
         self.send(name, ToCoordinator::Forget { object });
     }
 
@@ -357,6 +355,7 @@ impl Cluster {
         token: Token,
         keep_read: bool,
     ) {
+        self.peer(name).released.insert(token);
         let grants = &mut self.peer(name).grants;
         if let Some(grant) = grants.get_mut(&(object, group)).filter(|(_, held)| *held == token) {
             if keep_read {
@@ -394,6 +393,12 @@ impl Cluster {
         self.commit_parts(name, false, vec![part]);
     }
 
+    /// A durable commit to one group of each of these objects.
+    pub(super) fn commit_durable(&mut self, name: &str, objects: &[ObjectId], group: GroupId, writes: &Bytes) {
+        let parts = objects.iter().map(|object| self.part(name, *object, group, writes.clone())).collect();
+        self.send(name, ToCoordinator::Commit(Commit { everywhere: false, durable: true, parts }));
+    }
+
     pub(super) fn commit_everywhere(&mut self, name: &str, object: ObjectId, group: GroupId, writes: Bytes) {
         let part = self.part(name, object, group, writes);
         self.commit_parts(name, true, vec![part]);
@@ -427,83 +432,5 @@ impl Cluster {
             to: Bytes::copy_from_slice(to.as_bytes()),
         };
         self.send(name, message);
-    }
-}
-
-impl Peer {
-    /// Keeps copies and grants as a runtime would, and checks that nothing out of order arrives.
-    fn hear(&mut self, message: &ToNode) {
-        match message {
-            ToNode::Welcome { incarnation, .. } => self.incarnation = *incarnation,
-            ToNode::Fetched { record, grants, .. } => {
-                self.adopt(record);
-                for (group, token) in grants {
-                    self.granted(record.object, *group, Mode::Write, *token);
-                }
-            }
-            ToNode::Grant { object, group, mode, token, record, .. } => {
-                if let Some(record) = record {
-                    self.adopt(record);
-                }
-                self.granted(*object, *group, *mode, *token);
-            }
-            ToNode::Delta(delta) => {
-                assert_ne!(delta.writer, self.incarnation, "a delta came back to its writer");
-                for part in &delta.parts {
-                    assert!(!self.destroyed.contains(&part.object), "a delta of a destroyed object");
-                    if let Some(copy) = self.copies.get_mut(&part.object) {
-                        copy.apply(part);
-                    }
-                }
-            }
-            ToNode::CommitRefused { seq, .. } => {
-                assert!(*seq > self.acked, "refused after it was acknowledged");
-                self.commits.retain(|(commit, _)| commit != seq);
-            }
-            ToNode::GrantLost { object, group, .. } => {
-                self.grants.remove(&(*object, *group));
-            }
-            ToNode::Ack { applied } => {
-                assert!(*applied > self.acked && *applied <= self.sent, "an acknowledgement of nothing");
-                self.acknowledged(*applied);
-            }
-            ToNode::Destroyed { object } => {
-                self.destroyed.insert(*object);
-                self.copies.remove(object);
-                self.grants.retain(|(of, _), _| of != object);
-            }
-            _ => {}
-        }
-    }
-
-    fn adopt(&mut self, record: &kiln_protocol::message::Record) {
-        assert!(!self.destroyed.contains(&record.object), "a destroyed object is back");
-        assert_eq!(record.applied, self.acked, "a record names commits that were not acknowledged before it");
-        if self.role == Role::Observer {
-            return;
-        }
-        self.copies.insert(record.object, Copy::of(record));
-    }
-
-    fn granted(&mut self, object: ObjectId, group: GroupId, mode: Mode, token: Token) {
-        let again = self.grants.get(&(object, group)) == Some(&(mode, token));
-        assert!(again || token > self.top_token, "a token that did not grow");
-        self.top_token = self.top_token.max(token);
-        self.grants.insert((object, group), (mode, token));
-    }
-
-    fn acknowledged(&mut self, applied: CommitSeq) {
-        self.acked = applied;
-        while let Some((_, commit)) = self.commits.pop_front_if(|(seq, _)| *seq <= applied) {
-            for part in commit.parts {
-                let Some(copy) = self.copies.get_mut(&part.object) else { continue };
-                let version = if part.group == GroupId::COMMUTATIVE {
-                    copy.version(part.group).next_in(EPOCH)
-                } else {
-                    part.version
-                };
-                copy.own(part.group, version, &part.writes);
-            }
-        }
     }
 }

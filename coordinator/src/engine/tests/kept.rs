@@ -230,6 +230,15 @@ fn a_piece_that_does_not_fit_is_refused() {
         twice.insert(at, pieces[at].clone());
         assert!(refused(&twice).is_some(), "twice: {:?}", pieces[at]);
     }
+    let mut same_key = pieces.clone();
+    let first = same_key.iter().position(|piece| matches!(piece, Piece::Object { .. })).unwrap();
+    if let [Piece::Object { root, key, .. }, Piece::Object { root: other_root, key: other, .. }] =
+        &mut same_key[first..first + 2]
+    {
+        (*other_root, *other) = (*root, key.clone());
+    }
+    let twice = taken(&same_key).engine(next_settings()).unwrap_err();
+    assert!(matches!(twice, BadEntry::KeyTaken { .. }), "{twice}");
     let without_types: Vec<_> = pieces.iter().filter(|piece| !matches!(piece, Piece::Type { .. })).cloned().collect();
     assert_eq!(refused(&without_types).as_deref(), Some("type 0 does not exist"));
     let mut elsewhere = pieces;

@@ -33,6 +33,9 @@ enum Step {
     Refetch { object: usize },
     Rejoin { polite: bool },
     Snapshot,
+    Sync,
+    Full { full: bool },
+    Durable { object: usize, value: u64 },
     Later,
 }
 
@@ -79,6 +82,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => object().prop_map(|object| Step::Refetch { object }),
         1 => flag().prop_map(|polite| Step::Rejoin { polite }),
         1 => Just(Step::Snapshot),
+        6 => Just(Step::Sync),
+        1 => prop::bool::weighted(0.3).prop_map(|full| Step::Full { full }),
+        4 => (object(), any::<u64>()).prop_map(|(object, value)| Step::Durable { object, value }),
         1 => Just(Step::Later),
     ]
 }
@@ -137,6 +143,8 @@ impl Run {
                 self.cluster.withdraw(name, RequestId::from_bits(request), object);
             }
             Step::Forget { object } => {
+                // No node forgets what it waits for.
+                self.cluster.sync();
                 let object = self.object(object);
                 self.cluster.forget(name, object);
             }
@@ -182,6 +190,12 @@ impl Run {
                 let request = self.cluster.request();
                 self.cluster.send(name, ToCoordinator::Refetch { request, object });
             }
+            Step::Sync => self.cluster.sync(),
+            Step::Full { full } => self.cluster.event(if full { Event::LogFull } else { Event::LogHasRoom }),
+            Step::Durable { object, value } => {
+                let object = self.object(object);
+                self.cluster.commit_durable(name, &[object], MAIN, &visits(value));
+            }
             Step::Snapshot => self.snapshots.begin(&mut self.cluster.engine),
             Step::Rejoin { polite } => {
                 if polite {
@@ -217,8 +231,12 @@ impl Run {
 
     /// Every node gives back what it holds and answers what it was asked: nothing may wait any more (L3).
     fn settle(&mut self) {
+        self.cluster.event(Event::LogHasRoom);
         for _ in 0..200 {
-            let mut quiet = true;
+            self.cluster.sync();
+            // What went on when that was safe may have to be safe itself.
+            let engine = &self.cluster.engine;
+            let mut quiet = !engine.settings.durable || engine.logged == self.cluster.last_entry();
             for name in NAMES {
                 let barrier = BarrierId::from_bits(u64::MAX);
                 self.cluster.send(name, ToCoordinator::Barrier { barrier });
@@ -242,8 +260,9 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
-    fn invariants_hold(steps in prop::collection::vec((0_usize..3, step()), 1..120)) {
-        let mut run = Run { cluster: Cluster::of(&NAMES), objects: Vec::new(), snapshots: Snapshots::default() };
+    fn invariants_hold(logged in any::<bool>(), steps in prop::collection::vec((0_usize..3, step()), 1..120)) {
+        let cluster = if logged { Cluster::logged(&NAMES) } else { Cluster::of(&NAMES) };
+        let mut run = Run { cluster, objects: Vec::new(), snapshots: Snapshots::default() };
         for (node, step) in steps {
             run.step(NAMES[node], step);
             run.snapshots.step(&mut run.cluster.engine);

@@ -1,11 +1,12 @@
 //! One write of the journal: what was there, and what was put there.
 
 use super::ConflictWrite;
+use crate::binding::GroupIndex;
 use crate::entry::Entry;
 use bytes::Bytes;
 use kiln_heap::{Object, Pinned, SlotWrite};
 use kiln_object::Change;
-use kiln_protocol::{FieldId, Write};
+use kiln_protocol::{FieldId, Version, Write};
 use std::sync::Arc;
 
 const HEAD_BYTES: usize = 64;
@@ -50,7 +51,18 @@ enum What {
 pub(crate) struct LocalWrite {
     slot: u16,
     what: What,
-    base: LocalValue,
+    base: Base,
+}
+
+/// What a write was made from.
+#[derive(Clone, Debug)]
+enum Base {
+    /// This value.
+    Value(LocalValue),
+    /// The version of its lock group with this number: the commit was on its way to the cluster, which counts them.
+    Version(GroupIndex, u64),
+    /// Nothing: it is an add that was on its way.
+    Nothing,
 }
 
 impl LocalWrite {
@@ -65,8 +77,25 @@ impl LocalWrite {
             Change::MapRemove { key, .. } => What::Remove { key: copy(key) },
             Change::MapClear { .. } => What::Clear,
         };
-        let base = present(before, change.slot(), &what);
+        let base = Base::Value(present(before, change.slot(), &what));
         Self { slot: change.slot(), what, base }
+    }
+
+    /// A write of a commit that was sent, made from this version of this group.
+    pub(crate) fn sent(write: &SlotWrite<'_>, base: Option<(GroupIndex, u64)>) -> Self {
+        let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+        let what = match write {
+            SlotWrite::Scalar { bits, .. } => What::Scalar(*bits),
+            SlotWrite::Add { amount, .. } => What::Add(*amount),
+            SlotWrite::Block { bytes, .. } => What::Block(copy(bytes)),
+            SlotWrite::Archived { value, .. } => What::Block(copy(value.bytes())),
+            SlotWrite::MapPut { key, value, .. } => What::Put { key: copy(key), value: copy(value) },
+            SlotWrite::MapPutArchived { key, value, .. } => What::Put { key: copy(key), value: copy(value.bytes()) },
+            SlotWrite::MapRemove { key, .. } => What::Remove { key: copy(key) },
+            SlotWrite::MapClear { .. } => What::Clear,
+        };
+        let base = base.filter(|_| !matches!(what, What::Add(_)));
+        Self { slot: write.slot(), what, base: base.map_or(Base::Nothing, |(group, of)| Base::Version(group, of)) }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -75,7 +104,8 @@ impl LocalWrite {
             What::Block(bytes) | What::Remove { key: bytes } => bytes.len(),
             What::Put { key, value } => key.len() + value.len(),
         };
-        HEAD_BYTES + what + self.base.bytes()
+        let base = if let Base::Value(base) = &self.base { base.bytes() } else { 0 };
+        HEAD_BYTES + what + base
     }
 
     pub(crate) const fn slot(&self) -> u16 {
@@ -84,7 +114,12 @@ impl LocalWrite {
 
     /// Whether what it was made from is still there. Adds are made from nothing.
     pub(crate) fn holds(&self, theirs: &Pinned<'_>) -> bool {
-        matches!(self.what, What::Add(_)) || present(theirs, self.slot, &self.what) == self.base
+        match &self.base {
+            _ if matches!(self.what, What::Add(_)) => true,
+            Base::Value(base) => present(theirs, self.slot, &self.what) == *base,
+            Base::Version(group, number) => Version::from_bits(theirs.version(*group)).number() == *number,
+            Base::Nothing => true,
+        }
     }
 
     /// The write as the heap takes it.
@@ -131,7 +166,7 @@ impl LocalWrite {
             object: entry.id(),
             field: entry.binding.slot_name(self.slot),
             entry: key,
-            base: self.base.clone(),
+            base: if let Base::Value(base) = &self.base { Some(base.clone()) } else { None },
             ours,
             theirs: theirs.map(|theirs| present(&theirs.pin(), self.slot, &self.what)),
         }
@@ -140,7 +175,7 @@ impl LocalWrite {
 
 impl ConflictWrite {
     pub(super) fn bytes(&self) -> usize {
-        let values = [Some(&self.base), Some(&self.ours), self.theirs.as_ref()];
+        let values = [self.base.as_ref(), Some(&self.ours), self.theirs.as_ref()];
         let values: usize = values.into_iter().flatten().map(LocalValue::bytes).sum();
         HEAD_BYTES + self.key.len() + self.entry.as_ref().map_or(0, Bytes::len) + values
     }

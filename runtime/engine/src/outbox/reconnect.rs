@@ -1,18 +1,24 @@
 //! What becomes of queued commits when the connection, or the lease, is lost.
 
-use super::{CommitFailure, Inner, Link, Outbox, each_retained, wake};
+use super::{Inner, Link, Outbox, Outcome, each_retained, wake};
+use crate::journal::OnReturn;
+use crate::ticket::Ticket;
 use kiln_protocol::codec::encode_to_coordinator;
 use kiln_protocol::message::Commit;
 use kiln_protocol::{CommitSeq, Epoch, ToCoordinator};
 use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-/// A commit whose fate is unknown.
-#[derive(Clone, Debug)]
-pub(crate) struct Unanswered {
-    /// Its number among those of its incarnation.
-    pub(crate) seq: CommitSeq,
-    /// Whether somebody waited for it, and has been told.
-    pub(crate) told: bool,
+/// What was not safe when the lease lapsed.
+#[derive(Debug)]
+pub(crate) struct Lapsed {
+    /// Commits without an answer, in order.
+    pub(crate) unanswered: BTreeSet<CommitSeq>,
+    /// Commits for the journal: those of them, and those that the coordinator's log may lack.
+    pub(crate) to_keep: Vec<(CommitSeq, OnReturn, Commit)>,
+    /// Who waits for some of them, or for commits that were answered to be more than that.
+    pub(crate) waiting: Vec<(CommitSeq, Arc<Ticket<Outcome>>)>,
 }
 
 impl Inner {
@@ -21,16 +27,18 @@ impl Inner {
         if epoch == self.epoch && self.refused.is_empty() {
             return;
         }
-        let (mut frames, mut lengths) = (Vec::with_capacity(self.retained.len()), Vec::new());
+        let (mut frames, mut parts) = (Vec::with_capacity(self.retained.len()), self.retained_parts.clone());
+        let mut bytes = parts.iter_mut().map(|part| &mut part.bytes);
         each_retained(self, |seq, commit| {
             let nothing = || Commit { everywhere: false, durable: false, parts: SmallVec::new() };
             let commit = if self.refused.contains(&seq) { nothing() } else { commit };
             let start = frames.len();
             encode_to_coordinator(&mut frames, epoch, &ToCoordinator::Commit(commit));
-            lengths.push(u32::try_from(frames.len() - start).expect("a commit is shorter than a frame"));
+            let length = u32::try_from(frames.len() - start).expect("a commit is shorter than a frame");
+            bytes.next().map(|bytes| *bytes = length).expect("each has its part");
         });
         self.retained = frames.into();
-        self.retained_lengths = lengths.into();
+        self.retained_parts = parts;
         self.epoch = epoch;
     }
 }
@@ -60,7 +68,7 @@ impl Outbox {
         }
         inner.encode_again(epoch);
         let skipped = usize::try_from(applied.to_bits() - inner.safe.to_bits()).expect("as many as are retained");
-        let bytes: usize = inner.retained_lengths.iter().take(skipped).map(|length| *length as usize).sum();
+        let bytes: usize = inner.retained_parts.iter().take(skipped).map(|part| part.bytes as usize).sum();
         inner.wire.clear();
         inner.wire.extend(inner.retained.range(bytes..));
         inner.link = Link::Up;
@@ -70,35 +78,37 @@ impl Outbox {
         Some(waiting)
     }
 
-    /// The lease has lapsed: what becomes of the commits without an answer is unknown. Nothing more is taken.
-    pub(crate) fn lapse(&self) -> Vec<Unanswered> {
+    /// The lease has lapsed: what becomes of the commits without an answer is unknown, and whoever waits is to be told.
+    /// Nothing more is taken.
+    pub(crate) fn lapse(&self) -> Lapsed {
         let mut inner = self.lock();
         if matches!(inner.link, Link::Lapsed | Link::Closed) {
-            return Vec::new();
+            return Lapsed { unanswered: BTreeSet::new(), to_keep: Vec::new(), waiting: Vec::new() };
         }
         inner.link = Link::Lapsed;
+        let mut to_keep = Vec::new();
+        let mut parts = inner.retained_parts.iter();
+        each_retained(&inner, |seq, commit| {
+            let keep = parts.next().and_then(|part| part.keep);
+            let keep = keep.filter(|_| !inner.refused.contains(&seq));
+            to_keep.extend(keep.map(|on_return| (seq, on_return, commit)));
+        });
         inner.wire.clear();
         inner.retained.clear();
-        inner.retained_lengths.clear();
+        inner.retained_parts.clear();
         inner.refused.clear();
-        let unanswered = (inner.acked.to_bits()..inner.last.to_bits()).map(|seq| CommitSeq::from_bits(seq + 1));
-        let waiting: Vec<_> = inner.applied_waiters.drain(..).collect();
-        let waiting: Vec<_> = waiting.into_iter().chain(inner.durable_waiters.drain(..)).collect();
-        let waiting: Vec<_> = waiting.into_iter().chain(inner.everywhere_waiters.drain(..)).collect();
+        let unanswered = inner.acked.to_bits()..inner.last.to_bits();
+        let unanswered = unanswered.map(|seq| CommitSeq::from_bits(seq + 1)).collect();
+        let mut waiting: Vec<_> = inner.applied_waiters.drain(..).collect();
+        waiting.extend(inner.durable_waiters.drain(..));
+        waiting.extend(inner.everywhere_waiters.drain(..));
         let space = std::mem::take(&mut inner.space_waiters);
-        let mut unknown: Vec<_> = unanswered.map(|seq| Unanswered { seq, told: false }).collect();
         (inner.acked, inner.safe) = (inner.last, inner.last);
         wake(inner);
-        for (seq, ticket) in waiting {
-            let told = ticket.complete(Err(CommitFailure::Unknown)).is_ok();
-            if let Some(commit) = unknown.iter_mut().find(|commit| commit.seq == seq) {
-                commit.told |= told;
-            }
-        }
         for ticket in space {
             let _unwanted = ticket.complete(());
         }
-        unknown
+        Lapsed { unanswered, to_keep, waiting }
     }
 
     /// The node is another incarnation now, whose commits are counted anew.

@@ -6,8 +6,8 @@ use crate::bench::job::Job;
 use crate::bench::row::Figures;
 use kiln::{Level, Runtime, Shared};
 
-const TASKS_EACH: u32 = 32;
-const OBJECTS: u32 = 500;
+pub(super) const TASKS_EACH: u32 = 32;
+pub(super) const OBJECTS: u32 = 500;
 
 pub(super) async fn one_queued(sample: &Shared<Sample>) -> Result<()> {
     let mut guard = sample.write().await.map_err(kiln)?;
@@ -78,7 +78,13 @@ pub(super) async fn applied(bench: &mut Bench) -> Result<Figures> {
 
 pub(super) async fn applied_by_two(bench: &mut Bench, prefixes: [&str; 2]) -> Result<Figures> {
     let time = bench.secs();
-    let job = |prefix: &str| Job::Update { prefix: prefix.to_owned(), objects: OBJECTS, tasks: TASKS_EACH, time };
+    let job = |prefix: &str| Job::Update {
+        prefix: prefix.to_owned(),
+        objects: OBJECTS,
+        tasks: TASKS_EACH,
+        time,
+        durable: false,
+    };
     let [here, there] = prefixes;
     let (here, there) = bench.cluster().await?.both(job(here), &job(there)).await?;
     Ok(Figures {

@@ -17,7 +17,7 @@ const BLOBS_FIRST: u32 = 10_000;
 const CREATING: usize = 256;
 
 #[derive(Clustered, Default)]
-struct Blob {
+pub(super) struct Blob {
     data: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn object_memory(bench: &mut Bench) -> Result<Figures> {
     Ok(Figures::of(count(bytes) / f64::from(blobs)).noted(format!("{blobs} objects")))
 }
 
-async fn create(root: &Root<String, Blob>, first: u32, blobs: u32) -> Result<()> {
+pub(super) async fn create(root: &Root<String, Blob>, first: u32, blobs: u32) -> Result<()> {
     let mut creating = JoinSet::new();
     for blob in first..first + blobs {
         if creating.len() >= CREATING

@@ -1,12 +1,16 @@
 //! Kiln's own figures, beside budget and floor.
 
 mod commits;
+mod durable;
 mod footprint;
 mod locks;
 mod pipelined;
 mod reads;
+mod restart;
 
-use super::floors::{BATCH, DASHMAP_1K, DASHMAP_1M, EPOCH_PIN, FEW_KEYS, MANY_KEYS, QUIC_ECHO, QUIC_RELAY};
+use super::floors::{
+    BATCH, DASHMAP_1K, DASHMAP_1M, ECHO_AND_SYNC, EPOCH_PIN, FEW_KEYS, MANY_KEYS, QUIC_ECHO, QUIC_RELAY,
+};
 use super::job::{Done, ROOT, Sample};
 use super::row::{Budget, Row, Unit};
 use super::{Bench, BenchError};
@@ -108,7 +112,7 @@ pub(super) const ROWS: &[Row] = &[
         unit: Unit::PerSecond,
         budget: Budget::AtLeast(2_000_000.0),
         floor: None,
-        run: |bench| Box::pin(pipelined::by_wire(bench)),
+        run: |bench| Box::pin(pipelined::by_wire(bench, false)),
     },
     Row {
         name: "commits_by_runtime",
@@ -117,6 +121,30 @@ pub(super) const ROWS: &[Row] = &[
         budget: Budget::None,
         floor: None,
         run: |bench| Box::pin(pipelined::by_runtime(bench)),
+    },
+    Row {
+        name: "durable_one",
+        what: "commit of one scalar, Durable, one at a time",
+        unit: Unit::Micros,
+        budget: Budget::TimesFloor(1.25),
+        floor: Some(ECHO_AND_SYNC),
+        run: |bench| Box::pin(durable::one(bench)),
+    },
+    Row {
+        name: "durable_64",
+        what: "Durable, 64 tasks on two nodes, each node its own 500 objects",
+        unit: Unit::PerSecond,
+        budget: Budget::PerFloor(0.6 * 64.0),
+        floor: Some(ECHO_AND_SYNC),
+        run: |bench| Box::pin(durable::by_two(bench)),
+    },
+    Row {
+        name: "durable_pipelined",
+        what: "one-field commits through one coordinator, durable; sent by a bare stream",
+        unit: Unit::PerSecond,
+        budget: Budget::AtLeast(1_000_000.0),
+        floor: None,
+        run: |bench| Box::pin(pipelined::by_wire(bench, true)),
     },
     Row {
         name: "idle_cpu",
@@ -133,6 +161,22 @@ pub(super) const ROWS: &[Row] = &[
         budget: Budget::AtMost(1_163.0),
         floor: None,
         run: |bench| Box::pin(footprint::object_memory(bench)),
+    },
+    Row {
+        name: "restart",
+        what: "kill -9 with 1,000,000 objects of 1 KB, then from the start to a get of one of them",
+        unit: Unit::Micros,
+        budget: Budget::AtMost(1e6),
+        floor: None,
+        run: |bench| Box::pin(restart::with_objects(bench, bench.scaled(MANY_KEYS), 0)),
+    },
+    Row {
+        name: "restart_deltas",
+        what: "the same with 1,000,000 one-field deltas behind the last snapshot",
+        unit: Unit::Micros,
+        budget: Budget::None,
+        floor: None,
+        run: |bench| Box::pin(restart::with_objects(bench, bench.scaled(MANY_KEYS), bench.scaled(MANY_KEYS))),
     },
     // Last: its million objects stay.
     Row {

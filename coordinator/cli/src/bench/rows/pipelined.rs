@@ -16,9 +16,9 @@ fn rate(commits: u64, started: Instant) -> Figures {
     Figures::of(count(commits) / elapsed.as_secs_f64())
 }
 
-pub(super) async fn by_wire(bench: &mut Bench) -> Result<Figures> {
+pub(super) async fn by_wire(bench: &mut Bench, durable: bool) -> Result<Figures> {
     let secs = bench.secs();
-    let cluster = bench.cluster().await?;
+    let cluster = if durable { bench.durable().await? } else { bench.cluster().await? };
     let coordinator = cluster.coordinator_id();
     let cpu = || coordinator.map(cpu_nanos).transpose();
     let mut wire = Wire::attach(cluster.profile()).await.map_err(BenchError::Kiln)?;
@@ -28,14 +28,14 @@ pub(super) async fn by_wire(bench: &mut Bench) -> Result<Figures> {
     let cpu_before = cpu()?;
     let started = clock::now();
     while clock::now() < started + secs {
-        wire.commit(&mut target, BATCH).await.map_err(BenchError::Kiln)?;
+        wire.commit(&mut target, BATCH, durable).await.map_err(BenchError::Kiln)?;
         sent += u64::from(BATCH);
         while sent - applied > UNDER_WAY_MAX {
-            applied = wire.acknowledged().await.map_err(BenchError::Kiln)?;
+            applied = wire.acknowledged(durable).await.map_err(BenchError::Kiln)?;
         }
     }
     while applied < sent {
-        applied = wire.acknowledged().await.map_err(BenchError::Kiln)?;
+        applied = wire.acknowledged(durable).await.map_err(BenchError::Kiln)?;
     }
     let figures = rate(sent, started);
     Ok(match (cpu_before, cpu()?) {
