@@ -1,12 +1,12 @@
 //! The coordinator's process: the real engine, and what its driver does with events and effects.
 
-use crate::clock::{Clock, nanos};
+use crate::clock::{Clock, MICRO, MILLI, nanos};
 use crate::network::End;
 use crate::sometimes::Sometimes;
 use crate::thief::is_thief;
 use crate::world::{Happening, World};
 use bytes::Bytes;
-use kiln_coordinator::engine::{Effect, Engine, Event, LogSeq, SessionId, Settings};
+use kiln_coordinator::engine::{Effect, Engine, Entry, Event, LogSeq, LogTime, Restore, SessionId, Settings};
 use kiln_protocol::codec::decode_to_coordinator;
 use kiln_protocol::connection::LEASE;
 use kiln_protocol::message::{Hello, Role};
@@ -22,6 +22,7 @@ pub(crate) const OBSERVER: SessionId = SessionId::from_bits(1);
 pub(crate) struct Coordinator {
     inner: RefCell<Inner>,
     pub(crate) clock: Clock,
+    durable: bool,
     up: Cell<bool>,
     epoch: Cell<Epoch>,
 }
@@ -31,28 +32,40 @@ struct Inner {
     /// When it started, on its own clock.
     started: u64,
     effects: Vec<Effect>,
-    /// The last entry of its log.
-    appended: LogSeq,
+    /// Its log, and what of it is safe.
+    log: Vec<Kept>,
+    safe: LogSeq,
     /// What came of the events that somebody wants to know of.
     told: Option<Vec<Effect>>,
 }
 
-/// What a coordinator starts with: here is where one would come back with what its log has kept. The one that keeps
-/// everything in memory has nothing, and says so with a history that begins anew.
-fn recover(epoch: Epoch) -> Engine {
-    Engine::new(Settings::new(epoch, "memory", "simulated"))
+/// What a coordinator starts with: nothing, or what its log has kept.
+fn recover(epoch: Epoch, log: Option<&[Kept]>) -> Engine {
+    let settings = Settings::new(epoch, "simulated", "simulated");
+    let Some(log) = log else { return Engine::new(settings) };
+    let mut restore = Restore::new();
+    for (seq, time, entry) in log {
+        restore.replay(*seq, *time, entry).expect("it was carried out before");
+    }
+    let settings = Settings { durable: true, started: restore.time(), ..settings };
+    restore.engine(settings).expect("a later epoch")
 }
 
+/// An entry of the log.
+pub(crate) type Kept = (LogSeq, LogTime, Entry);
+
 impl Coordinator {
-    pub(crate) fn new(clock: Clock, epoch: Epoch) -> Self {
+    /// One that keeps its state on disk, or in memory.
+    pub(crate) fn new(clock: Clock, epoch: Epoch, durable: bool) -> Self {
         let inner = Inner {
-            engine: recover(epoch),
+            engine: recover(epoch, durable.then_some(&[])),
             started: clock.show(0),
             effects: Vec::new(),
-            appended: LogSeq::default(),
+            log: Vec::new(),
+            safe: LogSeq::default(),
             told: None,
         };
-        Self { inner: RefCell::new(inner), clock, up: Cell::new(true), epoch: Cell::new(epoch) }
+        Self { inner: RefCell::new(inner), clock, durable, up: Cell::new(true), epoch: Cell::new(epoch) }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -97,21 +110,46 @@ impl World {
     pub(crate) fn restart_coordinator(&self) {
         let epoch = self.coordinator.epoch().next();
         self.coordinator.epoch.set(epoch);
+        let durable = self.coordinator.durable;
         let mut inner = self.coordinator.inner.borrow_mut();
-        inner.engine = recover(epoch);
         inner.started = self.coordinator.clock.show(self.now());
-        inner.appended = LogSeq::default();
+        if durable {
+            // Of what was not said to be safe, the disk may have some.
+            let safe = usize::try_from(inner.safe.to_bits()).expect("as many as there are");
+            let lost = inner.log.len() - safe;
+            let kept = safe + self.random.below(lost + 1);
+            if kept < inner.log.len() {
+                self.reached(Sometimes::EntriesLost);
+            }
+            inner.log.truncate(kept);
+        } else {
+            inner.log.clear();
+        }
+        inner.safe = inner.log.last().map(|(seq, ..)| *seq).unwrap_or_default();
+        inner.engine = recover(epoch, durable.then_some(&inner.log));
+        if durable {
+            self.invariants.begin_again(self, &inner.log);
+        } else {
+            self.invariants.begin_epoch(epoch);
+            for process in self.processes() {
+                process.undecided.borrow_mut().clear();
+            }
+        }
         drop(inner);
         self.coordinator.up.set(true);
-        self.invariants.begin_epoch(epoch);
-        for process in self.processes() {
-            process.undecided.borrow_mut().clear();
-        }
         let links = self.links.borrow().len();
         for link in 0..links {
             self.review(link);
         }
         self.observe();
+    }
+
+    /// The log is safe up to here.
+    pub(crate) fn synced(&self, epoch: Epoch, seq: LogSeq) {
+        if self.coordinator.is_up() && self.coordinator.epoch() == epoch {
+            self.coordinator.inner.borrow_mut().safe = seq;
+            self.batch([Event::Logged { seq }]);
+        }
     }
 
     /// Frames have arrived from a process: one batch.
@@ -163,12 +201,15 @@ impl World {
     pub(crate) fn tell(&self, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         self.coordinator.inner.borrow_mut().told = Some(Vec::new());
         self.batch(events);
+        // A log that is quick.
+        self.synced(self.coordinator.epoch(), self.last_entry());
         self.coordinator.inner.borrow_mut().told.take().unwrap_or_default()
     }
 
     /// What arrived at once is one batch, as in the driver: acknowledgements wait for its end.
     fn batch(&self, events: impl IntoIterator<Item = Event>) {
         let mut closed = Vec::new();
+        let first = self.last_entry();
         for event in events {
             self.trace(|| format!("coordinator <- {event:?}"));
             self.invariants.before(self, &event);
@@ -180,18 +221,19 @@ impl World {
             self.carry_out(&mut closed);
         }
         self.end_batch(&mut closed);
-        let mut inner = self.coordinator.inner.borrow_mut();
-        let seq = inner.appended;
-        let uptime = Duration::from_nanos(self.coordinator.clock.show(self.now()) - inner.started);
-        let Inner { engine, effects, .. } = &mut *inner;
-        engine.handle(uptime, Event::Logged { seq }, effects);
-        drop(inner);
-        self.carry_out(&mut closed);
-        self.end_batch(&mut closed);
+        let last = self.last_entry();
+        if self.coordinator.durable && last > first {
+            let sync = 100 * MICRO + self.random.next() % (4 * MILLI);
+            self.schedule(sync, Happening::Synced { epoch: self.coordinator.epoch(), seq: last.to_bits() });
+        }
         for link in closed {
             self.say_closed(link, End::Coordinator, false);
             self.close_end(link, End::Coordinator);
         }
+    }
+
+    fn last_entry(&self) -> LogSeq {
+        self.coordinator.inner.borrow().log.last().map(|(seq, ..)| *seq).unwrap_or_default()
     }
 
     fn end_batch(&self, closed: &mut Vec<usize>) {
@@ -221,7 +263,7 @@ impl World {
                         self.send(link, End::Node, &bytes);
                     }
                 }
-                Effect::Append { seq, .. } => self.coordinator.inner.borrow_mut().appended = seq,
+                Effect::Append { seq, time, entry } => self.coordinator.inner.borrow_mut().log.push((seq, time, entry)),
                 Effect::Close { session, failure } => {
                     assert!(!matches!(failure, Some(Failure::Violation { .. })), "cut off: {failure:?}");
                     let link = self.link_of(session).expect("a session of a connection");

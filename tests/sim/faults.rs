@@ -48,7 +48,7 @@ faults! {
     Suspend,
     /// clocks drift
     Drift,
-    /// the coordinator dies and starts anew
+    /// the coordinator dies and starts again
     CoordinatorCrash,
     /// a process speaks another protocol version
     VersionSkew,
@@ -104,6 +104,8 @@ pub(crate) struct Plan {
     pub(crate) delay_max: Nanos,
     /// As small as can be, so that it is full now and then; or roomy.
     pub(crate) heap_bytes: usize,
+    /// Whether the coordinator keeps its state on disk.
+    pub(crate) durable: bool,
     /// The kinds of faults that this run has.
     kinds: Vec<Fault>,
     /// Pauses that wait for their moment.
@@ -119,6 +121,7 @@ impl Plan {
         let place = |has: bool| Some(random.below(NODES)).filter(|_| has);
         Self {
             drift: has(Fault::Drift),
+            durable: random.below(2) == 0 && on_disk(),
             later: place(has(Fault::TypeSkew)),
             skewed: place(has(Fault::VersionSkew)),
             delay_max: random.one_of(&[MILLI, 5 * MILLI, 30 * MILLI]),
@@ -139,11 +142,16 @@ impl Plan {
     }
 }
 
+/// Whether half of the coordinators keep their state on disk: asked for with `KILN_SIM_DISK=1`.
+pub(crate) fn on_disk() -> bool {
+    std::env::var_os("KILN_SIM_DISK").is_some()
+}
+
 /// In how many of a hundred seeds a kind of fault is.
 const fn share(fault: Fault) -> usize {
     match fault {
         // After it, everything begins anew: that hides what came of the faults before.
-        Fault::CoordinatorCrash => 15,
+        Fault::CoordinatorCrash => 25,
         Fault::VersionSkew => 20,
         Fault::Drift => 70,
         Fault::TypeSkew | Fault::GrantAgain | Fault::Thief | Fault::Drop => 50,

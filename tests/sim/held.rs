@@ -79,7 +79,7 @@ impl Held {
     /// S4: under a lock, what is here is what was committed last, anywhere.
     pub(crate) fn check(&self) {
         if !self.is_fenced() && self.process.alive.get() {
-            self.world.invariants.check_values(&self.process, &self.entry, &self.groups);
+            self.world.invariants.check_values(&self.world, &self.process, &self.entry, &self.groups);
         }
     }
 

@@ -173,9 +173,12 @@ impl World {
 
     fn adopt(&self, process: &Rc<Process>, link: usize, welcome: &Welcome) {
         let node = process.node();
-        let (acked, last) = (node.outbox.acked_seq(), node.outbox.last());
+        let (acked, last, epoch) = (node.outbox.acked_seq(), node.outbox.last(), node.link.epoch());
         match node.go_on(welcome) {
             Adoption::Resumed => {
+                if epoch != welcome.epoch {
+                    self.reached(Sometimes::WentOn);
+                }
                 if let Past::Resumed { applied } = welcome.past {
                     let recognised = if applied > acked { Some(Sometimes::ResendRecognised) } else { None };
                     let sent = if last > applied { Some(Sometimes::ResendSent) } else { None };

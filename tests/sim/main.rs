@@ -3,7 +3,7 @@
 //! same seed is the same run.
 //!
 //! `KILN_SIM_SEEDS=FROM..TO` runs that range (without `TO` itself), `KILN_SIM_TRACE=1` says on the standard error
-//! what happens. A run has a phase with faults, in which nothing may go wrong that must not, and one without, in which
+//! what happens, `KILN_SIM_DISK=1` lets half of the coordinators come back with what their log has kept. A run has a phase with faults, in which nothing may go wrong that must not, and one without, in which
 //! everything must come right. What is checked is in `invariants/`, what can happen in `faults.rs` and `tasks/`.
 //!
 //! No sockets, no clock, no tokio. The heap frees memory when all threads of its process have moved on; so that a seed is

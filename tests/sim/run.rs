@@ -26,7 +26,9 @@ static PANIC: Mutex<String> = Mutex::new(String::new());
 /// Panics are kept for the report, and not printed.
 pub(crate) fn keep_panics() {
     std::panic::set_hook(Box::new(|info| {
-        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+        let what = info.payload_as_str().unwrap_or("a panic without words");
+        let at = info.location().map_or_else(String::new, |at| format!(" ({at})"));
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = format!("{what}{at}");
     }));
 }
 

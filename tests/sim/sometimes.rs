@@ -53,6 +53,12 @@ sometimes! {
     ResumedUnnoticed,
     /// a node found that the coordinator had lost its state
     Reset,
+    /// a coordinator came back with what its log had kept
+    CameBack,
+    /// a coordinator came back without its last entries
+    EntriesLost,
+    /// a node went on across a restart of the coordinator
+    WentOn,
     /// another protocol version was refused
     SkewRefused,
     /// a copy was found outdated after a reconnect
@@ -103,6 +109,13 @@ sometimes! {
     KeptApartByClock,
     /// a commit changed objects of two roots at once
     AcrossRoots,
+}
+
+impl Sometimes {
+    /// Whether it takes a coordinator that keeps its state on disk.
+    pub(crate) const fn needs_disk(self) -> bool {
+        matches!(self, Self::CameBack | Self::EntriesLost | Self::WentOn)
+    }
 }
 
 /// How often each was reached.

@@ -34,7 +34,11 @@ impl World {
             acked: CommitSeq::default(),
             lapsed: false,
         };
-        let refused = self.tell([hello(Some(stolen))]);
+        let mut refused = self.tell([hello(Some(stolen))]);
+        refused.retain(|effect| match effect {
+            Effect::Send { session: to, .. } | Effect::Close { session: to, .. } => *to == session,
+            Effect::Append { .. } => true,
+        });
         let is_refused = matches!(
             &refused[..],
             [
@@ -52,8 +56,8 @@ impl World {
             say(ToCoordinator::Commit(Commit { everywhere: false, durable: false, parts: [part].into() })),
             say(ToCoordinator::Reassert { object, group, token, mode: Mode::Write }),
             say(ToCoordinator::Release { object, group, token, keep_read: false }),
-            say(ToCoordinator::Bye),
         ]);
+        let _goodbye = self.tell([say(ToCoordinator::Bye)]);
         let to_it = told.iter().filter_map(|effect| match effect {
             Effect::Send { session: to, message } if *to == session => Some(message),
             _ => None,

@@ -8,6 +8,7 @@ use crate::network::{End, Link, Reach};
 use crate::process::Process;
 use crate::sometimes::{Reached, Sometimes};
 use crate::trace::Trace;
+use kiln_coordinator::engine::LogSeq;
 use kiln_protocol::{Epoch, PROTOCOL_VERSION};
 use kiln_tests::Random;
 use std::cell::{Cell, RefCell};
@@ -62,6 +63,8 @@ pub(crate) enum Happening {
     Resume { process: usize },
     /// A node does not keep up, or has caught up.
     Keeps { link: usize, up: bool },
+    /// The coordinator's log is safe up to here.
+    Synced { epoch: Epoch, seq: u64 },
     /// The coordinator's time passes.
     Tick { epoch: Epoch },
     /// Something goes wrong.
@@ -134,7 +137,7 @@ impl World {
             Clock::new(rate, SECOND + random.next() % (1000 * SECOND))
         };
         let clocks = (0..NODES).map(|_| Rc::new(clock())).collect();
-        let coordinator = Coordinator::new(clock(), FIRST_EPOCH);
+        let coordinator = Coordinator::new(clock(), FIRST_EPOCH, plan.durable);
         let world = Rc::new_cyclic(|this| Self {
             random,
             plan,
@@ -269,6 +272,7 @@ impl World {
             | Happening::Closed { end: End::Coordinator, .. }
             | Happening::Start { .. }
             | Happening::Keeps { .. }
+            | Happening::Synced { .. }
             | Happening::Tick { .. }
             | Happening::Break { .. }
             | Happening::Mend { .. }
@@ -293,6 +297,7 @@ impl World {
             Happening::Closed { link, goodbye, .. } => self.detach(link, goodbye),
             Happening::Start { place } => self.start(place),
             Happening::Keeps { link, up } => self.keeps_up(link, up),
+            Happening::Synced { epoch, seq } => self.synced(epoch, LogSeq::from_bits(seq)),
             Happening::Tick { epoch } => self.tick(epoch),
             Happening::Break { fault, place } => self.break_it(fault, place),
             Happening::Mend { fault, place } => self.mend(fault, place),

@@ -23,10 +23,10 @@ impl Dead {
         world.schedule(after, Happening::Due { what: died.len() as u64 - 1 });
     }
 
-    pub(crate) fn due(&self, world: &World, ledger: &Ledger, epoch: Epoch, what: u64) {
+    pub(crate) fn due(&self, world: &World, ledger: &Ledger, what: u64) {
         let index = usize::try_from(what).expect("as many as have died");
         let (of, incarnation) = self.died.borrow()[index];
-        if of == epoch && world.coordinator.is_up() {
+        if of == world.coordinator.epoch() && world.coordinator.is_up() {
             let gone = ledger.lives.get(&incarnation).is_some_and(|life| life.gone);
             assert!(gone, "L2: {incarnation} died longer ago than its lease + 1 s, and has its locks");
             world.reached(Sometimes::DeadFreed);

@@ -36,7 +36,8 @@ mod s22_grant_again;
 
 pub(crate) use s03_disjoint::Section;
 
-use crate::clock::SECOND;
+use crate::clock::{SECOND, nanos};
+use crate::coordinator::Kept;
 use crate::grants::{Grant, Grants, Lock};
 use crate::ledger::{Ledger, Made};
 use crate::process::Process;
@@ -45,6 +46,7 @@ use crate::sometimes::Sometimes;
 use crate::world::World;
 use bytes::Bytes;
 use kiln_coordinator::engine::{Effect, Entry, Event, SessionId};
+use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
 use kiln_protocol::message::{Fate, Mode};
 use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, ToCoordinator, ToNode, Version};
 use kiln_tests::Random;
@@ -54,6 +56,7 @@ use std::ops::Range;
 /// All checks, and what they remember.
 #[derive(Default)]
 pub(crate) struct Invariants {
+    /// In which the present history began: with each coordinator that has nothing.
     epoch: Cell<Epoch>,
     ledger: RefCell<Ledger>,
     grants: RefCell<Grants>,
@@ -67,6 +70,7 @@ pub(crate) struct Invariants {
     resumed: l01_commits_resume::Resumed,
     pub(crate) owners: owners::Owners,
     in_tick: Cell<bool>,
+    unsettled_until: Cell<u64>,
 }
 
 impl Invariants {
@@ -82,8 +86,33 @@ impl Invariants {
         self.owners.forget_all();
     }
 
+    /// A coordinator begins again, with this log: what is behind it has not been, unless it is sent again. Until the nodes have
+    /// said what they have, some show commits that the log has lost.
+    pub(crate) fn begin_again(&self, world: &World, log: &[Kept]) {
+        world.reached(Sometimes::CameBack);
+        let mut ledger = self.ledger.borrow_mut();
+        let made = std::mem::take(&mut ledger.made);
+        *ledger = Ledger::default();
+        ledger.made = made;
+        for (_, _, entry) in log {
+            let _steps = ledger.append(entry);
+        }
+        self.unsettled_until.set(world.now() + nanos(RECONNECT_WINDOW) + 2 * nanos(LEASE));
+        for process in world.processes().iter().filter(|process| self.is_of_this_epoch(process)) {
+            let of = process.incarnation();
+            let decided = ledger.lives.get(&of).map(|life| life.decided).unwrap_or_default();
+            let own = ledger.made.range((of, decided.next())..).take_while(|((maker, _), _)| *maker == of);
+            let own = own.map(|((_, seq), made)| (*seq, made.added.clone()));
+            *process.undecided.borrow_mut() = own.filter(|_| !process.node().link.has_lapsed()).collect();
+        }
+    }
+
+    fn is_unsettled(&self, world: &World) -> bool {
+        world.now() < self.unsettled_until.get() || !world.coordinator.is_up()
+    }
+
     fn is_of_this_epoch(&self, process: &Process) -> bool {
-        process.has_attached() && process.node().settings.epoch == self.epoch.get()
+        process.has_attached() && process.node().settings.epoch >= self.epoch.get()
     }
 
     pub(crate) fn commits(&self) -> u64 {
@@ -180,7 +209,7 @@ impl Invariants {
                     world.reached(Sometimes::Uncached);
                 }
                 let mut grants = self.grants.borrow_mut();
-                self.tokens.borrow_mut().check(&grants, (*object, *group), to, *token);
+                self.tokens.borrow_mut().check(&grants, (*object, *group), to, (*token, *mode));
                 grants.give((*object, *group), to, session, (*request, *token, *mode));
                 s01_one_writer::check(&grants, (*object, *group));
             }
@@ -189,7 +218,7 @@ impl Invariants {
                 for (group, token) in grants {
                     let lock = (record.object, *group);
                     let mut known = self.grants.borrow_mut();
-                    self.tokens.borrow_mut().check(&known, lock, to, *token);
+                    self.tokens.borrow_mut().check(&known, lock, to, (*token, Mode::Write));
                     known.give(lock, to, session, (*request, *token, Mode::Write));
                     s01_one_writer::check(&known, lock);
                 }
@@ -231,7 +260,6 @@ impl Invariants {
                 s08_applied_once::check(&ledger, *writer, *first);
                 for seq in first.to_bits()..=last.to_bits() {
                     let seq = CommitSeq::from_bits(seq);
-                    ledger.made.remove(&(*writer, seq));
                     Self::is_decided(world, *writer, seq);
                 }
             }
@@ -256,7 +284,7 @@ impl Invariants {
         }
         let steps = ledger.append(entry);
         if let Some((writer, seq)) = of {
-            let made = ledger.made.remove(&(writer, seq));
+            let made = ledger.made.get(&(writer, seq)).cloned();
             let made = made.unwrap_or_else(|| unreachable!("S8: commit {seq} of {writer} was applied, and never made"));
             s04_sees_all::check_commit(&made, &steps);
             s11_all_or_nothing::check_commit(&made, &steps);
@@ -273,7 +301,8 @@ impl Invariants {
     /// A node is about to take a message in.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others are checked where they are said")]
     pub(crate) fn heard(&self, world: &World, process: &Process, message: &ToNode) {
-        if !self.is_of_this_epoch(process) {
+        // What a coordinator has said that died since may be lost.
+        if !self.is_of_this_epoch(process) || process.node().link.epoch() != world.coordinator.epoch() {
             return;
         }
         match message {
@@ -342,7 +371,7 @@ impl Invariants {
 
     /// A task was told what became of a commit.
     pub(crate) fn fate_told(&self, epoch: Epoch, of: (Incarnation, CommitSeq), fate: Fate) {
-        if epoch == self.epoch.get() {
+        if epoch >= self.epoch.get() {
             s09_unknown::check(&self.ledger.borrow(), of, fate);
         }
     }
@@ -359,7 +388,8 @@ impl Invariants {
         if self.is_of_this_epoch(process) {
             s10_no_resurrection::check(&self.ledger.borrow(), entry.id(), "locked");
         }
-        self.sections.enter(world, process, entry, index, mode)
+        let history = process.node().settings.epoch.min(self.epoch.get());
+        self.sections.enter(world, process, (history, entry, index), mode)
     }
 
     pub(crate) fn leave(&self, section: Section) {
@@ -367,15 +397,21 @@ impl Invariants {
     }
 
     /// A task holds locks of an object.
-    pub(crate) fn check_values(&self, process: &Process, entry: &kiln_engine::Entry, groups: &Range<usize>) {
-        if self.is_of_this_epoch(process) {
+    pub(crate) fn check_values(
+        &self,
+        world: &World,
+        process: &Process,
+        entry: &kiln_engine::Entry,
+        groups: &Range<usize>,
+    ) {
+        if self.is_of_this_epoch(process) && !self.is_unsettled(world) {
             s04_sees_all::check_values(&self.ledger.borrow(), process, entry, groups);
         }
     }
 
     pub(crate) fn is_everywhere(&self, world: &World, process: &Process, object: ObjectId, field: Field, value: i64) {
-        if self.is_of_this_epoch(process) {
-            everywhere::check(world, process.node().settings.epoch, object, field, value);
+        if self.is_of_this_epoch(process) && !self.is_unsettled(world) {
+            everywhere::check(world, |process| self.is_of_this_epoch(process), object, field, value);
         }
     }
 
@@ -392,7 +428,7 @@ impl Invariants {
     }
 
     pub(crate) fn due(&self, world: &World, what: u64) {
-        self.dead.due(world, &self.ledger.borrow(), self.epoch.get(), what);
+        self.dead.due(world, &self.ledger.borrow(), what);
     }
 
     pub(crate) fn committed_after_faults(&self, process: &Process) {
@@ -442,7 +478,7 @@ impl Invariants {
             let is_quiet = process.undecided.borrow().is_empty() && process.node().outbox.unacknowledged().0 == 0;
             for entry in process.node().cache.all() {
                 s18_own_root::check(&ledger, &entry);
-                if in_step && is_quiet {
+                if in_step && is_quiet && !self.is_unsettled(world) {
                     s06_same_bytes::check_copy(&ledger, &entry);
                 }
             }

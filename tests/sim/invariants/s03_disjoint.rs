@@ -49,11 +49,10 @@ impl Sections {
         &self,
         world: &World,
         process: &Rc<Process>,
-        entry: &Entry,
-        index: usize,
+        (history, entry, index): (Epoch, &Entry, usize),
         mode: Mode,
     ) -> Section {
-        let key = (process.node().settings.epoch, entry.id(), entry.binding.groups()[index]);
+        let key = (history, entry.id(), entry.binding.groups()[index]);
         let mut held = self.held.borrow_mut();
         let holders = held.entry(key).or_default();
         for other in holders.iter().filter(|other| mode == Mode::Write || other.mode == Mode::Write) {
