@@ -278,20 +278,17 @@ impl Node {
         let kept = self.keep_unanswered(incarnation, to_keep);
         untold.retain(|seq| !kept.contains(seq));
         let unknown = untold.len();
+        // Before anybody is told: who is, may ask for the rest at once.
+        let open = waiting.iter().filter(|(_, ticket)| !ticket.is_closed());
+        let to_tell: BTreeSet<_> = open.map(|(seq, _)| *seq).filter(|seq| untold.remove(seq)).collect();
+        self.note_unknown(incarnation, untold);
         for (seq, ticket) in waiting {
             let failure = if kept.contains(&seq) { CommitFailure::Kept } else { CommitFailure::Unknown };
-            if ticket.complete(Err(failure)).is_ok() {
-                untold.remove(&seq);
+            // It may have given up just now.
+            if ticket.complete(Err(failure)).is_err() && to_tell.contains(&seq) {
+                self.note_unknown(incarnation, [seq]);
             }
         }
-        let mut inner = self.link.lock();
-        for seq in untold {
-            if inner.unknown.len() == NOTES_MAX {
-                inner.unknown.pop_front();
-            }
-            inner.unknown.push_back(UnknownCommit { incarnation, seq });
-        }
-        drop(inner);
         for entry in self.cache.all() {
             for lock in entry.locks() {
                 lock.fenced();
@@ -302,6 +299,16 @@ impl Node {
         self.go_alone();
         self.link.wake_waiting();
         Lapse::Now { unknown }
+    }
+
+    fn note_unknown(&self, incarnation: Incarnation, commits: impl IntoIterator<Item = CommitSeq>) {
+        let mut inner = self.link.lock();
+        for seq in commits {
+            if inner.unknown.len() == NOTES_MAX {
+                inner.unknown.pop_front();
+            }
+            inner.unknown.push_back(UnknownCommit { incarnation, seq });
+        }
     }
 
     /// After a lapse there is another connection, and the node is another incarnation, whose lease begins at

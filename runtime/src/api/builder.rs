@@ -28,13 +28,14 @@ pub enum Away {
     LocalReads,
     /// Goes on alone, from the lapse of this node's lease until the cluster is back. Until the lapse this node goes on
     /// under the locks that it has, and whatever needs the coordinator waits. Commits that are on their way when it lapses
-    /// are local as well, and asked for on the return: none is made twice. One of level `Everywhere` is unknown instead.
+    /// are local as well, and asked for on the return: none is made twice. One of a level above `Applied` is unknown
+    /// instead.
     ///
     /// Alone, objects are read, changed, made (`get_or_create`) and removed here, and nowhere else: what was changed is
     /// [`State::Local`](crate::State::Local), commits say that they [are local](crate::Commit::is_local), reads are
     /// marked stale, and locks hold among the tasks of this process only. Named locks cannot be had, keys not listed, and
-    /// objects neither inserted, renamed nor, where they are not resident, read. A change of level `Everywhere` is
-    /// refused.
+    /// objects neither inserted, renamed nor, where they are not resident, read. A change of a level above
+    /// `Applied` is refused.
     ///
     /// Changes are kept in a journal in memory ([`Builder::journal_bytes`]): a process that ends loses them. What becomes
     /// of them on the return is `on_return`'s to say; [`ClusterEvent::Returned`](crate::ClusterEvent::Returned) tells when

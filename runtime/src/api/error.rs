@@ -320,7 +320,7 @@ pub enum CommitError {
     #[error("{DISCONNECTED}")]
     Disconnected,
     /// The cluster is away: no level above `Applied` can be promised. Nothing was changed.
-    #[error("the cluster is away: a commit of level `Everywhere` cannot be made")]
+    #[error("the cluster is away: a commit of level `Durable` or `Everywhere` cannot be made")]
     Away,
     /// The cluster is away, and the journal of what was changed here meanwhile is full. Nothing was changed.
     #[error("{}", journal_full(*needed_bytes, *limit))]
