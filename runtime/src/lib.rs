@@ -16,9 +16,9 @@ mod embedded;
 
 pub use api::{
     AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether, Counter,
-    DetachError, Event, EventKind, Keys, Level, LockError, NamedGuard, NamedLock, NodeInfo, ReadGuard, Root, RootError,
-    Runtime, Shared, Stats, Transaction, TransactionError, TransactionGuard, TryUpdateError, UpdateError, ViewTogether,
-    Watch, WriteGuard,
+    DetachError, Event, EventKind, Keys, Level, Lock, LockError, LockedGuard, NamedGuard, NamedLock, NodeInfo,
+    ReadGuard, Root, RootError, Runtime, Shared, Stats, Transaction, TransactionError, TransactionGuard,
+    TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
 };
 pub use kiln_engine::{Corrupt, Ended, State};
 pub use kiln_object::*;

@@ -6,6 +6,7 @@ mod commit;
 mod counter;
 mod error;
 mod guard;
+mod lock;
 mod named;
 mod room;
 mod root;
@@ -24,6 +25,7 @@ pub use error::{
     UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
+pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
 pub use root::{Keys, Root};
 pub use runtime::{NodeInfo, Runtime, Stats};

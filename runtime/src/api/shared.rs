@@ -247,7 +247,7 @@ impl<T: Clustered> Shared<T> {
     }
 
     /// A stale copy is fetched anew before a coherent access.
-    async fn refresh(&self) -> Result<(), LockError> {
+    pub(super) async fn refresh(&self) -> Result<(), LockError> {
         match self.entry.state() {
             State::Current => Ok(()),
             State::Destroyed => Err(LockError::Destroyed),
