@@ -11,6 +11,7 @@ mod everywhere;
 mod eviction;
 mod guards;
 mod hostile;
+mod kept;
 mod lapsed;
 mod maps;
 mod named;
