@@ -47,7 +47,7 @@ pub(crate) struct RequestState<T: Clustered> {
 }
 
 struct Current<T> {
-    /// What the request has brought, or got.
+    /// What the request has brought, whatever it is good for, or got.
     id: Option<SessionId>,
     is_looked_up: bool,
     /// It brought an id, and there is no session with it.
@@ -111,11 +111,8 @@ impl<T: Clustered + Default> RequestState<T> {
     fn looked_up(&self, found: Option<Shared<T>>) {
         let mut current = self.current();
         current.is_looked_up = true;
-        if found.is_none() {
-            // An id that nobody has is not used: it may have been planted.
-            current.id = None;
-            current.is_lost = true;
-        }
+        // An id that nobody has is not used: it may have been planted.
+        current.is_lost = found.is_none();
         current.shared = found;
     }
 
@@ -189,7 +186,9 @@ impl<T: Clustered + Default> RequestState<T> {
 
     /// Gives the session a new id.
     pub(crate) async fn rotate(&self) -> Result<(), SessionError> {
-        self.look_up().await?;
+        if self.look_up().await?.is_none() {
+            return Ok(());
+        }
         let _turn = self.turn.lock().await;
         let Some(old) = self.current().id.as_ref().map(SessionId::key) else { return Ok(()) };
         // Its name is changed under all of its locks.
@@ -226,7 +225,8 @@ impl<T: Clustered + Default> RequestState<T> {
         Err(SessionError::IdsInUse)
     }
 
-    /// Ends the session on every node. `false` when there was none.
+    /// Ends the session on every node. `false` when there was none: another request may be ending it just now, and this
+    /// one returns when that holds as well.
     pub(crate) async fn destroy(&self) -> Result<bool, SessionError> {
         let _turn = self.turn.lock().await;
         let Some(key) = self.current().id.as_ref().map(SessionId::key) else { return Ok(false) };
