@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const QUANTITY_MAX: u32 = 100_000;
 
 /// The session of one visitor.
-#[derive(Clustered, Debug, Default)]
+#[derive(Clustered, Debug)]
 pub(crate) struct Session {
     /// Who it is; `None` before the login.
     pub(crate) user: Option<String>,
@@ -29,6 +29,23 @@ pub(crate) struct Session {
     pub(crate) orders: Vec<Order>,
 }
 
+/// A new visitor's.
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            user: None,
+            theme: THEMES[0].to_owned(),
+            visits: 0,
+            note: String::new(),
+            clicks: 0,
+            cart: Map::new(),
+            orders: Vec::new(),
+        }
+    }
+}
+
+/// The looks there are.
+pub(crate) const THEMES: [&str; 3] = ["clay", "celadon", "night"];
 /// The name of the lock group of the cart.
 pub(crate) const CART: &str = "cart";
 /// The name of the lock group of fields that name none.

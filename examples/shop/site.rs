@@ -3,18 +3,19 @@
 
 use crate::catalogue::{self, Product};
 use crate::pages::{self, Frame};
-use crate::request::{Filled, clear_cookie, host, new_session_id, session_id, set_cookie};
-use crate::session::{CART, QUANTITY_MAX, REST, Sales, Session, SessionCounters as _, Snapshot};
+use crate::request::{COOKIE_NAME, Filled, host};
+use crate::session::{CART, QUANTITY_MAX, REST, Sales, Session, SessionCounters as _, Snapshot, THEMES};
 use crate::trouble::Trouble;
-use crate::visitor::Visitor;
+use crate::visitor::{Anybody, Visitor};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, SET_COOKIE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kiln::{AccessError, Root, RootError, Runtime, Shared};
+use kiln::{Root, Runtime, Shared};
+use kiln_sessions::{Cookie, SessionError, SessionLayer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -25,14 +26,12 @@ const NAME_CHARS_MAX: usize = 40;
 const NOTE_CHARS_MAX: usize = 500;
 /// What a payment service takes to answer.
 const CHARGE_TIME: Duration = Duration::from_millis(20);
-/// The looks there are.
-pub(crate) const THEMES: [&str; 3] = ["clay", "celadon", "night"];
 
 /// One node's share of the shop.
 #[derive(Clone)]
 pub(crate) struct Site {
     kiln: Runtime,
-    sessions: Root<String, Session>,
+    sessions: SessionLayer<Session>,
     sales: Shared<Sales>,
     /// The other node's port, once it is known.
     peer: Arc<OnceLock<u16>>,
@@ -40,8 +39,10 @@ pub(crate) struct Site {
 
 impl Site {
     /// Opens the roots of the shop.
-    pub(crate) async fn open(kiln: Runtime, peer: Arc<OnceLock<u16>>) -> Result<Self, RootError> {
-        let sessions = kiln.root("sessions").await?;
+    pub(crate) async fn open(kiln: Runtime, peer: Arc<OnceLock<u16>>) -> Result<Self, SessionError> {
+        // The shop is on 127.0.0.1, without TLS.
+        let cookie = Cookie::named(COOKIE_NAME).secure(false);
+        let sessions = SessionLayer::new(&kiln).cookie(cookie).opened().await?;
         let shops: Root<String, Sales> = kiln.root("shops").await?;
         let sales = shops.get_or_create("pots", Sales::default).await?;
         Ok(Self { kiln, sessions, sales, peer })
@@ -63,33 +64,18 @@ impl Site {
             .route("/session.json", get(session_json))
             .route("/sales.json", get(sales_json))
             .route("/style.css", get(async || ([(CONTENT_TYPE, "text/css")], pages::STYLE)))
+            .layer(self.sessions.clone())
             .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
             .layer(map_response(harden))
             .with_state(self)
     }
 
-    /// The session with this id. An id never creates one: a session that was ended stays ended.
-    pub(crate) async fn session(&self, id: &str) -> Result<Option<Shared<Session>>, AccessError> {
-        self.sessions.get(id).await
-    }
-
-    async fn new_visitor(&self, user: Option<String>) -> Result<Visitor, Trouble> {
-        let id = fresh_id()?;
-        let session = Session { user, theme: THEMES[0].to_owned(), ..Session::default() };
-        let session = self.sessions.insert(id.clone(), session).await?;
-        Ok(Visitor { id, session })
-    }
-
     /// What every page shows, for this visitor.
-    fn frame(&self, headers: &HeaderMap, visitor: Option<&Visitor>) -> Frame {
+    fn frame(&self, headers: &HeaderMap, session: &kiln_sessions::Session<Session>) -> Frame {
         let peer = self.peer.get().map(|port| format!("http://{}:{port}", host(headers)));
-        let session = visitor.map(|visitor| visitor.session.get(|session| session.snapshot()));
+        let session = session.get(|session| session.snapshot());
         Frame { node: self.kiln.node().name, peer, session, themes: &THEMES }
     }
-}
-
-fn fresh_id() -> Result<String, Trouble> {
-    new_session_id().ok_or_else(|| Trouble::Cluster("the system gives no random numbers".to_owned()))
 }
 
 /// Headers of every answer: pages are one visitor's own, and hold no script.
@@ -106,20 +92,20 @@ async fn harden(mut response: Response) -> Response {
 async fn front(
     State(site): State<Site>,
     headers: HeaderMap,
-    visitor: Option<Visitor>,
+    Anybody(session): Anybody,
 ) -> Result<Html<String>, Trouble> {
-    if let Some(Visitor { session, .. }) = &visitor {
-        session.clicks().add(1)?;
+    if let Some(object) = session.handle() {
+        object.clicks().add(1)?;
         let mut guard = session.write_group(REST).await?;
         *guard.visits += 1;
         guard.commit().await?;
     }
     let sold = site.sales.get(|sales| sales.sold().iter().collect::<BTreeMap<_, _>>());
-    Ok(pages::front(&site.frame(&headers, visitor.as_ref()), &sold))
+    Ok(pages::front(&site.frame(&headers, &session), &sold))
 }
 
-async fn login_page(State(site): State<Site>, headers: HeaderMap, visitor: Option<Visitor>) -> Html<String> {
-    pages::login(&site.frame(&headers, visitor.as_ref()))
+async fn login_page(State(site): State<Site>, headers: HeaderMap, Anybody(session): Anybody) -> Html<String> {
+    pages::login(&site.frame(&headers, &session))
 }
 
 #[derive(Deserialize)]
@@ -128,54 +114,40 @@ struct Login {
 }
 
 /// A visitor without a name keeps the cart, and gets a new id, so that an id somebody planted before is of no use.
-async fn login(
-    State(site): State<Site>,
-    visitor: Option<Visitor>,
-    Filled(form): Filled<Login>,
-) -> Result<Response, Trouble> {
+async fn login(Anybody(mut session): Anybody, Filled(form): Filled<Login>) -> Result<Redirect, Trouble> {
     let name = form.name.trim();
     // The replacement character stands for bytes that were no text.
     let is_odd = |letter: char| letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(is_odd) {
         return Err(Trouble::BadForm("A name has 1 to 40 letters."));
     }
-    let visitor = match visitor {
-        Some(Visitor { id, session }) if session.read().await?.get(|session| session.user().is_none()) => {
-            let new = fresh_id()?;
-            if !site.sessions.rename(&id, new.clone()).await? {
-                return Err(Trouble::LoggedOut);
-            }
-            session.update(|session| session.user.set(Some(name.to_owned()))).await?;
-            Visitor { id: new, session }
-        }
-        Some(somebody_else) => {
-            site.sessions.remove_everywhere(&somebody_else.id).await?;
-            site.new_visitor(Some(name.to_owned())).await?
-        }
-        None => site.new_visitor(Some(name.to_owned())).await?,
-    };
-    visitor.session.clicks().add(1)?;
-    Ok(([(SET_COOKIE, set_cookie(&visitor.id))], Redirect::to("/")).into_response())
+    let is_somebody = session.read().await?.is_some_and(|guard| guard.get(|session| session.user().is_some()));
+    if is_somebody {
+        session.destroy().await?;
+    } else {
+        session.rotate().await?;
+    }
+    session.update(|session| session.user.set(Some(name.to_owned()))).await?;
+    session.open().await?.clicks().add(1)?;
+    Ok(Redirect::to("/"))
 }
 
 /// Ends the session on every node before it answers. A slow request that has it in hand cannot bring it back: its
 /// commit is refused.
-async fn logout(State(site): State<Site>, headers: HeaderMap) -> Result<Response, Trouble> {
-    if let Some(id) = session_id(&headers) {
-        site.sessions.remove_everywhere(id).await?;
-    }
-    Ok(([(SET_COOKIE, clear_cookie())], Redirect::to("/")).into_response())
+async fn logout(Anybody(mut session): Anybody) -> Result<Redirect, Trouble> {
+    session.destroy().await?;
+    Ok(Redirect::to("/"))
 }
 
 async fn cart_page(
     State(site): State<Site>,
     headers: HeaderMap,
-    visitor: Option<Visitor>,
+    Anybody(session): Anybody,
 ) -> Result<Html<String>, Trouble> {
-    if let Some(visitor) = &visitor {
-        visitor.session.clicks().add(1)?;
+    if let Some(object) = session.handle() {
+        object.clicks().add(1)?;
     }
-    Ok(pages::cart(&site.frame(&headers, visitor.as_ref())))
+    Ok(pages::cart(&site.frame(&headers, &session)))
 }
 
 #[derive(Deserialize)]
@@ -190,34 +162,27 @@ impl Line {
     }
 }
 
-/// Only the cart's lock is taken, and only the one line is sent.
-async fn add(
-    State(site): State<Site>,
-    headers: HeaderMap,
-    visitor: Option<Visitor>,
-    Filled(line): Filled<Line>,
-) -> Result<Response, Trouble> {
+/// Only the cart's lock is taken, and only the one line is sent. Without a session there is one from now on.
+async fn add(Anybody(session): Anybody, Filled(line): Filled<Line>) -> Result<Redirect, Trouble> {
     let product = line.product()?;
-    let Visitor { id, session } = match visitor {
-        Some(visitor) => visitor,
-        // Whoever had a session and lost it is told, instead of shopping on in a new one.
-        None if session_id(&headers).is_some() => return Err(Trouble::LoggedOut),
-        None => site.new_visitor(None).await?,
-    };
-    session.clicks().add(1)?;
+    // Whoever had a session and lost it is told, instead of shopping on in a new one.
+    if session.is_lost() {
+        return Err(Trouble::LoggedOut);
+    }
+    session.open().await?.clicks().add(1)?;
     let mut guard = session.write_group(CART).await?;
     guard.add_to_cart(product);
     guard.commit().await?;
-    Ok(([(SET_COOKIE, set_cookie(&id))], Redirect::to("/cart")).into_response())
+    Ok(Redirect::to("/cart"))
 }
 
-async fn set(Visitor { session, .. }: Visitor, Filled(line): Filled<Line>) -> Result<Redirect, Trouble> {
+async fn set(Visitor(session): Visitor, Filled(line): Filled<Line>) -> Result<Redirect, Trouble> {
     let product = line.product()?;
     let quantity = line.quantity.ok_or(Trouble::BadForm("How many?"))?;
     if quantity > QUANTITY_MAX {
         return Err(Trouble::BadForm("The shop does not have that many."));
     }
-    session.clicks().add(1)?;
+    session.open().await?.clicks().add(1)?;
     let mut guard = session.write_group(CART).await?;
     guard.set_quantity(product, quantity);
     guard.commit().await?;
@@ -226,20 +191,24 @@ async fn set(Visitor { session, .. }: Visitor, Filled(line): Filled<Line>) -> Re
 
 /// The cart's lock is held while the card is charged, so that what is paid is what is ordered; visits and logins go on.
 /// The order and the shop's sales are one commit: both or neither.
-async fn checkout(State(site): State<Site>, headers: HeaderMap, visitor: Visitor) -> Result<Response, Trouble> {
-    let session = &visitor.session;
-    if session.read().await?.get(|session| session.user().is_none()) {
+async fn checkout(
+    State(site): State<Site>,
+    headers: HeaderMap,
+    Visitor(session): Visitor,
+) -> Result<Response, Trouble> {
+    let object = session.open().await?;
+    if object.read().await?.get(|session| session.user().is_none()) {
         return Ok(Redirect::to("/login").into_response());
     }
-    session.clicks().add(1)?;
-    let mut cart = session.write_group(CART).await?;
+    object.clicks().add(1)?;
+    let mut cart = object.write_group(CART).await?;
     charge_card().await;
     let mut sales = site.sales.write().await?;
     let Some(order) = cart.order(&mut sales) else {
         return Err(Trouble::BadForm("There is nothing in the cart."));
     };
     site.kiln.commit((cart, sales)).await?;
-    Ok(pages::ordered(&site.frame(&headers, Some(&visitor)), &order).into_response())
+    Ok(pages::ordered(&site.frame(&headers, &session), &order).into_response())
 }
 
 async fn charge_card() {
@@ -251,10 +220,10 @@ struct Theme {
     theme: String,
 }
 
-async fn theme(Visitor { session, .. }: Visitor, Filled(form): Filled<Theme>) -> Result<Redirect, Trouble> {
+async fn theme(Visitor(session): Visitor, Filled(form): Filled<Theme>) -> Result<Redirect, Trouble> {
     let theme = THEMES.into_iter().find(|theme| *theme == form.theme);
     let theme = theme.ok_or(Trouble::BadForm("There is no such theme."))?;
-    session.clicks().add(1)?;
+    session.open().await?.clicks().add(1)?;
     session.update(|session| session.theme.set(theme.to_owned())).await?;
     Ok(Redirect::to("/session"))
 }
@@ -265,26 +234,30 @@ struct Note {
 }
 
 /// A slow request may have its session in hand long before the form is in. No lock is held meanwhile.
-async fn note(Visitor { session, .. }: Visitor, Filled(form): Filled<Note>) -> Result<Redirect, Trouble> {
+async fn note(Visitor(session): Visitor, Filled(form): Filled<Note>) -> Result<Redirect, Trouble> {
     if form.note.chars().count() > NOTE_CHARS_MAX {
         return Err(Trouble::BadForm("A note has at most 500 letters."));
     }
-    session.clicks().add(1)?;
+    session.open().await?.clicks().add(1)?;
     session.update(|session| session.note.set(form.note)).await?;
     Ok(Redirect::to("/session"))
 }
 
 /// What this node holds in its memory: looking takes no lock and asks nobody.
-async fn session_page(State(site): State<Site>, headers: HeaderMap, visitor: Visitor) -> Result<Html<String>, Trouble> {
-    let session = &visitor.session;
-    session.clicks().add(1)?;
-    let held = format!("object {}, version {}, {:?}", session.id(), session.version(), session.state());
-    Ok(pages::session(&site.frame(&headers, Some(&visitor)), &held, &site.kiln.stats()))
+async fn session_page(
+    State(site): State<Site>,
+    headers: HeaderMap,
+    Visitor(session): Visitor,
+) -> Result<Html<String>, Trouble> {
+    let object = session.open().await?;
+    object.clicks().add(1)?;
+    let held = format!("object {}, version {}, {:?}", object.id(), object.version(), object.state());
+    Ok(pages::session(&site.frame(&headers, &session), &held, &site.kiln.stats()))
 }
 
 /// The session under a read lock: nobody in the cluster is changing it meanwhile.
-async fn session_json(Visitor { session, .. }: Visitor) -> Result<Json<Snapshot>, Trouble> {
-    let guard = session.read().await?;
+async fn session_json(Visitor(session): Visitor) -> Result<Json<Snapshot>, Trouble> {
+    let guard = session.read().await?.ok_or(Trouble::LoggedOut)?;
     Ok(Json(guard.get(|session| session.snapshot())))
 }
 

@@ -1,11 +1,10 @@
 //! What a request can run into, and how the visitor is told.
 
 use crate::pages;
-use crate::request::clear_cookie;
 use axum::http::StatusCode;
-use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
-use kiln::{AccessError, CommitError, Failure, LockError, UpdateError};
+use kiln::{CommitError, LockError};
+use kiln_sessions::SessionError;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ impl IntoResponse for Trouble {
         match self {
             Self::LoggedOut => {
                 let page = pages::notice("You are logged out", "Your session has ended.");
-                (StatusCode::UNAUTHORIZED, [(SET_COOKIE, clear_cookie())], page).into_response()
+                (StatusCode::UNAUTHORIZED, page).into_response()
             }
             Self::BadForm(why) => (StatusCode::BAD_REQUEST, pages::notice("That did not work", why)).into_response(),
             Self::Cluster(why) => {
@@ -34,41 +33,20 @@ impl IntoResponse for Trouble {
     }
 }
 
-impl From<AccessError> for Trouble {
-    fn from(error: AccessError) -> Self {
-        if matches!(error, AccessError::Refused(Failure::Destroyed { .. })) {
-            return Self::LoggedOut;
-        }
-        Self::Cluster(error.to_string())
+impl From<SessionError> for Trouble {
+    fn from(error: SessionError) -> Self {
+        if matches!(error, SessionError::Destroyed) { Self::LoggedOut } else { Self::Cluster(error.to_string()) }
     }
 }
 
 impl From<LockError> for Trouble {
     fn from(error: LockError) -> Self {
-        if let LockError::Fetch(error) = error {
-            return error.into();
-        }
-        if matches!(error, LockError::Destroyed) {
-            return Self::LoggedOut;
-        }
-        Self::Cluster(error.to_string())
+        SessionError::from(error).into()
     }
 }
 
 impl From<CommitError> for Trouble {
     fn from(error: CommitError) -> Self {
-        if matches!(error, CommitError::Destroyed) {
-            return Self::LoggedOut;
-        }
-        Self::Cluster(error.to_string())
-    }
-}
-
-impl From<UpdateError> for Trouble {
-    fn from(error: UpdateError) -> Self {
-        match error {
-            UpdateError::Lock(error) => error.into(),
-            UpdateError::Commit(error) => error.into(),
-        }
+        SessionError::from(error).into()
     }
 }

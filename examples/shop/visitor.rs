@@ -1,26 +1,22 @@
 //! Who sent a request: found by the cookie before the handler begins, and before the request's body is read.
 
-use crate::request::session_id;
 use crate::session::Session;
 use crate::site::Site;
 use crate::trouble::Trouble;
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use kiln::Shared;
 
-/// A visitor with a session. As an extractor it refuses everybody else; `Option<Visitor>` lets them in.
-pub(crate) struct Visitor {
-    pub(crate) id: String,
-    pub(crate) session: Shared<Session>,
-}
+/// Anybody, with a session or without one.
+pub(crate) struct Anybody(pub(crate) kiln_sessions::Session<Session>);
 
-impl OptionalFromRequestParts<Site> for Visitor {
+/// A visitor with a session. Everybody else is refused.
+pub(crate) struct Visitor(pub(crate) kiln_sessions::Session<Session>);
+
+impl FromRequestParts<Site> for Anybody {
     type Rejection = Trouble;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Option<Self>, Trouble> {
-        let Some(id) = session_id(&parts.headers) else { return Ok(None) };
-        let session = site.session(id).await?;
-        Ok(session.map(|session| Self { id: id.to_owned(), session }))
+    async fn from_request_parts(parts: &mut Parts, _site: &Site) -> Result<Self, Trouble> {
+        Ok(Self(kiln_sessions::Session::of(&parts.extensions).await?))
     }
 }
 
@@ -28,7 +24,7 @@ impl FromRequestParts<Site> for Visitor {
     type Rejection = Trouble;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Trouble> {
-        let visitor = <Self as OptionalFromRequestParts<Site>>::from_request_parts(parts, site).await?;
-        visitor.ok_or(Trouble::LoggedOut)
+        let Anybody(session) = Anybody::from_request_parts(parts, site).await?;
+        if session.exists() { Ok(Self(session)) } else { Err(Trouble::LoggedOut) }
     }
 }

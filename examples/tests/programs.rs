@@ -57,6 +57,14 @@ async fn transfer_loses_no_money() {
 }
 
 #[tokio::test]
+async fn the_stores_of_the_frameworks_lose_half_and_those_of_kiln_nothing() {
+    let said = run_well(env!("CARGO_BIN_EXE_tower_sessions_swap"), &[]).await;
+    assert_eq!(said, "MemoryStore: 200 of 400 writes were lost\nKiln: 0 of 400 writes were lost\n");
+    let said = run_well(env!("CARGO_BIN_EXE_actix_swap"), &[]).await;
+    assert_eq!(said, "CookieSessionStore: 200 of 400 writes were lost\nKiln: 0 of 400 writes were lost\n");
+}
+
+#[tokio::test]
 async fn two_processes_see_one_object() {
     let said = run_well(env!("CARGO_BIN_EXE_two_processes"), &[]).await;
     assert_eq!(said.lines().count(), 2, "{said}");

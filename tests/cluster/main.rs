@@ -16,6 +16,7 @@ mod guards;
 mod hostile;
 mod kept;
 mod lapsed;
+mod locked;
 mod maps;
 mod named;
 mod objects;

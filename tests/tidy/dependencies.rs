@@ -3,7 +3,7 @@
 use crate::{none, read, rust_files};
 
 /// Each crate, and the crates of this workspace that it may depend on.
-const MAY_KNOW: [(&str, &[&str]); 10] = [
+const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("coordinator/protocol", &[]),
     ("coordinator", &["kiln-protocol"]),
     ("coordinator/cli", &["kiln", "kiln-coordinator", "kiln-protocol"]),
@@ -11,8 +11,9 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     ("runtime/object", &["kiln-heap", "kiln-macros", "kiln-protocol"]),
     ("runtime/engine", &["kiln-heap", "kiln-object", "kiln-protocol"]),
     ("runtime", &["kiln-coordinator", "kiln-engine", "kiln-heap", "kiln-macros", "kiln-object", "kiln-protocol"]),
+    ("runtime/sessions", &["kiln"]),
     ("macros", &[]),
-    ("examples", &["kiln"]),
+    ("examples", &["kiln", "kiln-sessions"]),
     ("tests", &["kiln", "kiln-coordinator", "kiln-engine", "kiln-heap", "kiln-object", "kiln-protocol"]),
 ];
 

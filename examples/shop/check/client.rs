@@ -3,7 +3,7 @@
 use super::http::{Answer, Connection};
 use super::tally::{Tally, Written};
 use crate::catalogue::PRODUCTS;
-use crate::site::THEMES;
+use crate::session::THEMES;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -100,8 +100,7 @@ impl<'a> Held<'a> {
 
     /// Whether the lease under which the locks were taken is over.
     pub(super) fn is_fenced(&self) -> bool {
-        let link = &self.runtime.node.link;
-        link.life() != self.life || !link.is_leased(boot_nanos())
+        is_over(self.runtime, self.life)
     }
 
     /// Takes the groups one after the other, in the order that everybody takes them in.
@@ -149,12 +148,18 @@ impl Held<'_> {
     }
 }
 
+/// Whether a life of the node is over.
+fn is_over(runtime: &Attached, life: u64) -> bool {
+    let link = &runtime.node.link;
+    link.life() != life || !link.is_leased(boot_nanos())
+}
+
 fn locks_of(entry: &Entry, groups: Range<usize>, mode: Mode) -> impl Iterator<Item = OwnerLock> {
     let groups = entry.binding.groups()[groups].iter();
     groups.map(move |group| OwnerLock { object: entry.id(), group: *group, mode })
 }
 
-/// Lock groups of an object that a transaction holds; dropping it leaves them.
+/// Lock groups of an object that a transaction, or a lock of its own, holds; dropping it leaves them.
 #[derive(Debug)]
 pub(super) struct Kept {
     runtime: Arc<Attached>,
@@ -166,6 +171,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// As of [`Held`].
+    pub(super) fn is_fenced(&self) -> bool {
+        is_over(&self.runtime, self.life)
+    }
+
     pub(super) fn locks(&self) -> impl Iterator<Item = OwnerLock> {
         locks_of(&self.entry, self.groups.clone(), self.mode)
     }
@@ -308,17 +318,9 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         let (shared, mut changes) = (self.shared, Changes::default());
         T::collect(&mut self.fields, &mut changes)?;
         let held = self.held;
-        let runtime = &shared.runtime;
-        let incarnation = held.incarnation;
-        if changes.is_empty() {
-            return Ok(Commit::nothing(incarnation));
-        }
-        held.check(changes.as_slice())?;
-        let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
-        let (life, on_return, timeout) = (held.life, shared.away.on_return(), shared.timeout);
-        let queued = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &changed).await?;
-        drop(held);
-        queued.settle().await
+        let (groups, life, incarnation) = (held.groups.clone(), held.life, held.incarnation);
+        let pending = Pending { shared, groups: &groups, life, incarnation, changes };
+        pending.commit(level, || drop(held)).await
     }
 
     /// Gives the changes up; the same as dropping the guard.
@@ -329,6 +331,34 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         T::collect(&mut self.fields, &mut changes)?;
         self.held.check(changes.as_slice())?;
         Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout, away: self.shared.away })
+    }
+}
+
+/// The changes of a guard, to be committed.
+pub(super) struct Pending<'a, T> {
+    pub(super) shared: &'a Shared<T>,
+    /// The locked ones.
+    pub(super) groups: &'a Range<usize>,
+    /// As of [`Held`].
+    pub(super) life: u64,
+    pub(super) incarnation: Incarnation,
+    pub(super) changes: Changes,
+}
+
+impl<T> Pending<'_, T> {
+    /// Commits; `queued` is called as soon as the changes are queued, before the answer.
+    pub(super) async fn commit(self, level: Level, queued: impl FnOnce()) -> Result<Commit, CommitError> {
+        let Self { shared, groups, life, incarnation, changes } = self;
+        if changes.is_empty() {
+            return Ok(Commit::nothing(incarnation));
+        }
+        check_locked(&shared.entry, groups, changes.as_slice())?;
+        let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
+        let (on_return, timeout) = (shared.away.on_return(), shared.timeout);
+        let terms = Terms { incarnation, life, level, on_return, timeout };
+        let made = queue(&shared.runtime, terms, &changed).await?;
+        queued();
+        made.settle().await
     }
 }
 

@@ -7,6 +7,7 @@ mod conflict;
 mod counter;
 mod error;
 mod guard;
+mod lock;
 mod named;
 mod room;
 mod root;
@@ -26,6 +27,7 @@ pub use error::{
     UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
+pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
 pub use root::{Keys, Root};
 pub use runtime::{NodeInfo, Runtime, Stats};

@@ -237,6 +237,21 @@ impl<K: Key, T: Clustered> Root<K, T> {
         self.create(&mut value, insert, |node| node.fetch(self.cache.id, key.clone(), None)).await
     }
 
+    /// Puts a new object under a key that the cluster does not have; `None`, and nothing changed, when it has it. Atomic:
+    /// of all who try, one creates. Where the connection was lost before the answer, an object that this call itself has
+    /// made may be taken for another's: then there is one that nobody knows of.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn insert_new(&self, key: K, value: T) -> Result<Option<Shared<T>>, AccessError> {
+        let (key, writes) = (key_bytes(&key)?, self.encode(&value)?);
+        let fetch = |node: &Node| node.fetch(self.cache.id, key.clone(), Some(writes.clone()));
+        let found = self.runtime.wait_resident(self.away, fetch, fetch).await?;
+        let Some(Found { entry, created: true }) = found else { return Ok(None) };
+        entry.local.get_or_init(|| Box::new(value.into_local()));
+        Ok(Some(self.shared(entry)))
+    }
+
     /// Removes the object under a key; `false` when there is none. Waits for those who hold its locks; given up before
     /// that (the deadline, or a dropped future), it is not done. While the cluster is away, with
     /// [`Away::LocalReadWrite`], it is removed here, and from the cluster first of all when that is back; `false`: it was

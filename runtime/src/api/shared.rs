@@ -268,7 +268,7 @@ impl<T: Clustered> Shared<T> {
     }
 
     /// A stale copy is fetched anew before a coherent access.
-    async fn refresh(&self) -> Result<(), LockError> {
+    pub(super) async fn refresh(&self) -> Result<(), LockError> {
         match self.entry.state() {
             State::Current => Ok(()),
             // The lease has lapsed again.

@@ -1,0 +1,138 @@
+//! The tower layer: finds the id in the request's cookie, and sets the cookie in the answer.
+
+use crate::request::RequestState;
+use crate::settings::Settings;
+use crate::{Cookie, SessionError};
+use http::header::SET_COOKIE;
+use http::{Request, Response};
+use kiln::{Away, Clustered, Level, Runtime};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Gives the requests of a service their [`Session`](crate::Session)s of type `T`. A session is looked up when it is asked
+/// for, so requests that ask for none cost the cluster nothing.
+pub struct SessionLayer<T: Clustered> {
+    settings: Arc<Settings<T>>,
+}
+
+impl<T: Clustered> Clone for SessionLayer<T> {
+    fn clone(&self) -> Self {
+        Self { settings: Arc::clone(&self.settings) }
+    }
+}
+
+impl<T: Clustered> fmt::Debug for SessionLayer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { root, cookie, level, away, .. } = &*self.settings;
+        let mut layer = f.debug_struct("SessionLayer");
+        layer.field("root", root).field("cookie", cookie).field("level", level).field("away", away);
+        layer.finish_non_exhaustive()
+    }
+}
+
+impl<T: Clustered + Default> SessionLayer<T> {
+    /// Sessions in the root `sessions`, with the default [`Cookie`].
+    #[must_use]
+    pub fn new(kiln: &Runtime) -> Self {
+        Self { settings: Arc::new(Settings::new(kiln)) }
+    }
+
+    /// The root that keeps the sessions. Default: `sessions`.
+    #[must_use]
+    pub fn root(mut self, name: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.settings).root = name.into();
+        self
+    }
+
+    /// How the cookie is made.
+    #[must_use]
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        Arc::make_mut(&mut self.settings).cookie = cookie;
+        self
+    }
+
+    /// How safe a change is when `update` and `commit` return. Default: [`Level::Everywhere`], so that the visitor's next
+    /// request finds it on whatever node.
+    #[must_use]
+    pub fn level(mut self, level: Level) -> Self {
+        Arc::make_mut(&mut self.settings).level = level;
+        self
+    }
+
+    /// What requests do while the cluster is away. Default: as the runtime does. With [`Away::LocalReads`] sessions that
+    /// this node holds are shown as they were last ([`Shared::state`](kiln::Shared::state) says `Stale`), and changes fail.
+    #[must_use]
+    pub fn away(mut self, away: Away) -> Self {
+        Arc::make_mut(&mut self.settings).away = Some(away);
+        self
+    }
+
+    /// Opens the root now instead of at the first request: a mistake is found at the start.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn opened(self) -> Result<Self, SessionError> {
+        self.settings.root().await?;
+        Ok(self)
+    }
+}
+
+impl<S, T: Clustered> Layer<S> for SessionLayer<T> {
+    type Service = SessionService<S, T>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService { inner, settings: Arc::clone(&self.settings) }
+    }
+}
+
+/// A service whose requests have sessions.
+pub struct SessionService<S, T: Clustered> {
+    inner: S,
+    settings: Arc<Settings<T>>,
+}
+
+impl<S: Clone, T: Clustered> Clone for SessionService<S, T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), settings: Arc::clone(&self.settings) }
+    }
+}
+
+impl<S, T: Clustered> fmt::Debug for SessionService<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionService").finish_non_exhaustive()
+    }
+}
+
+impl<S, T, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S, T>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S::Future: Send + 'static,
+    T: Clustered + Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let id = self.settings.cookie.find(request.headers());
+        let state = Arc::new(RequestState::new(Arc::clone(&self.settings), id));
+        request.extensions_mut().insert(Arc::clone(&state));
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            if let Some(cookie) = state.cookie() {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            Ok(response)
+        })
+    }
+}

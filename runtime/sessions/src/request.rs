@@ -1,0 +1,263 @@
+//! The session of one request, as the layer, the lock and the handler share it.
+
+use crate::settings::Settings;
+use crate::{SessionError, SessionId};
+use http::HeaderValue;
+use kiln::{AccessError, Clustered, Failure, Lock, Shared, State};
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How many new ids are tried. With 160 random bits the first one is new.
+const IDS_TRIED: usize = 3;
+
+/// What a request has locked to its end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Locking {
+    /// Every group.
+    Whole,
+    /// One group.
+    Group(Cow<'static, str>),
+}
+
+impl Locking {
+    /// Whether the fields of a group can be changed under it.
+    pub(crate) fn covers(&self, group: &str) -> bool {
+        let named = |name: &str| if name.is_empty() { "default".to_owned() } else { name.to_owned() };
+        match self {
+            Self::Whole => true,
+            Self::Group(locked) => named(locked) == named(group),
+        }
+    }
+}
+
+/// What is to become of the visitor's cookie.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum CookieChange {
+    Keep,
+    Set,
+    Clear,
+}
+
+/// The session of one request.
+pub(crate) struct RequestState<T: Clustered> {
+    pub(crate) settings: Arc<Settings<T>>,
+    current: Mutex<Current<T>>,
+    /// One at a time looks the session up, or makes it.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Current<T> {
+    /// What the request has brought, whatever it is good for, or got.
+    id: Option<SessionId>,
+    is_looked_up: bool,
+    /// It brought an id, and there is no session with it.
+    is_lost: bool,
+    shared: Option<Shared<T>>,
+    /// What was asked for; while there is no session there is nothing to lock.
+    locking: Option<Locking>,
+    lock: Option<Arc<Lock<T>>>,
+    cookie: CookieChange,
+}
+
+impl<T: Clustered + Default> RequestState<T> {
+    pub(crate) fn new(settings: Arc<Settings<T>>, id: Option<SessionId>) -> Self {
+        let current = Current {
+            id,
+            is_looked_up: false,
+            is_lost: false,
+            shared: None,
+            locking: None,
+            lock: None,
+            cookie: CookieChange::Keep,
+        };
+        Self { settings, current: Mutex::new(current), turn: tokio::sync::Mutex::default() }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current<T>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, if there is one; looked up once for each request.
+    pub(crate) async fn look_up(&self) -> Result<Option<Shared<T>>, SessionError> {
+        if let Some(found) = self.look_up_here() {
+            return Ok(found);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(found) = self.look_up_here() {
+            return Ok(found);
+        }
+        let Some(key) = self.current().id.as_ref().map(SessionId::key) else { return Ok(None) };
+        let found = self.settings.root().await?.get(&key).await?;
+        self.looked_up(found.clone());
+        Ok(found)
+    }
+
+    /// The same without waiting; `None` when the coordinator has to be asked.
+    fn look_up_here(&self) -> Option<Option<Shared<T>>> {
+        let mut current = self.current();
+        if current.is_looked_up {
+            return Some(current.shared.clone());
+        }
+        let Some(id) = &current.id else {
+            current.is_looked_up = true;
+            return Some(None);
+        };
+        let found = self.settings.opened()?.peek(&id.key())?;
+        current.is_looked_up = true;
+        current.shared = Some(found.clone());
+        Some(Some(found))
+    }
+
+    fn looked_up(&self, found: Option<Shared<T>>) {
+        let mut current = self.current();
+        current.is_looked_up = true;
+        // An id that nobody has is not used: it may have been planted.
+        current.is_lost = found.is_none();
+        current.shared = found;
+    }
+
+    /// Whether the request brought an id of no session.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.current().is_lost
+    }
+
+    /// The session; made, with a new id, when there is none.
+    pub(crate) async fn open(&self) -> Result<Shared<T>, SessionError> {
+        if let Some(shared) = self.look_up().await? {
+            return if shared.state() == State::Destroyed { Err(SessionError::Destroyed) } else { Ok(shared) };
+        }
+        let _turn = self.turn.lock().await;
+        let made = self.current().shared.clone();
+        if let Some(shared) = made {
+            return Ok(shared);
+        }
+        let root = self.settings.root().await?;
+        for _ in 0..IDS_TRIED {
+            let id = SessionId::random().ok_or(SessionError::NoRandomness)?;
+            let Some(shared) = root.insert_new(id.key(), T::default()).await? else { continue };
+            let locking = self.current().locking.clone();
+            // Nobody else knows the id.
+            let lock = match locking {
+                Some(locking) => Some(Arc::new(lock(&shared, &locking).await?)),
+                None => None,
+            };
+            let mut current = self.current();
+            current.id = Some(id);
+            current.shared = Some(shared.clone());
+            current.lock = lock;
+            current.cookie = CookieChange::Set;
+            return Ok(shared);
+        }
+        Err(SessionError::IdsInUse)
+    }
+
+    /// Asks for a lock to the end of the request; `false` when it was asked for before.
+    pub(crate) async fn ask_for_lock(&self, locking: &Locking) -> Result<bool, SessionError> {
+        match &self.current().locking {
+            Some(Locking::Whole) => return Ok(false),
+            Some(asked) if asked == locking => return Ok(false),
+            Some(_) => return Err(SessionError::OtherLock),
+            None => {}
+        }
+        if let Some(shared) = self.look_up().await? {
+            match lock(&shared, locking).await {
+                Ok(lock) => self.current().lock = Some(Arc::new(lock)),
+                // There is no session any more, and so nothing to lock.
+                Err(SessionError::Destroyed) => self.looked_up(None),
+                Err(error) => return Err(error),
+            }
+        }
+        self.current().locking = Some(locking.clone());
+        Ok(true)
+    }
+
+    /// What is locked, and the lock unless there is no session yet.
+    pub(crate) fn lock(&self) -> Option<(Locking, Arc<Lock<T>>)> {
+        let current = self.current();
+        current.locking.clone().zip(current.lock.clone())
+    }
+
+    /// The end of the request, as far as its lock is concerned.
+    pub(crate) fn unlock(&self) {
+        let mut current = self.current();
+        current.lock = None;
+        current.locking = None;
+    }
+
+    /// Gives the session a new id.
+    pub(crate) async fn rotate(&self) -> Result<(), SessionError> {
+        if self.look_up().await?.is_none() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let Some(old) = self.current().id.as_ref().map(SessionId::key) else { return Ok(()) };
+        // Its name is changed under all of its locks.
+        let lock = self.current().lock.clone();
+        if let Some(lock) = &lock {
+            lock.release().await;
+        }
+        let rotated = self.rename(&old).await;
+        if let Some(lock) = &lock {
+            lock.take_again().await?;
+        }
+        rotated?;
+        // Nobody has the old id now; this returns when every node has heard so.
+        self.settings.root().await?.remove_everywhere(&old).await?;
+        Ok(())
+    }
+
+    async fn rename(&self, old: &str) -> Result<(), SessionError> {
+        let root = self.settings.root().await?;
+        for _ in 0..IDS_TRIED {
+            let id = SessionId::random().ok_or(SessionError::NoRandomness)?;
+            match root.rename(old, id.key()).await {
+                Ok(true) => {
+                    let mut current = self.current();
+                    current.id = Some(id);
+                    current.cookie = CookieChange::Set;
+                    return Ok(());
+                }
+                Ok(false) => return Err(SessionError::Destroyed),
+                Err(AccessError::Refused(Failure::KeyTaken)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(SessionError::IdsInUse)
+    }
+
+    /// Ends the session on every node. `false` when there was none: another request may be ending it just now, and this
+    /// one returns when that holds as well.
+    pub(crate) async fn destroy(&self) -> Result<bool, SessionError> {
+        let _turn = self.turn.lock().await;
+        let Some(key) = self.current().id.as_ref().map(SessionId::key) else { return Ok(false) };
+        let lock = self.current().lock.clone();
+        if let Some(lock) = &lock {
+            lock.release().await;
+        }
+        let removed = self.settings.root().await?.remove_everywhere(&key).await?;
+        let mut current = self.current();
+        current.id = None;
+        current.is_looked_up = true;
+        current.shared = None;
+        current.lock = None;
+        current.cookie = CookieChange::Clear;
+        Ok(removed)
+    }
+
+    /// What the answer is to say about the visitor's cookie.
+    pub(crate) fn cookie(&self) -> Option<HeaderValue> {
+        let current = self.current();
+        match current.cookie {
+            CookieChange::Keep => None,
+            CookieChange::Set => self.settings.cookie.set(current.id.as_ref()?),
+            CookieChange::Clear => self.settings.cookie.clear(),
+        }
+    }
+}
+
+async fn lock<T: Clustered>(shared: &Shared<T>, locking: &Locking) -> Result<Lock<T>, SessionError> {
+    Ok(match locking {
+        Locking::Whole => shared.lock().await?,
+        Locking::Group(group) => shared.lock_group(group).await?,
+    })
+}

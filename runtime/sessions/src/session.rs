@@ -1,0 +1,238 @@
+//! The session, as a handler has it.
+
+use crate::SessionError;
+use crate::request::{Locking, RequestState};
+use http::Extensions;
+use kiln::{Clustered, Commit, Level, Lock, LockedGuard, ReadGuard, Shared, State, WriteGuard};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, OnceLock};
+
+/// The session of a request: one object that all nodes share, not a copy of it.
+///
+/// A visitor without a session has none until something is written: then it is made, with a new id, and the answer sets
+/// the cookie. An id that the request brings and the cluster does not know is not used.
+///
+/// When the session is destroyed meanwhile, on whatever node, it shows nothing any more and takes no change
+/// ([`SessionError::Destroyed`]).
+pub struct Session<T: Clustered> {
+    state: Arc<RequestState<T>>,
+    shared: OnceLock<Shared<T>>,
+    lock: OnceLock<(Locking, Arc<Lock<T>>)>,
+}
+
+impl<T: Clustered> fmt::Debug for Session<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("object", &self.shared.get()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Clustered + Default> Session<T> {
+    /// The session of the request with these extensions, for services that are not axum's.
+    ///
+    /// # Errors
+    /// [`SessionError`]: there is no [`SessionLayer`](crate::SessionLayer), or the cluster cannot be asked.
+    pub async fn of(extensions: &Extensions) -> Result<Self, SessionError> {
+        let state = extensions.get::<Arc<RequestState<T>>>().ok_or(SessionError::NoLayer)?;
+        Self::open_state(Arc::clone(state)).await
+    }
+
+    async fn open_state(state: Arc<RequestState<T>>) -> Result<Self, SessionError> {
+        let found = state.look_up().await?;
+        let shared = found.map_or_else(OnceLock::new, OnceLock::from);
+        Ok(Self { state, shared, lock: OnceLock::new() })
+    }
+
+    /// The session's object, if there is a session: with all that [`Shared`] offers.
+    #[must_use]
+    pub fn handle(&self) -> Option<&Shared<T>> {
+        self.shared.get().filter(|shared| shared.state() != State::Destroyed)
+    }
+
+    /// Whether there is a session.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.handle().is_some()
+    }
+
+    /// Whether the request brought the id of a session that is no more, or never was.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.state.is_lost()
+    }
+
+    /// The last version held by this node: plain memory, no lock, no network. `None` when there is no session. Not
+    /// `Send`: drop it before an `.await`, or use [`get`](Self::get).
+    #[must_use]
+    pub fn view(&self) -> Option<T::View<'_>> {
+        self.handle().map(Shared::view)
+    }
+
+    /// Looks at the last version held by this node; `None` when there is no session.
+    pub fn get<R>(&self, look: impl FnOnce(&T::View<'_>) -> R) -> Option<R> {
+        self.handle().map(|shared| shared.get(look))
+    }
+
+    /// Takes the read lock: until the guard is dropped, nobody in the cluster changes the session. For decisions about
+    /// access and money. `None` when there is no session.
+    ///
+    /// # Errors
+    /// [`SessionError`]; then nothing is held. A request that holds the session's lock need not call it, and must not: it
+    /// would wait for itself.
+    pub async fn read(&self) -> Result<Option<ReadGuard<'_, T>>, SessionError> {
+        let Some(shared) = self.handle() else { return Ok(None) };
+        match shared.read().await.map_err(SessionError::from) {
+            Err(SessionError::Destroyed) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// The session's object, made when there is none. Its counters are reached through it, without a lock:
+    /// `session.open().await?.clicks().add(1)?`.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn open(&self) -> Result<&Shared<T>, SessionError> {
+        if let Some(shared) = self.shared.get() {
+            return if shared.state() == State::Destroyed { Err(SessionError::Destroyed) } else { Ok(shared) };
+        }
+        let shared = self.state.open().await?;
+        Ok(self.shared.get_or_init(|| shared))
+    }
+
+    /// Locks, changes, commits. Makes the session when there is none. A panic in the closure rolls back.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn update<R>(&self, change: impl FnOnce(&mut T::Mut<'_>) -> R) -> Result<R, SessionError> {
+        let mut guard = self.write().await?;
+        let result = change(&mut guard);
+        guard.commit().await?;
+        Ok(result)
+    }
+
+    /// Takes the write lock. Makes the session when there is none. In a request that holds a lock of the session
+    /// ([`SessionLock`](crate::SessionLock)) the guard is under that lock, and changes what it covers.
+    ///
+    /// # Errors
+    /// [`SessionError`]; then nothing is held.
+    pub async fn write(&self) -> Result<SessionGuard<'_, T>, SessionError> {
+        let shared = self.open().await?;
+        match self.lock() {
+            Some((_, lock)) => self.locked(lock).await,
+            None => Ok(self.guard(Held::Own(shared.write().await?))),
+        }
+    }
+
+    /// Takes the write lock of one group; only its fields can be changed. The group of the fields without `lock` is
+    /// `default`. Makes the session when there is none.
+    ///
+    /// # Errors
+    /// [`SessionError`]; then nothing is held.
+    pub async fn write_group(&self, group: &str) -> Result<SessionGuard<'_, T>, SessionError> {
+        let shared = self.open().await?;
+        match self.lock() {
+            Some((locking, lock)) if locking.covers(group) => self.locked(lock).await,
+            _ => Ok(self.guard(Held::Own(shared.write_group(group).await?))),
+        }
+    }
+
+    /// Gives the session a new id, for a login: an id that somebody planted or saw before is of no use any more. It is the
+    /// same object, with all it has; what other requests do with it meanwhile is not lost. When it returns, the old id is
+    /// no session's on any node. Without a session there is nothing to do.
+    ///
+    /// A lock that the request holds is left for that time, and taken again.
+    ///
+    /// # Errors
+    /// [`SessionError`]; the visitor gets the new id if the session has it.
+    pub async fn rotate(&mut self) -> Result<(), SessionError> {
+        self.state.rotate().await
+    }
+
+    /// Ends the session, for a logout: when it returns, no node shows it, and whoever has it in hand still can neither
+    /// change nor revive it. The answer takes the cookie away. What is written afterwards makes another session. `false`
+    /// when there was none.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn destroy(&mut self) -> Result<bool, SessionError> {
+        let destroyed = self.state.destroy().await?;
+        self.shared = OnceLock::new();
+        self.lock = OnceLock::new();
+        Ok(destroyed)
+    }
+
+    fn lock(&self) -> Option<&(Locking, Arc<Lock<T>>)> {
+        if self.lock.get().is_none()
+            && let Some(lock) = self.state.lock()
+        {
+            return Some(self.lock.get_or_init(|| lock));
+        }
+        self.lock.get()
+    }
+
+    async fn locked<'a>(&'a self, lock: &'a Lock<T>) -> Result<SessionGuard<'a, T>, SessionError> {
+        Ok(self.guard(Held::Request(lock.write().await?)))
+    }
+
+    fn guard<'a>(&self, held: Held<'a, T>) -> SessionGuard<'a, T> {
+        SessionGuard { held, level: self.state.settings.level }
+    }
+}
+
+/// Changes of a session under its write lock. Fields are reached through `Deref`; nobody sees a change before
+/// [`commit`](Self::commit). Dropped without it, the guard rolls back. `Send`; may be kept across `.await`.
+pub struct SessionGuard<'a, T: Clustered> {
+    held: Held<'a, T>,
+    level: Level,
+}
+
+/// Whose the lock is.
+enum Held<'a, T: Clustered> {
+    /// The guard's own.
+    Own(WriteGuard<'a, T>),
+    /// The request's.
+    Request(LockedGuard<'a, T>),
+}
+
+impl<T: Clustered> fmt::Debug for SessionGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionGuard").finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Clustered> Deref for SessionGuard<'a, T> {
+    type Target = T::Mut<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        match &self.held {
+            Held::Own(guard) => guard,
+            Held::Request(guard) => guard,
+        }
+    }
+}
+
+impl<T: Clustered> DerefMut for SessionGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match &mut self.held {
+            Held::Own(guard) => guard,
+            Held::Request(guard) => guard,
+        }
+    }
+}
+
+impl<T: Clustered> SessionGuard<'_, T> {
+    /// Commits, with the layer's level.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn commit(self) -> Result<Commit, SessionError> {
+        Ok(match self.held {
+            Held::Own(guard) => guard.commit_with(self.level).await?,
+            Held::Request(guard) => guard.commit_with(self.level).await?,
+        })
+    }
+
+    /// Gives the changes up; the same as dropping the guard.
+    pub fn rollback(self) {}
+}

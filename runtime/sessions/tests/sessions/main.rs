@@ -1,0 +1,8 @@
+//! Sessions over real HTTP, on two nodes of one cluster.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod actix;
+mod http;
+mod locks;
+mod tower;
+mod typed;

@@ -1,0 +1,272 @@
+//! The store for tower-sessions, with both of its cores.
+
+use crate::http::{Browser, Rendezvous, Servers, lost_of_400};
+use crate::typed::Slow;
+use axum::extract::Path;
+use axum::routing::get;
+use axum::{Extension, Router};
+use kiln_sessions::TowerSessionsStore;
+use kiln_tests::{Coordinator, soon};
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+use tokio::task::JoinSet;
+
+/// One trait in two crates: every test with both.
+macro_rules! with {
+    ($version:ident, $tower_sessions:ident) => {
+        mod $version {
+            use super::*;
+            use $tower_sessions::session::{Id, Record};
+            use $tower_sessions::session_store::ExpiredDeletion;
+            use $tower_sessions::{MemoryStore, Session, SessionManagerLayer, SessionStore};
+
+            async fn set(Path(key): Path<String>, session: Session, Extension(both): Extension<Rendezvous>) {
+                session.get::<bool>(&key).await.unwrap();
+                both.0.wait().await;
+                session.insert(&key, true).await.unwrap();
+            }
+
+            async fn count(session: Session) -> String {
+                session.get::<bool>("begun").await.unwrap();
+                let mut there = 0;
+                for round in 0..crate::http::ROUNDS {
+                    for name in ["a", "b"] {
+                        there += usize::from(session.get::<bool>(&format!("{name}{round}")).await.unwrap().is_some());
+                    }
+                }
+                there.to_string()
+            }
+
+            async fn slow(session: Session, Extension(slow): Extension<Slow>) {
+                session.get::<bool>("begun").await.unwrap();
+                slow.begun.notify_one();
+                slow.go_on.notified().await;
+                session.insert("late", true).await.unwrap();
+            }
+
+            fn router(store: impl SessionStore + Clone) -> Router {
+                Router::new()
+                    .route("/begin", get(async |session: Session| session.insert("begun", true).await.unwrap()))
+                    .route("/set/{key}", get(set))
+                    .route("/count", get(count))
+                    .route("/slow", get(slow))
+                    .route("/logout", get(async |session: Session| session.flush().await.unwrap()))
+                    .route("/login", get(async |session: Session| session.cycle_id().await.unwrap()))
+                    .route(
+                        "/clear",
+                        get(async |session: Session| {
+                            session.clear().await;
+                            session.insert("after", true).await.unwrap();
+                        }),
+                    )
+                    .route("/is/{key}", get(async |Path(key): Path<String>, session: Session| {
+                        session.get::<bool>(&key).await.unwrap().is_some().to_string()
+                    }))
+                    .layer(SessionManagerLayer::new(store))
+            }
+
+            async fn two_stores(coordinator: &Coordinator) -> (TowerSessionsStore, TowerSessionsStore) {
+                let (a, b) = coordinator.two_nodes().await;
+                (TowerSessionsStore::open(&a).await.unwrap(), TowerSessionsStore::open(&b).await.unwrap())
+            }
+
+            fn record(data: serde_json::Value) -> Record {
+                let data = serde_json::from_value(data).unwrap();
+                Record { id: Id::default(), data, expiry_date: OffsetDateTime::now_utc() + Duration::minutes(30) }
+            }
+
+            /// A record as a request gets it.
+            async fn loaded(store: &TowerSessionsStore, id: Id) -> Record {
+                SessionStore::load(store, &id).await.unwrap().unwrap()
+            }
+
+            async fn created(store: &TowerSessionsStore, data: serde_json::Value) -> Id {
+                let mut record = record(data);
+                SessionStore::create(store, &mut record).await.unwrap();
+                record.id
+            }
+
+            async fn content(store: &TowerSessionsStore, id: Id) -> serde_json::Value {
+                serde_json::to_value(loaded(store, id).await.data).unwrap()
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn of_400_overlapping_writes_none_is_lost() {
+                let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
+                let (a, b) = two_stores(&coordinator).await;
+                let own = MemoryStore::default();
+                let both = Extension(Rendezvous::default());
+                let with_kiln = [
+                    servers.serve(router(a).layer(both.clone())).await,
+                    servers.serve(router(b).layer(both.clone())).await,
+                ];
+                // Both servers are in this process, so the framework's own store can be one for both.
+                let with_memory = [
+                    servers.serve(router(own.clone()).layer(both.clone())).await,
+                    servers.serve(router(own).layer(both)).await,
+                ];
+                let (kiln, memory) = (lost_of_400(with_kiln).await, lost_of_400(with_memory).await);
+                println!("tower-sessions {}: of 400 overlapping writes MemoryStore lost {memory}, Kiln {kiln}", stringify!($version));
+                assert_eq!((memory, kiln), (200, 0));
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_slow_request_does_not_bring_a_deleted_session_back() {
+                let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
+                let (a, b) = two_stores(&coordinator).await;
+                let a = servers.serve(router(a).layer(Extension(slow.clone()))).await;
+                let b = servers.serve(router(b)).await;
+                let mut browser = Browser::default();
+                browser.get(a, "/begin").await;
+                let in_hand = browser.clone();
+                let mut requests = JoinSet::new();
+                requests.spawn(async move { in_hand.ask(a, "/slow").await });
+                soon("the slow request", slow.begun.notified()).await;
+                browser.clone().get(b, "/logout").await;
+                slow.go_on.notify_one();
+                assert_eq!(requests.join_next().await.unwrap().unwrap().status, 200);
+                for node in [a, b] {
+                    assert_eq!(browser.ask(node, "/is/begun").await.body, "false");
+                    assert_eq!(browser.ask(node, "/is/late").await.body, "false");
+                }
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_session_can_be_cleared_before_it_is_read_and_get_another_id() {
+                let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
+                let (a, b) = two_stores(&coordinator).await;
+                let (a, b) = (servers.serve(router(a)).await, servers.serve(router(b)).await);
+                let mut browser = Browser::default();
+                browser.get(a, "/begin").await;
+                let old = browser.clone();
+                browser.get(b, "/login").await;
+                assert_ne!(browser.cookie, old.cookie);
+                assert_eq!(old.ask(a, "/is/begun").await.body, "false");
+                assert_eq!(browser.get(a, "/is/begun").await.body, "true");
+                browser.get(b, "/clear").await;
+                assert_eq!(browser.get(a, "/is/begun").await.body, "false");
+                assert_eq!(browser.get(a, "/is/after").await.body, "true");
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_record_comes_back_as_it_was() {
+                let coordinator = Coordinator::start().await;
+                let (a, b) = two_stores(&coordinator).await;
+                let mut new = record(json!({"n": 1, "deep": {"list": [1, null, "x"]}, "": "empty key"}));
+                SessionStore::create(&a, &mut new).await.unwrap();
+                assert_eq!(SessionStore::load(&b, &new.id).await.unwrap(), Some(new.clone()));
+                new.data.insert("n".into(), json!(2));
+                new.expiry_date += Duration::nanoseconds(1_000_000_001);
+                SessionStore::save(&a, &new).await.unwrap();
+                assert_eq!(SessionStore::load(&b, &new.id).await.unwrap(), Some(new.clone()));
+                SessionStore::delete(&b, &new.id).await.unwrap();
+                assert_eq!(SessionStore::load(&a, &new.id).await.unwrap(), None);
+                assert_eq!(SessionStore::load(&a, &Id::default()).await.unwrap(), None);
+                SessionStore::delete(&a, &new.id).await.unwrap();
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn an_id_in_use_is_not_taken() {
+                let coordinator = Coordinator::start().await;
+                let (a, b) = two_stores(&coordinator).await;
+                let first = created(&a, json!({"whose": "first"})).await;
+                let mut second = record(json!({"whose": "second"}));
+                second.id = first;
+                SessionStore::create(&b, &mut second).await.unwrap();
+                assert_ne!(second.id, first);
+                assert_eq!(content(&b, first).await, json!({"whose": "first"}));
+                assert_eq!(content(&a, second.id).await, json!({"whose": "second"}));
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn saves_are_merged_by_top_level_keys() {
+                let coordinator = Coordinator::start().await;
+                let (a, b) = two_stores(&coordinator).await;
+                let id = created(&a, json!({"kept": 1, "changed": 1, "both": {"x": 1}, "removed": 1, "gone": 1})).await;
+                let (mut one, mut other) = (loaded(&a, id).await, loaded(&b, id).await);
+                one.data.insert("changed".into(), json!(2));
+                one.data.insert("both".into(), json!({"x": 2}));
+                one.data.remove("gone");
+                other.data.insert("new".into(), json!(3));
+                other.data.insert("both".into(), json!({"y": 3}));
+                other.data.remove("removed");
+                SessionStore::save(&a, &one).await.unwrap();
+                SessionStore::save(&b, &other).await.unwrap();
+                // The later one wins a key that both changed, with its whole value.
+                let merged = json!({"kept": 1, "changed": 2, "both": {"y": 3}, "new": 3});
+                assert_eq!(content(&a, id).await, merged);
+                // A second save of the same record counts from the first.
+                let mut third = loaded(&b, id).await;
+                third.data.insert("changed".into(), json!(4));
+                SessionStore::save(&b, &third).await.unwrap();
+                one.data.insert("again".into(), json!(5));
+                SessionStore::save(&a, &one).await.unwrap();
+                let merged = json!({"kept": 1, "changed": 4, "both": {"y": 3}, "new": 3, "again": 5});
+                assert_eq!(content(&b, id).await, merged);
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_save_after_the_deletion_saves_nothing_or_fails() {
+                let coordinator = Coordinator::start().await;
+                let (a, b) = two_stores(&coordinator).await;
+                let id = created(&a, json!({"n": 1})).await;
+                let late = loaded(&a, id).await;
+                SessionStore::delete(&b, &id).await.unwrap();
+                SessionStore::save(&a, &late).await.unwrap();
+                assert_eq!(SessionStore::load(&a, &id).await.unwrap(), None);
+                let error = SessionStore::save(&a.clone().fail_when_deleted(), &late).await.unwrap_err();
+                assert!(error.to_string().contains("deleted meanwhile"), "{error}");
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_save_whose_base_is_gone_fails_and_changes_nothing() {
+                let coordinator = Coordinator::start().await;
+                let (a, b) = two_stores(&coordinator).await;
+                let a = a.bases_max(1);
+                let id = created(&b, json!({"n": 1})).await;
+                // Never loaded: the record is the whole session.
+                let mut fresh = record(json!({"n": 2}));
+                fresh.id = id;
+                SessionStore::save(&a, &fresh).await.unwrap();
+                assert_eq!(content(&b, id).await, json!({"n": 2}));
+                // Loaded, but another one was since.
+                let mut old = loaded(&a, id).await;
+                loaded(&a, id).await;
+                old.data.insert("late".into(), json!(1));
+                let error = SessionStore::save(&a, &old).await.unwrap_err();
+                assert!(error.to_string().contains("not known any more"), "{error}");
+                assert_eq!(content(&b, id).await, json!({"n": 2}));
+                // What is emptied is emptied.
+                old.data.clear();
+                SessionStore::save(&a, &old).await.unwrap();
+                assert_eq!(content(&b, id).await, json!({}));
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn expired_sessions_are_not_loaded_and_can_be_removed() {
+                let coordinator = Coordinator::start().await;
+                let (a, b) = two_stores(&coordinator).await;
+                let mut expired = record(json!({}));
+                expired.expiry_date = OffsetDateTime::now_utc() - Duration::seconds(1);
+                SessionStore::create(&a, &mut expired).await.unwrap();
+                let alive = created(&a, json!({"n": 1})).await;
+                assert_eq!(SessionStore::load(&b, &expired.id).await.unwrap(), None);
+                ExpiredDeletion::delete_expired(&b).await.unwrap();
+                assert_eq!(content(&b, alive).await, json!({"n": 1}));
+                let kiln = coordinator.node("look").await;
+                let sessions: kiln::Root<String, crate::tower::Anything> = kiln.root("sessions").await.unwrap();
+                assert_eq!(sessions.keys().next_page(0).await.unwrap(), [kiln_sessions::key_of(&alive.to_string())]);
+            }
+        }
+    };
+}
+
+/// The type of the stored sessions, as far as these tests have to know it.
+#[derive(kiln::Clustered, Default)]
+#[clustered(rename = "KilnStoredSession")]
+pub(crate) struct Anything {
+    pub(crate) expires_secs: i64,
+}
+
+with!(v0_14, tower_sessions_014);
+with!(v0_15, tower_sessions_015);
