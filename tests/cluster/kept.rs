@@ -137,10 +137,11 @@ async fn a_lock_outlives_the_coordinator_and_nobody_else_gets_it() {
     let mut guard = on_a.write().await.unwrap();
     *guard.visits = 7;
     cluster.kill_and_start();
-    let waiting = tokio::spawn(async move { visits(&on_b).await });
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { visits(&on_b).await });
     // The lock is asked for by the time an object of this node is.
     session(&b, "another").await;
-    assert!(!waiting.is_finished());
+    assert!(waiting.try_join_next().is_none());
     guard.commit_with(Level::Durable).await.unwrap();
-    assert_eq!(soon("the other sees it", waiting).await.unwrap(), 7);
+    assert_eq!(soon("the other sees it", waiting.join_next()).await.unwrap().unwrap(), 7);
 }
