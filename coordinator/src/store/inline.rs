@@ -79,17 +79,29 @@ impl InlineLog {
     fn write(&mut self) -> Result<(), WriteError> {
         loop {
             match self.writer.write(&mut self.batches) {
-                Err(WriteError::Segment { bytes_min }) => {
-                    // What was written so far is as safe as the rest: nobody waits for room in vain.
+                Err(WriteError::Segment { bytes_min }) => self.make_segment(bytes_min)?,
+                Err(WriteError::Full) => {
+                    // What was written is safe although the rest is not.
                     self.writer.sync().map_err(WriteError::Failed)?;
-                    let bytes = (self.writer.segment_bytes() * 2).min(self.segment_bytes_max).max(bytes_min);
-                    let segment = Segment::create(&*self.medium, self.id, self.writer.ordinal() + 1, bytes);
-                    self.writer.provide(segment.map_err(super::writer::failure)?);
+                    return Err(WriteError::Full);
                 }
-                Ok(()) => return self.writer.sync().map_err(WriteError::Failed),
                 Err(error) => return Err(error),
+                Ok(()) => break,
             }
         }
+        self.writer.sync().map_err(WriteError::Failed)?;
+        // Ahead, as the log with threads does.
+        match (!self.writer.has_next()).then(|| self.make_segment(0)) {
+            None | Some(Ok(()) | Err(WriteError::Full)) => Ok(()),
+            Some(failed) => failed,
+        }
+    }
+
+    fn make_segment(&mut self, bytes_min: u64) -> Result<(), WriteError> {
+        let bytes = (self.writer.segment_bytes() * 2).min(self.segment_bytes_max).max(bytes_min);
+        let segment = Segment::create(&*self.medium, self.id, self.writer.ordinal() + 1, bytes);
+        self.writer.provide(segment.map_err(super::writer::failure)?);
+        Ok(())
     }
 }
 
