@@ -393,6 +393,13 @@ impl Cluster {
         self.commit_parts(name, false, vec![part]);
     }
 
+    /// Also what goes on when that is safe.
+    pub(super) fn sync_all(&mut self) {
+        while self.engine.settings.durable && self.engine.logged < self.last_entry() {
+            self.sync();
+        }
+    }
+
     /// A durable commit to one group of each of these objects.
     pub(super) fn commit_durable(&mut self, name: &str, objects: &[ObjectId], group: GroupId, writes: &Bytes) {
         let parts = objects.iter().map(|object| self.part(name, *object, group, writes.clone())).collect();
