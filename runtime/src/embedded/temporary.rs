@@ -71,7 +71,6 @@ fn remove_dead(parent: &Path, user: u32) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use std::path::PathBuf;
