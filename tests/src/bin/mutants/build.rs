@@ -4,7 +4,6 @@ use crate::list::Mutant;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use tokio::process::Command;
 
 /// What the workspace consists of, as far as a build needs it.
@@ -97,12 +96,12 @@ async fn executables(tree: &Path, target: &Path, what: &[&str]) -> Result<Vec<Pa
         // What takes long here is the building.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
         .await?;
     if !output.status.success() {
-        return Err("the workspace with the bugs in it does not build".into());
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{said}\nthe workspace with the bugs in it does not build").into());
     }
     let mut found = Vec::new();
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

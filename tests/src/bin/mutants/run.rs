@@ -110,11 +110,11 @@ fn failed_test(text: &str) -> String {
     failed.unwrap_or("a unit test").to_owned()
 }
 
-/// What the simulation's report says of the first seed that failed: `seed 17 failed: what is wrong`.
+/// What the simulation's report says of the first seed that failed: `seed 17: what is wrong`.
 fn finding(text: &str) -> Option<(u64, String)> {
     text.lines()
         .filter_map(|line| {
-            let (seed, said) = line.trim_start().strip_prefix("seed ")?.split_once(" failed: ")?;
+            let (seed, said) = line.trim_start().strip_prefix("seed ")?.split_once(": ")?;
             Some((seed.parse().ok()?, said.chars().take(120).collect()))
         })
         .min()
