@@ -238,14 +238,14 @@ impl Node {
     }
 
     fn note(&mut self, chaos: &mut Chaos, lines: &[String]) {
-        for line in lines {
-            match line.strip_prefix(MARK) {
-                Some(record) => {
-                    let Ok(record) = record.parse() else { panic!("{} says `{line}`", self.name) };
-                    chaos.history.note(&self.name, &mut self.life, record);
-                }
-                None => self.answered(chaos, line),
-            }
+        // An answer may lead to the end of this process: what it said before that is its history.
+        let (records, answers): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with(MARK));
+        for line in records {
+            let Ok(record) = line[MARK.len()..].parse() else { panic!("{} says `{line}`", self.name) };
+            chaos.history.note(&self.name, &mut self.life, record);
+        }
+        for line in answers {
+            self.answered(chaos, line);
         }
     }
 
