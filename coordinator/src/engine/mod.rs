@@ -254,6 +254,8 @@ pub struct Engine {
     unused: VecDeque<ObjectId>,
     /// The log is full.
     full: bool,
+    /// Who attached since, to look.
+    full_observers: u32,
     /// Commits that were refused since, which the log does not have.
     owed: BTreeMap<Incarnation, CommitSeq>,
     waits: Waits,
@@ -297,6 +299,7 @@ impl Engine {
             restored_tokens: window::Tokens::default(),
             unused: VecDeque::new(),
             full: false,
+            full_observers: 0,
             owed: BTreeMap::new(),
             waits: Waits::default(),
             watches: Watches::default(),

@@ -280,7 +280,7 @@ impl Engine {
         });
         let past = match past {
             Ok(Past::Resumed { .. }) => return,
-            Ok(past) => self.check_attached().and_then(|()| self.check_log()).map(|()| past),
+            Ok(past) => self.check_attached().and_then(|()| self.check_log_for(hello.role)).map(|()| past),
             Err(failure) => Err(failure),
         };
         let past = match past {

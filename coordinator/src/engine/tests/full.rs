@@ -61,6 +61,28 @@ fn a_node_may_end_while_the_log_is_full() {
 }
 
 #[test]
+fn whoever_looks_may_attach_while_the_log_is_full_but_not_for_ever() {
+    let mut cluster = Cluster::logged(&["ann"]);
+    for _ in 0..2 {
+        cluster.event(Event::LogFull);
+        let before = cluster.log.len();
+        let mut let_in = 0;
+        loop {
+            cluster.attach("eve", Role::Observer);
+            cluster.sync();
+            if cluster.sent_to("eve") == [format!("refused: {}", Failure::LogFull)] {
+                break;
+            }
+            cluster.detach("eve");
+            let_in += 1;
+        }
+        assert_eq!((let_in, cluster.log.len()), (128, before + 2 * 128));
+        cluster.event(Event::LogHasRoom);
+    }
+    kept::check(&mut cluster, &Snapshots::default());
+}
+
+#[test]
 fn a_named_lock_that_nobody_has_goes_once_there_is_room() {
     let mut cluster = Cluster::logged(&["ann"]);
     let lock = cluster.get_or_create_in("ann", super::cluster::NAMED_LOCKS, "l");
