@@ -128,6 +128,9 @@ async fn a_full_disk_refuses_commits_and_nothing_else_until_there_is_room() {
     let created = notes_elsewhere.get_or_create("another", Note::default).await;
     assert!(format!("{created:?}").contains("LogFull"), "{created:?}");
 
+    let said = run(kiln(full.directory.path(), &["status"]));
+    assert_eq!(said.code, Some(0), "whoever looks is let in: {}{}", said.out, said.err);
+
     std::fs::remove_file(full.data().join("filler")).unwrap();
     write_at_last(&on_b, last + 1).await;
     write(&on_a, last + 2).await.unwrap();
@@ -141,4 +144,18 @@ async fn a_full_disk_refuses_commits_and_nothing_else_until_there_is_room() {
     let (_process, _, _) = crate::serve(directory.path(), &["--data", "copy"]);
     let said = run(kiln(directory.path(), &["get", "notes", "n"]));
     assert!(said.out.contains(&(last + 2).to_string()), "{}{}", said.out, said.err);
+}
+
+#[tokio::test]
+async fn a_snapshot_makes_room_on_a_full_disk() {
+    let Some(full) = Full::start() else { return };
+    let (_a, notes) = full.node("a").await;
+    let note = notes.get_or_create("n", Note::default).await.unwrap();
+    let last = fill(&note, 1).await;
+    let said = run(kiln(full.directory.path(), &["snapshot", "--json"]));
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    write_at_last(&note, last + 1).await;
+    // And again: the log goes round on this disk.
+    let last = fill(&note, last + 2).await;
+    assert_eq!(note.read().await.unwrap().get(|note| note.number()), last);
 }

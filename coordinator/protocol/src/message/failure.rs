@@ -147,6 +147,12 @@ pub enum Failure {
     /// The commit was refused before the coordinator was started again.
     #[error("the commit was refused; the coordinator was started again since then, and does not know why any more")]
     Forgotten,
+    /// No snapshot was taken. What there was before is as it was.
+    #[error("no snapshot was taken: {reason}")]
+    NoSnapshot {
+        /// For people.
+        reason: String,
+    },
     /// A root was asked for by an empty name.
     #[error("a root needs a name: the one asked for is empty")]
     UnnamedRoot,
