@@ -277,7 +277,9 @@ impl WaitGraph {
         };
         let lock = waiting.lock;
         let held = self.holders.get(&(lock, other));
-        held.is_some_and(|held| conflict(*held, waiting.mode) && locks.has_grant(lock, other.node, *held))
+        // A grant that was recalled goes back when everybody has left it, whatever they do with it.
+        let drains = one.node == other.node && waiting.place.must_drain();
+        held.is_some_and(|held| (drains || conflict(*held, waiting.mode)) && locks.has_grant(lock, other.node, *held))
             || Self::is_in_front(one, waiting, other, blocking, locks)
     }
 
@@ -364,12 +366,12 @@ impl WaitGraph {
         &self,
         owner: Owner,
         locks: &impl LockTable,
-        asked: &mut BTreeSet<(LockKey, Mode)>,
+        asked: &mut BTreeSet<(LockKey, Mode, Option<NodeSlot>)>,
         steps: &mut usize,
     ) -> Vec<Owner> {
         let Some(wait) = self.waits.get(&owner) else { return Vec::new() };
         let mut looked: Vec<_> = Vec::new();
-        if asked.insert((wait.lock, wait.mode)) {
+        if asked.insert((wait.lock, wait.mode, wait.place.must_drain().then_some(owner.node))) {
             looked.extend(self.holders_of(wait.lock).take(*steps));
         }
         if wait.mode == Mode::Read {

@@ -219,7 +219,8 @@ impl<T: Clustered> Shared<T> {
     pub(super) async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
         match Held::try_enter(self, groups.clone(), mode) {
             Some(held) => Ok(held),
-            None => self.wait_to_enter(groups, mode, None).await,
+            // Boxed: what waits is large, and what does not wait must not carry it.
+            None => Box::pin(self.wait_to_enter(groups, mode, None)).await,
         }
     }
 

@@ -54,6 +54,14 @@ impl Graph {
     }
 
     fn wait_as_old_as(&mut self, begun: u64, name: Name, wants: Want, holds: &[Want]) {
+        self.report(begun, PLACE, name, wants, holds);
+    }
+
+    fn wait_at(&mut self, place: Place, name: Name, wants: Want, holds: &[Want]) {
+        self.report(self.last + 1, place, name, wants, holds);
+    }
+
+    fn report(&mut self, begun: u64, place: Place, name: Name, wants: Want, holds: &[Want]) {
         let as_lock = |(number, mode): Want| {
             let (object, group) = lock(number);
             OwnerLock { object, group, mode }
@@ -64,7 +72,7 @@ impl Graph {
             begun: Token::from_bits(begun),
             wait: RequestId::from_bits(self.last),
             wanted: as_lock(wants),
-            place: PLACE,
+            place,
             holds: holds.iter().map(|held| as_lock(*held)).collect(),
             check: CheckId::default(),
         };
@@ -225,6 +233,18 @@ fn a_reader_waits_behind_a_writer() {
     graph.locks.behind.insert((lock(1), 3, 2));
     graph.graph.requested(NodeSlot::from_bits(3), lock(1), &graph.locks, &mut graph.told);
     assert_eq!(graph.settle(), cycle(&[(3, 1), (2, 1), (1, 1)]));
+}
+
+#[test]
+fn a_reader_waits_for_readers_of_its_node_to_leave_a_recalled_grant() {
+    let recalled = Place { grant: Token::from_bits(7), turn: Turn::Over, soon: true };
+    for (node, place, is_cycle) in [(1, recalled, true), (2, recalled, false), (1, PLACE, false)] {
+        let mut graph = Graph::default();
+        graph.wait((1, 1), (2, WRITE), &[(1, READ)]);
+        graph.wait_at(place, (node, 2), (1, READ), &[(2, WRITE)]);
+        let expected = if is_cycle { cycle(&[(1, 2), (1, 1)]) } else { Vec::new() };
+        assert_eq!(graph.settle(), expected, "{place:?} on node {node}");
+    }
 }
 
 #[test]
