@@ -46,6 +46,11 @@ async fn login(mut session: Session<Shop>) -> Result<()> {
     session.update(|shop| *shop.user = Some("ada".to_owned())).await
 }
 
+/// As a login, without a change: a commit has a barrier of its own.
+async fn renew(mut session: Session<Shop>) -> Result<()> {
+    session.rotate().await
+}
+
 async fn logout(mut session: Session<Shop>) -> Result<String> {
     Ok(session.destroy().await?.to_string())
 }
@@ -71,6 +76,7 @@ pub(crate) fn router(kiln: &Runtime, layer: SessionLayer<Shop>) -> Router {
         .route("/visit", get(visit))
         .route("/click", get(click))
         .route("/login", get(login))
+        .route("/renew", get(renew))
         .route("/logout", get(logout))
         .route("/lost", get(lost))
         .route("/slow", get(slow))
