@@ -1,7 +1,7 @@
 //! What the layer was told, and the root that it opens.
 
-use crate::{Cookie, SessionError};
-use kiln::{Away, Clustered, Level, Root, Runtime};
+use crate::{Cookie, LockMode, SessionError};
+use kiln::{Away, Clustered, Level, Root, RootSettings, Runtime};
 use tokio::sync::OnceCell;
 
 /// The root of the sessions, where none is named.
@@ -13,6 +13,9 @@ pub(crate) struct Settings<T: Clustered> {
     pub(crate) cookie: Cookie,
     pub(crate) level: Level,
     pub(crate) away: Option<Away>,
+    /// What all nodes agree on.
+    pub(crate) agreed: RootSettings,
+    pub(crate) lock_mode: LockMode,
     opened: OnceCell<Root<String, T>>,
 }
 
@@ -25,6 +28,8 @@ impl<T: Clustered> Clone for Settings<T> {
             cookie: self.cookie.clone(),
             level: self.level,
             away: self.away,
+            agreed: self.agreed.clone(),
+            lock_mode: self.lock_mode,
             opened: OnceCell::new(),
         }
     }
@@ -38,6 +43,8 @@ impl<T: Clustered> Settings<T> {
             cookie: Cookie::default(),
             level: Level::Everywhere,
             away: None,
+            agreed: RootSettings::new(),
+            lock_mode: LockMode::default(),
             opened: OnceCell::new(),
         }
     }
@@ -45,7 +52,7 @@ impl<T: Clustered> Settings<T> {
     /// The root, opened at first use.
     pub(crate) async fn root(&self) -> Result<&Root<String, T>, SessionError> {
         let open = async {
-            let root = self.kiln.root(&self.root).await?;
+            let root = self.kiln.root_with(&self.root, &self.agreed).await?;
             Ok(self.away.map_or_else(|| root.clone(), |away| root.with_away(away)))
         };
         self.opened.get_or_try_init(|| open).await

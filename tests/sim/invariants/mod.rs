@@ -271,7 +271,7 @@ impl Invariants {
                     world.reached(Sometimes::LapsedAtCoordinator);
                 }
             }
-            Entry::Removed { object, .. } => {
+            Entry::Removed { object, .. } | Entry::Expired { object } => {
                 self.grants.borrow_mut().retain(|(of, _), _| of != *object);
             }
             Entry::Created { object, .. } => s10_no_resurrection::created(&ledger, *object),
@@ -280,6 +280,7 @@ impl Invariants {
             | Entry::TypeAdded { .. }
             | Entry::FieldsAdded { .. }
             | Entry::RootAdded { .. }
+            | Entry::Used { .. }
             | Entry::Renamed { .. } => {}
         }
         let steps = ledger.append(entry);

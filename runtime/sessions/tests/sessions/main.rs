@@ -4,5 +4,6 @@
 mod actix;
 mod http;
 mod locks;
+mod timeouts;
 mod tower;
 mod typed;
