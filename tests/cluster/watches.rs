@@ -17,6 +17,7 @@ async fn told<K: Key + Debug>(watch: &mut Watch<K>, events: usize) -> Vec<String
                 format!("{} in {group:?} to {}", fields.join("+"), version.number())
             }
             EventKind::Removed => "removed".to_owned(),
+            EventKind::Expired => "expired".to_owned(),
             EventKind::Renamed { to } => format!("renamed {to:?}"),
             EventKind::Gap => "gap".to_owned(),
         };

@@ -126,7 +126,7 @@ impl Ledger {
     /// Takes an entry of the log in; for a commit, says what it did to the fields that are looked at.
     pub(crate) fn append(&mut self, now: u64, entry: &Entry) -> Vec<Step> {
         match entry {
-            Entry::Started { .. } => {}
+            Entry::Started { .. } | Entry::Used { .. } => {}
             Entry::Attached { incarnation, .. } => drop(self.lives.insert(*incarnation, Life::default())),
             Entry::Gone { incarnation, .. } => self.lives.entry(*incarnation).or_default().gone = true,
             Entry::TypeAdded { id, name, .. } if name == Session::NAME => self.session_type = Some(*id),
@@ -160,7 +160,7 @@ impl Ledger {
                 life.decided = *last;
                 life.refused.extend((first.to_bits()..=last.to_bits()).map(CommitSeq::from_bits));
             }
-            Entry::Removed { object, .. } => {
+            Entry::Removed { object, .. } | Entry::Expired { object } => {
                 if let Some(known) = self.objects.get_mut(object) {
                     known.removed = Some(now);
                 }

@@ -13,6 +13,7 @@ mod behind;
 mod commit;
 mod deadlock;
 mod entry;
+mod expiry;
 mod fetch;
 mod full;
 mod grants;
@@ -255,6 +256,8 @@ pub struct Engine {
     restored_tokens: window::Tokens,
     /// Objects of ephemeral roots to look at: nobody may have to do with them any more.
     unused: VecDeque<ObjectId>,
+    /// Before this time no object of a root with timeouts counts as idle.
+    idle_from: LogTime,
     /// The log is full.
     full: bool,
     /// Who attached since, to look.
@@ -280,7 +283,9 @@ impl Engine {
     }
 
     /// An engine that goes on with this state, in which everything up to this entry is safe.
-    fn with(settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
+    fn with(mut settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
+        // A clock that was set back meanwhile stops no timeout.
+        settings.started = settings.started.max(time);
         let tokens = Tokens::new(settings.epoch);
         Self {
             settings,
@@ -301,6 +306,7 @@ impl Engine {
             window: None,
             restored_tokens: window::Tokens::default(),
             unused: VecDeque::new(),
+            idle_from: LogTime::default(),
             full: false,
             full_observers: 0,
             owed: BTreeMap::new(),
@@ -357,6 +363,7 @@ impl Engine {
         self.cool();
         self.sweep();
         self.remove_unused();
+        self.expire();
         std::mem::swap(&mut self.out, effects);
     }
 
@@ -438,7 +445,7 @@ impl Engine {
             ToCoordinator::Refetch { request, object } => self.refetch(node, request, object),
             ToCoordinator::Fetch { request, root, key, create } => self.fetch(node, request, root, key, create),
             ToCoordinator::OpenRoot { request, name, key, type_description, options } => {
-                self.open_root(node, request, &name, &key, &type_description, options);
+                self.open_root(node, request, &name, &key, &type_description, &options);
             }
             ToCoordinator::Insert { request, root, key, writes } => self.insert(node, request, root, key, writes),
             ToCoordinator::Remove { request, root, key, everywhere } => {
@@ -450,6 +457,7 @@ impl Engine {
             ToCoordinator::Reassert { object, group, token, mode } => self.reassert(node, object, group, token, mode),
             ToCoordinator::Revalidate { object, key, versions } => self.revalidate(node, object, &key, &versions),
             ToCoordinator::Resynced => self.resynced(node),
+            ToCoordinator::Used { objects } => self.used(node, &objects),
             ToCoordinator::AwaitEverywhere { seq } => self.await_everywhere(node, seq),
             _ => {}
         }
@@ -467,10 +475,8 @@ impl Engine {
 
     /// Carries a decided entry out and hands it to the log.
     fn append(&mut self, entry: Entry) {
-        let uptime_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
-        let time = LogTime::from_bits(self.settings.started.to_bits().saturating_add(uptime_ms));
-        self.time = self.time.max(time);
-        self.state.apply(&entry).expect("what was decided can be carried out");
+        self.time = self.clock();
+        self.state.apply(self.time, &entry).expect("what was decided can be carried out");
         self.appended = self.appended.next();
         self.wait_for_entry(self.appended, &entry);
         self.out.push(Effect::Append { seq: self.appended, time: self.time, entry });

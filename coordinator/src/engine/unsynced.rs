@@ -109,11 +109,11 @@ impl Engine {
         }
         let unsynced = &mut self.unsynced;
         match entry {
-            Entry::Committed { .. } | Entry::Refused { .. } => return,
+            Entry::Committed { .. } | Entry::Refused { .. } | Entry::Used { .. } => return,
             Entry::Started { .. } | Entry::Attached { .. } => {}
             Entry::Gone { .. } => unsynced.gone = seq,
             Entry::TypeAdded { .. } | Entry::FieldsAdded { .. } | Entry::RootAdded { .. } => unsynced.schema = seq,
-            Entry::Removed { .. } => unsynced.keys = seq,
+            Entry::Removed { .. } | Entry::Expired { .. } => unsynced.keys = seq,
             Entry::Created { object, .. } | Entry::Renamed { object, .. } => {
                 unsynced.keys = seq;
                 unsynced.fresh.insert(*object, seq);

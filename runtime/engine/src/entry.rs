@@ -1,8 +1,10 @@
 //! One resident object.
 
 use crate::binding::Binding;
+use crate::cache::RootCache;
 use crate::lock::{GroupLock, LockContext, LockFailure, RequestIds};
 use crate::outbox::Outbox;
+use crate::uses::Noted;
 use kiln_heap::Object;
 use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId};
 use std::any::Any;
@@ -56,6 +58,8 @@ pub struct Entry {
     locks: Box<[GroupLock]>,
     state: AtomicU8,
     touched: AtomicBool,
+    /// Of a root with timeouts.
+    noted: Option<Noted>,
     /// Whether `corrupt` was ever more than empty: commits look here first.
     any_corrupt: AtomicBool,
     corrupt: Mutex<Vec<Corrupt>>,
@@ -64,17 +68,19 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(id: ObjectId, root: RootId, key: &[u8], object: Object, binding: Arc<Binding>) -> Self {
+    pub(crate) fn new(id: ObjectId, root: &RootCache, key: &[u8], object: Object) -> Self {
+        let (noted, binding) = (root.uses.clone().map(Noted::new), Arc::clone(&root.binding));
         let locks = binding.groups().iter().map(|_| GroupLock::default()).collect();
         Self {
             id: AtomicU64::new(id.to_bits()),
-            root,
+            root: root.id,
             object,
             binding,
             key: Mutex::new(key.into()),
             locks,
             state: AtomicU8::new(CURRENT),
             touched: AtomicBool::new(true),
+            noted,
             any_corrupt: AtomicBool::new(false),
             corrupt: Mutex::default(),
             local: OnceLock::new(),
@@ -94,7 +100,11 @@ impl Entry {
 
     /// Whether only this node knows the object.
     pub fn is_provisional(&self) -> bool {
-        self.id().to_bits() >= PROVISIONAL
+        Self::is_provisional_id(self.id())
+    }
+
+    pub(crate) const fn is_provisional_id(id: ObjectId) -> bool {
+        id.to_bits() >= PROVISIONAL
     }
 
     /// The cluster knows the object by this id.
@@ -163,6 +173,14 @@ impl Entry {
         // Relaxed: a hint. Loaded first, so that readers of one object do not write to a shared line each time.
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The program uses the object: in a root with timeouts it is not idle.
+    #[inline]
+    pub fn note_use(&self) {
+        if let Some(noted) = &self.noted {
+            noted.note(|| self.id());
         }
     }
 

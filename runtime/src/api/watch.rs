@@ -41,6 +41,9 @@ pub enum EventKind<K> {
     },
     /// It was removed.
     Removed,
+    /// The coordinator removed it: nobody had used it for too long, or it was too old
+    /// ([`RootSettings`](crate::RootSettings)).
+    Expired,
     /// It has another key now.
     Renamed {
         /// The new key.
@@ -113,6 +116,7 @@ impl<K: Key> Watch<K> {
                 version,
             },
             Change::Removed => EventKind::Removed,
+            Change::Expired => EventKind::Expired,
             Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
             Change::Gap => EventKind::Gap,
         };

@@ -279,7 +279,7 @@ impl Invariants {
                     world.reached(Sometimes::LapsedAtCoordinator);
                 }
             }
-            Entry::Removed { object, .. } => {
+            Entry::Removed { object, .. } | Entry::Expired { object } => {
                 s10_no_resurrection::removed(&self.grants.borrow(), *object);
                 self.grants.borrow_mut().retain(|(of, _), _| of != *object);
             }
@@ -289,6 +289,7 @@ impl Invariants {
             | Entry::TypeAdded { .. }
             | Entry::FieldsAdded { .. }
             | Entry::RootAdded { .. }
+            | Entry::Used { .. }
             | Entry::Renamed { .. } => {}
         }
         let steps = ledger.append(world.now(), entry);

@@ -256,6 +256,11 @@ pub enum ToCoordinator {
         /// Names the answer.
         request: RequestId,
     },
+    /// The node has used these objects of roots with timeouts since it last said so, or since it was made. No answer.
+    Used {
+        /// The objects, of which some may be no more.
+        objects: Vec<ObjectId>,
+    },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].
     #[serde(skip)]

@@ -96,6 +96,7 @@ fn say_change(change: &Change) -> String {
             format!("updated {group}v{} {}{writes}", version.number(), fields.join(" "))
         }
         Change::Removed => "removed".to_owned(),
+        Change::Expired => "expired".to_owned(),
         Change::Renamed { to } => format!("renamed to {}", text(to)),
         Change::Gap => "gap".to_owned(),
     }
