@@ -22,6 +22,8 @@ pub(crate) struct Made {
 pub(crate) struct Known {
     pub(crate) root: RootId,
     pub(crate) key: Vec<u8>,
+    /// Those that it had before.
+    pub(crate) old_keys: Vec<Vec<u8>>,
     /// When it was removed.
     pub(crate) removed: Option<u64>,
 }
@@ -144,7 +146,7 @@ impl Ledger {
                 }
             }
             Entry::Created { object, root, key, writes, .. } => {
-                let known = Known { root: *root, key: key.to_vec(), removed: None };
+                let known = Known { root: *root, key: key.to_vec(), old_keys: Vec::new(), removed: None };
                 self.objects.insert(*object, known);
                 if self.session_roots.contains(root) {
                     let _steps = self.write(*object, writes);
@@ -167,7 +169,7 @@ impl Ledger {
             }
             Entry::Renamed { object, key, .. } => {
                 if let Some(known) = self.objects.get_mut(object) {
-                    known.key = key.to_vec();
+                    known.old_keys.push(std::mem::replace(&mut known.key, key.to_vec()));
                 }
             }
         }

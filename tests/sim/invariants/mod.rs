@@ -36,7 +36,7 @@ mod s22_grant_again;
 mod words;
 
 pub(crate) use l08_answers_alone::cut_off;
-pub(crate) use owners::WaitNumber;
+pub(crate) use owners::{Hold, WaitNumber};
 pub(crate) use s03_disjoint::Section;
 
 use crate::clock::{SECOND, nanos};
@@ -54,7 +54,7 @@ use kiln_protocol::message::{Fate, Mode};
 use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, RootId, Version};
 use kiln_tests::Random;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -69,8 +69,8 @@ pub(crate) struct Invariants {
     sections: s03_disjoint::Sections,
     unknown: RefCell<s09_unknown::Unknown>,
     released: RefCell<s13_after_release::Released>,
-    /// For each connection, what was removed before it began.
-    gone_before: RefCell<BTreeMap<SessionId, BTreeSet<ObjectId>>>,
+    /// For each connection, how things were when it began.
+    before: RefCell<BTreeMap<SessionId, s10_no_resurrection::Before>>,
     skew: s19_protocol::Skew,
     given: RefCell<s22_grant_again::Given>,
     dead: l02_dead_are_free::Dead,
@@ -90,7 +90,7 @@ impl Invariants {
         *self.unknown.borrow_mut() = s09_unknown::Unknown::default();
         *self.released.borrow_mut() = s13_after_release::Released::default();
         *self.given.borrow_mut() = s22_grant_again::Given::default();
-        self.gone_before.borrow_mut().clear();
+        self.before.borrow_mut().clear();
         self.owners.forget_all();
     }
 
@@ -303,6 +303,9 @@ impl Invariants {
 
     /// Looks at every copy of every node.
     pub(crate) fn look(&self, world: &World) {
+        if world.calm_since().is_some_and(|since| since + 2 * SECOND < world.now()) && !self.is_unsettled(world) {
+            self.owners.check_broken(world.now());
+        }
         let ledger = self.ledger.borrow();
         for process in world.processes().iter().filter(|process| self.is_of_this_epoch(process)) {
             s20_bounded::check(process);

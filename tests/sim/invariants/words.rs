@@ -89,8 +89,8 @@ impl Invariants {
         if let ToNode::Welcome { incarnation, .. } = message {
             let mut ledger = self.ledger.borrow_mut();
             ledger.sessions.insert(session, *incarnation);
-            let gone = ledger.objects.keys().copied().filter(|object| ledger.is_removed(*object)).collect();
-            self.gone_before.borrow_mut().insert(session, gone);
+            let before = s10_no_resurrection::Before::now(&ledger);
+            self.before.borrow_mut().insert(session, before);
         }
         let Some(to) = self.ledger.borrow().sessions.get(&session).copied() else { return };
         match message {
@@ -202,7 +202,7 @@ impl Invariants {
             ToNode::Grant { .. } => self.given.borrow_mut().note(process, message),
             // What it had published is undone now.
             ToNode::CommitRefused { seq, failure } => {
-                process.undecided.borrow_mut().remove(seq);
+                process.was_refused(*seq);
                 let is_gone = matches!(failure, Failure::Destroyed { .. });
                 process.figures.refusals.set(process.figures.refusals.get() + u64::from(is_gone));
             }
@@ -218,8 +218,8 @@ impl Invariants {
 
     /// A node has named all that it has, and was told what of that is not so.
     pub(crate) fn is_back(&self, process: &Process, session: SessionId) {
-        if let Some(gone) = self.gone_before.borrow().get(&session) {
-            s10_no_resurrection::check_back(process, gone);
+        if let Some(before) = self.before.borrow().get(&session) {
+            before.check_back(&self.ledger.borrow(), process);
         }
     }
 }
