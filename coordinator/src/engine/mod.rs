@@ -19,6 +19,7 @@ mod full;
 mod grants;
 mod interest;
 mod keys;
+mod listeners;
 mod lock;
 mod locking;
 mod nodes;
@@ -26,6 +27,7 @@ mod object;
 mod objects;
 mod operations;
 mod owners;
+mod queues;
 mod restore;
 mod resume;
 mod roots;
@@ -41,6 +43,7 @@ mod watch;
 mod window;
 
 pub use entry::{BadEntry, Entry, LogSeq, LogTime, SecretHash};
+pub use queues::{QueueId, QueuedEvent};
 pub use restore::Restore;
 pub use walk::{Cut, Piece};
 
@@ -50,6 +53,7 @@ use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
 use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
 use kiln_protocol::{CommitSeq, Epoch, Failure, GroupId, Incarnation, ObjectId, Secret, ToCoordinator, ToNode};
+use listeners::Listeners;
 use lock::{Step, Tokens};
 use nodes::{NodeSlot, Nodes};
 use operations::Operations;
@@ -261,6 +265,7 @@ pub struct Engine {
     owed: BTreeMap<Incarnation, CommitSeq>,
     waits: Waits,
     watches: Watches,
+    listeners: Listeners,
     sweep: Sweep,
     acks_due: Vec<NodeSlot>,
     barriers_due: Vec<NodeSlot>,
@@ -306,6 +311,7 @@ impl Engine {
             owed: BTreeMap::new(),
             waits: Waits::default(),
             watches: Watches::default(),
+            listeners: Listeners::default(),
             sweep: Sweep::default(),
             acks_due: Vec::new(),
             barriers_due: Vec::new(),
@@ -357,6 +363,7 @@ impl Engine {
         self.sweep();
         self.remove_unused();
         self.expire();
+        self.hand_out();
         std::mem::swap(&mut self.out, effects);
     }
 
@@ -450,6 +457,12 @@ impl Engine {
             ToCoordinator::Reassert { object, group, token, mode } => self.reassert(node, object, group, token, mode),
             ToCoordinator::Revalidate { object, key, versions } => self.revalidate(node, object, &key, &versions),
             ToCoordinator::Resynced => self.resynced(node),
+            ToCoordinator::Listen { request, listener, root, group } => {
+                self.listen(node, request, listener, root, group);
+            }
+            ToCoordinator::Unlisten { listener } => self.unlisten(node, listener),
+            ToCoordinator::Heard { listener, event } => self.heard(node, listener, event),
+            ToCoordinator::EndListeners { request, root, group } => self.end_listeners(node, request, root, &group),
             ToCoordinator::Used { objects } => self.used(node, &objects),
             ToCoordinator::AwaitEverywhere { seq } => self.await_everywhere(node, seq),
             _ => {}
@@ -472,6 +485,7 @@ impl Engine {
         self.state.apply(self.time, &entry).expect("what was decided can be carried out");
         self.appended = self.appended.next();
         self.wait_for_entry(self.appended, &entry);
+        self.queued(self.appended);
         self.out.push(Effect::Append { seq: self.appended, time: self.time, entry });
     }
 

@@ -90,10 +90,14 @@ impl Engine {
         }
         let unsynced = &mut self.unsynced;
         match entry {
-            Entry::Committed { .. } | Entry::Refused { .. } | Entry::Used { .. } => return,
+            Entry::Committed { .. } | Entry::Refused { .. } | Entry::Used { .. } | Entry::Heard { .. } => return,
             Entry::Started { .. } | Entry::Attached { .. } => {}
             Entry::Gone { .. } => unsynced.gone = seq,
-            Entry::TypeAdded { .. } | Entry::FieldsAdded { .. } | Entry::RootAdded { .. } => unsynced.schema = seq,
+            Entry::TypeAdded { .. }
+            | Entry::FieldsAdded { .. }
+            | Entry::RootAdded { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. } => unsynced.schema = seq,
             Entry::Removed { .. } | Entry::Expired { .. } => unsynced.keys = seq,
             Entry::Created { object, .. } | Entry::Renamed { object, .. } => {
                 unsynced.keys = seq;
@@ -203,6 +207,7 @@ impl Engine {
             return;
         }
         self.logged = seq;
+        self.safe_events(seq);
         while let Some((_, object)) = self.unsynced.fresh_order.pop_front_if(|(of, _)| *of <= seq) {
             if self.unsynced.fresh.get(&object).is_some_and(|of| *of <= seq) {
                 self.unsynced.fresh.remove(&object);

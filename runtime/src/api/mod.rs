@@ -7,6 +7,7 @@ mod conflict;
 mod counter;
 mod error;
 mod guard;
+mod listen;
 mod lock;
 mod named;
 mod room;
@@ -27,6 +28,7 @@ pub use error::{
     UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
+pub use listen::{Listener, Notice, Told};
 pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
 pub use root::{Keys, Root, RootSettings};

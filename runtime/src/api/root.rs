@@ -2,6 +2,7 @@
 
 use super::builder::Away;
 use super::error::{AccessError, LockError, RootError};
+use super::listen::Listener;
 use super::runtime::{Attached, Runtime};
 use super::shared::Shared;
 use super::watch::Watch;
@@ -417,6 +418,24 @@ impl<K: Key, T: Clustered> Root<K, T> {
     pub async fn watch(&self) -> Result<Watch<K>, AccessError> {
         let target = WatchTarget::Root(self.cache.id);
         Watch::start(&self.runtime, target, Arc::clone(&self.cache.binding)).await
+    }
+
+    /// Listens in a group of this name, which is made when the root has none: it is told what happens in the root from then
+    /// on. See [`Listener`].
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn listen(&self, group: &str) -> Result<Listener<K>, AccessError> {
+        Listener::start(&self.runtime, self.cache.id, group, Arc::clone(&self.cache.binding)).await
+    }
+
+    /// Ends a listener group, with all it has not acknowledged; its listeners end. `false` when there is none. A group that
+    /// nobody listens in any more is to be ended: its queue fills.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn end_listeners(&self, group: &str) -> Result<bool, AccessError> {
+        self.ask(|request, root| ToCoordinator::EndListeners { request, root, group: group.to_owned() }).await
     }
 
     /// Asks for an object made of `value`, or that was there before.

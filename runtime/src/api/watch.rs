@@ -91,35 +91,33 @@ impl<K: Key> Watch<K> {
         loop {
             let event = poll_fn(|context| self.queue.poll_next(context)).await?;
             // A key that this program's key type cannot have is a defect elsewhere; it must not end the watch.
-            if let Some(event) = self.decode(event) {
+            if let Some(event) = decode(&self.binding, event) {
                 return Some(event);
             }
         }
     }
+}
 
-    fn decode(&self, event: WatchEvent) -> Option<Event<K>> {
-        let WatchEvent { object, key, writer, change } = event;
-        let decode = |key: &Bytes| K::decode(key);
-        let kind = match change {
-            Change::Created => EventKind::Created,
-            Change::Updated { group, version, fields, .. } => EventKind::Updated {
-                fields: fields.into_iter().map(|field| self.field_name(field)).collect(),
-                group: self
-                    .binding
-                    .group_index(group)
-                    .filter(|index| *index != self.binding.commutative())
-                    .map(|index| self.binding.group_name(index)),
-                version,
-            },
-            Change::Removed => EventKind::Removed,
-            Change::Expired => EventKind::Expired,
-            Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
-            Change::Gap => EventKind::Gap,
-        };
-        Some(Event { key: decode(&key)?, object, writer, kind })
-    }
-
-    fn field_name(&self, field: FieldId) -> Cow<'static, str> {
-        self.binding.field_name(field).map_or_else(|| Cow::Owned(format!("#{field}")), Cow::Borrowed)
-    }
+/// `None` when the key is none of this program's type.
+pub(super) fn decode<K: Key>(binding: &Binding, event: WatchEvent) -> Option<Event<K>> {
+    let WatchEvent { object, key, writer, change } = event;
+    let decode = |key: &Bytes| K::decode(key);
+    let name =
+        |field: FieldId| binding.field_name(field).map_or_else(|| Cow::Owned(format!("#{field}")), Cow::Borrowed);
+    let kind = match change {
+        Change::Created => EventKind::Created,
+        Change::Updated { group, version, fields, .. } => EventKind::Updated {
+            fields: fields.into_iter().map(name).collect(),
+            group: binding
+                .group_index(group)
+                .filter(|index| *index != binding.commutative())
+                .map(|index| binding.group_name(index)),
+            version,
+        },
+        Change::Removed => EventKind::Removed,
+        Change::Expired => EventKind::Expired,
+        Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
+        Change::Missed { .. } | Change::Gap => EventKind::Gap,
+    };
+    Some(Event { key: decode(&key)?, object, writer, kind })
 }

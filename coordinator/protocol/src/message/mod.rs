@@ -231,6 +231,11 @@ pub enum Change {
         /// The new key.
         to: Bytes,
     },
+    /// So many changes found no room in the queue of a listener group, and are told to nobody.
+    Missed {
+        /// How many.
+        events: u64,
+    },
     /// Changes before this one may be missing.
     Gap,
 }

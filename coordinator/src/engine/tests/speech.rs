@@ -63,6 +63,11 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
             let cycle: Vec<_> = cycle.iter().map(|edge| format!("{} {} {}", edge.node, edge.mode, edge.key)).collect();
             format!("deadlock {wait} for {}/{group}: {}", object(*id), cycle.join(", "))
         }
+        ToNode::Notice { listener, event, redelivered, key, change, .. } => {
+            let again = if *redelivered { " again" } else { "" };
+            format!("notice {listener}: {event}{again}: {} {}", text(key), say_change(change))
+        }
+        ToNode::ListenerEnded { listener } => format!("listener {listener} ended"),
         ToNode::Delta(delta) => {
             let parts: Vec<_> = delta.parts.iter().map(|part| say_part(part, object)).collect();
             format!("delta {}", parts.join(", "))
@@ -96,6 +101,7 @@ fn say_change(change: &Change) -> String {
         }
         Change::Removed => "removed".to_owned(),
         Change::Expired => "expired".to_owned(),
+        Change::Missed { events } => format!("missed {events}"),
         Change::Renamed { to } => format!("renamed to {}", text(to)),
         Change::Gap => "gap".to_owned(),
     }
