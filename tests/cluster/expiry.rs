@@ -36,7 +36,7 @@ async fn reading_on_any_node_keeps_what_nobody_else_uses() {
             event = watch.next() => {
                 let event = event.unwrap();
                 if event.kind == EventKind::Expired {
-                    expired.push(event.key);
+                    expired.extend(event.key);
                 }
             }
             // Memory of b: nobody else hears of it but with a heartbeat.
@@ -53,7 +53,7 @@ async fn reading_on_any_node_keeps_what_nobody_else_uses() {
         }
     };
     println!("expired {:?} after the last read; timeout {IDLE:?}, lease {LEASE:?}", last_read.elapsed());
-    assert_eq!((event.key.as_str(), event.writer), (read, None));
+    assert_eq!((event.key.as_deref(), event.writer), (Some(read), None));
     assert!(last_read.elapsed() >= IDLE);
     until("both nodes know", || async { (on_a.state(), on_b.state()) == (State::Destroyed, State::Destroyed) }).await;
     assert_eq!((a.stats().faults, b.stats().faults), faults, "no node loads what expires");

@@ -19,12 +19,15 @@ async fn next(listener: &mut Listener<String>) -> kiln::Notice<String> {
 fn said(notice: &kiln::Notice<String>) -> String {
     let again = if notice.redelivered() { " again" } else { "" };
     let what = match notice.told() {
-        Told::Event(event) => match &event.kind {
-            EventKind::Created => format!("{} created", event.key),
-            EventKind::Updated { fields, .. } => format!("{} {}", event.key, fields.join("+")),
-            EventKind::Removed => format!("{} removed", event.key),
-            other => format!("{} {other:?}", event.key),
-        },
+        Told::Event(event) => {
+            let key = event.key.as_deref().unwrap_or("?");
+            match &event.kind {
+                EventKind::Created => format!("{key} created"),
+                EventKind::Updated { fields, .. } => format!("{key} {}", fields.join("+")),
+                EventKind::Removed => format!("{key} removed"),
+                other => format!("{key} {other:?}"),
+            }
+        }
         Told::Missed { events } => format!("missed {events}"),
     };
     format!("{}{again}: {what}", notice.id())

@@ -12,7 +12,12 @@ pub(crate) const ID: LogId = LogId::from_bytes(*b"a log of a test.");
 
 /// Small, so that there are several segments soon.
 pub(crate) fn options() -> LogOptions {
-    LogOptions { sync: SyncPolicy::Always, first_segment_bytes: 2 << 10, segment_bytes_max: 8 << 10 }
+    LogOptions {
+        sync: SyncPolicy::Always,
+        first_segment_bytes: 2 << 10,
+        segment_bytes_max: 8 << 10,
+        ..LogOptions::default()
+    }
 }
 
 /// The entry with this number: each one is different, some are long.

@@ -50,7 +50,7 @@ pub use walk::{Cut, Piece};
 use barrier::Waits;
 use deadlock::WaitGraph;
 use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
-use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
+use kiln_protocol::limits::{NODES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
 use kiln_protocol::{CommitSeq, Epoch, Failure, GroupId, Incarnation, ObjectId, Secret, ToCoordinator, ToNode};
 use listeners::Listeners;
@@ -85,6 +85,8 @@ pub struct Settings {
     pub schema_bytes_max: usize,
     /// All keys and slots, in bytes; above it, what would grow is refused.
     pub object_bytes_max: u64,
+    /// What waits for the log before one node is told, in bytes; above it, its connection is ended.
+    pub held_bytes_max: usize,
     /// How long a node keeps its grants without being heard of.
     pub lease: Duration,
     /// How long nodes may take to come back after a start with state, and to say what they hold, before their leases are
@@ -114,6 +116,7 @@ impl Settings {
             requests_max: REQUESTS_MAX,
             schema_bytes_max: SCHEMA_BYTES_MAX,
             object_bytes_max: u64::MAX,
+            held_bytes_max: OUTPUT_BYTES_MAX,
             lease: LEASE,
             reconnect_window: RECONNECT_WINDOW,
             durable: false,
@@ -261,6 +264,8 @@ pub struct Engine {
     idle_from: LogTime,
     /// The log is full.
     full: bool,
+    /// Who attached since, to look.
+    full_observers: u32,
     /// Commits that were refused since, which the log does not have.
     owed: BTreeMap<Incarnation, CommitSeq>,
     waits: Waits,
@@ -308,6 +313,7 @@ impl Engine {
             unused: VecDeque::new(),
             idle_from: LogTime::default(),
             full: false,
+            full_observers: 0,
             owed: BTreeMap::new(),
             waits: Waits::default(),
             watches: Watches::default(),
@@ -347,6 +353,7 @@ impl Engine {
         }
         self.run_operations();
         self.run_stalled();
+        self.end_overfull();
         std::mem::swap(&mut self.out, effects);
     }
 

@@ -327,7 +327,7 @@ impl State {
         let (id, root) = (object.id, object.root);
         let missing = || BadEntry::Missing { what: "root", number: root.to_bits().into() };
         self.roots.get(root).ok_or_else(missing)?;
-        let slot = self.store(object)?;
+        let slot = self.store(object, Objects::insert)?;
         let home = self.roots.get_mut(root).ok_or_else(missing)?;
         let key = self.objects.at(slot).key();
         if !home.keys.insert(key, slot, |slot| self.objects.at(slot).key()) {
@@ -339,9 +339,13 @@ impl State {
     }
 
     /// Gives an object its slot.
-    pub(super) fn store(&mut self, object: Object) -> Result<u32, BadEntry> {
+    pub(super) fn store(
+        &mut self,
+        object: Object,
+        put: impl FnOnce(&mut Objects, Object) -> Option<u32>,
+    ) -> Result<u32, BadEntry> {
         let bytes = object.bytes() as u64;
-        let slot = self.objects.insert(object).ok_or_else(|| BadEntry::OutOfOrder {
+        let slot = put(&mut self.objects, object).ok_or_else(|| BadEntry::OutOfOrder {
             what: "object slot",
             number: u32::MAX.into(),
             last: u32::MAX.into(),

@@ -9,6 +9,7 @@
 
 use super::entry::{BadEntry, LogSeq, LogTime, SecretHash};
 use super::object::Object;
+use super::objects::Objects;
 use super::queues::{Queue, QueueId, QueuedEvent};
 use super::state::{Life, State};
 use super::{Engine, keys::KeyIndex, roots::Root};
@@ -337,9 +338,14 @@ fn prefix(key: &[u8]) -> u64 {
 }
 
 impl State {
-    /// Makes the key indexes of what was taken in. All at once: sorted by what of each key lies side by side in memory, a
+    /// Makes the indexes of what was taken in. All at once: sorted by what of each key lies side by side in memory, a
     /// million scattered keys take a tenth of the time that it takes to look up the place of each.
     pub(super) fn index(&mut self) -> Result<(), BadEntry> {
+        self.objects.index().map_err(|id| BadEntry::OutOfOrder {
+            what: "object",
+            number: id.sequence(),
+            last: self.last_object,
+        })?;
         let mut unindexed = std::mem::take(&mut self.unindexed);
         let key_of = |slot: u32| self.objects.at(slot).key();
         unindexed.sort_unstable_by(|one, other| {
@@ -399,7 +405,7 @@ impl State {
             }
             Piece::Event { queue, event } => self.queues.restore(queue, event),
             Piece::Object { object: id, root, key, versions, times, writes } => {
-                if id.sequence() > self.last_object || self.objects.find(id).is_some() {
+                if id.sequence() > self.last_object {
                     return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
                 }
                 if self.roots.get(root).is_none() {
@@ -407,7 +413,7 @@ impl State {
                 }
                 let object = Object::restored(id, root, &key, &versions, &writes);
                 let object = object.map_err(|bad| BadEntry::Writes { object: id, bad })?;
-                let slot = self.store(object)?;
+                let slot = self.store(object, Objects::append)?;
                 if let Some((created, used)) = times {
                     self.begin_times(root, id, created, used);
                 }

@@ -1,5 +1,6 @@
 //! What the layer was told, and the root that it opens.
 
+use crate::keys::KnownKeys;
 use crate::{Cookie, LockMode, SessionError};
 use kiln::{Away, Clustered, Level, Root, RootSettings, Runtime};
 use tokio::sync::OnceCell;
@@ -16,6 +17,7 @@ pub(crate) struct Settings<T: Clustered> {
     /// What all nodes agree on.
     pub(crate) agreed: RootSettings,
     pub(crate) lock_mode: LockMode,
+    pub(crate) keys: KnownKeys,
     opened: OnceCell<Root<String, T>>,
 }
 
@@ -30,6 +32,7 @@ impl<T: Clustered> Clone for Settings<T> {
             away: self.away,
             agreed: self.agreed.clone(),
             lock_mode: self.lock_mode,
+            keys: KnownKeys::default(),
             opened: OnceCell::new(),
         }
     }
@@ -45,6 +48,7 @@ impl<T: Clustered> Settings<T> {
             away: None,
             agreed: RootSettings::new(),
             lock_mode: LockMode::default(),
+            keys: KnownKeys::default(),
             opened: OnceCell::new(),
         }
     }

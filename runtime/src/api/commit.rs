@@ -85,10 +85,10 @@ impl Queued {
 /// Publishes and queues changes; waits for room in the outbox up to the deadline, and for what is coming free in the
 /// heap. Dropped before it returns, nothing happened; afterwards the commit stays queued.
 pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'_>]) -> Result<Queued, CommitError> {
-    let Terms { incarnation, life, level, on_return, timeout } = terms;
+    let Terms { incarnation, level, on_return, timeout, .. } = terms;
     let (waiter, ticket) = waiter(level);
     let queued = if runtime.node.link.is_leased(boot_nanos()) {
-        queue_together(runtime, life, changed, &waiter, terms).await
+        queue_together(runtime, terms, changed, &waiter).await
     } else if runtime.node.ended().is_some() {
         Err(CommitError::Disconnected)
     } else {
@@ -98,7 +98,8 @@ pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'
         (Ok(seq), _) => Ok(Queued { commit: Commit { incarnation, seq: Some(seq), is_local: false }, ticket, timeout }),
         // The lease has lapsed, just now or before: the locks hold among the tasks of this node.
         (Err(CommitError::Fenced), Some(on_return)) => {
-            let alone = tokio::time::timeout(timeout, commit_alone(runtime, life, level, on_return, changed)).await;
+            // Boxed, as all that is rare: it would make the future of every commit larger.
+            let alone = Box::pin(tokio::time::timeout(timeout, commit_alone(runtime, terms, on_return, changed))).await;
             alone.unwrap_or(Err(CommitError::Fenced))?;
             Ok(Queued { commit: Commit { incarnation, seq: None, is_local: true }, ticket: None, timeout })
         }
@@ -108,8 +109,7 @@ pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'
 
 async fn commit_alone(
     runtime: &Attached,
-    life: u64,
-    level: Level,
+    Terms { life, level, .. }: Terms,
     on_return: OnReturn,
     changed: &[Changed<'_>],
 ) -> Result<(), CommitError> {
@@ -140,10 +140,9 @@ pub(super) fn alone_error(runtime: &Attached, error: AloneError) -> CommitError 
 #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is for want of room")]
 async fn queue_together(
     runtime: &Attached,
-    life: u64,
+    Terms { life, on_return, timeout, level, .. }: Terms,
     changed: &[Changed<'_>],
     waiter: &Waiter,
-    Terms { on_return, timeout, level, .. }: Terms,
 ) -> Result<CommitSeq, CommitError> {
     if matches!(waiter, Waiter::Durable(_)) && !runtime.node.settings.durable {
         return Err(CommitError::NotDurable);
@@ -174,7 +173,7 @@ async fn queue_together(
             }
         }
     };
-    let done = tokio::time::timeout(timeout, wait).await;
+    let done = Box::pin(tokio::time::timeout(timeout, wait)).await;
     done.unwrap_or(Err(error)).map_err(|error| commit_error(runtime, error, timeout))
 }
 

@@ -222,7 +222,8 @@ impl<T: Clustered> Shared<T> {
         self.entry.note_use();
         match Held::try_enter(self, groups.clone(), mode) {
             Some(held) => Ok(held),
-            None => self.wait_to_enter(groups, mode, None).await,
+            // Boxed: what waits is large, and what does not wait must not carry it.
+            None => Box::pin(self.wait_to_enter(groups, mode, None)).await,
         }
     }
 

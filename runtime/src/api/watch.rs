@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// Something that happened to a watched object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event<K> {
-    /// The object's key; when it was renamed, the old one.
-    pub key: K,
+    /// The object's key; when it was renamed, the old one. `None` for a gap, which may be of any object.
+    pub key: Option<K>,
     /// The object.
     pub object: ObjectId,
     /// The node that did it, and its name; `None` for the coordinator.
@@ -49,7 +49,8 @@ pub enum EventKind<K> {
         /// The new key.
         to: K,
     },
-    /// Events before the next one are missing: the watcher was too slow.
+    /// Events may be missing here: the watcher was too slow, or the connection was lost meanwhile. Told at once, not only
+    /// with the next event.
     Gap,
 }
 
@@ -104,6 +105,9 @@ pub(super) fn decode<K: Key>(binding: &Binding, event: WatchEvent) -> Option<Eve
     let decode = |key: &Bytes| K::decode(key);
     let name =
         |field: FieldId| binding.field_name(field).map_or_else(|| Cow::Owned(format!("#{field}")), Cow::Borrowed);
+    if change == Change::Gap {
+        return Some(Event { key: None, object, writer, kind: EventKind::Gap });
+    }
     let kind = match change {
         Change::Created => EventKind::Created,
         Change::Updated { group, version, fields, .. } => EventKind::Updated {
@@ -119,5 +123,5 @@ pub(super) fn decode<K: Key>(binding: &Binding, event: WatchEvent) -> Option<Eve
         Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
         Change::Missed { .. } | Change::Gap => EventKind::Gap,
     };
-    Some(Event { key: decode(&key)?, object, writer, kind })
+    Some(Event { key: Some(decode(&key)?), object, writer, kind })
 }

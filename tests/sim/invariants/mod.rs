@@ -34,6 +34,8 @@ mod s19_protocol;
 mod s20_bounded;
 mod s22_grant_again;
 
+pub(crate) use l08_answers_alone::cut_off;
+pub(crate) use owners::WaitNumber;
 pub(crate) use s03_disjoint::Section;
 
 use crate::clock::{SECOND, nanos};
@@ -48,10 +50,12 @@ use bytes::Bytes;
 use kiln_coordinator::engine::{Effect, Entry, Event, SessionId};
 use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
 use kiln_protocol::message::{Fate, Mode};
-use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, ToCoordinator, ToNode, Version};
+use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, RootId, ToCoordinator, ToNode, Version};
 use kiln_tests::Random;
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 /// All checks, and what they remember.
 #[derive(Default)]
@@ -64,6 +68,8 @@ pub(crate) struct Invariants {
     sections: s03_disjoint::Sections,
     unknown: RefCell<s09_unknown::Unknown>,
     released: RefCell<s13_after_release::Released>,
+    /// For each connection, what was removed before it began.
+    gone_before: RefCell<BTreeMap<SessionId, BTreeSet<ObjectId>>>,
     skew: s19_protocol::Skew,
     given: RefCell<s22_grant_again::Given>,
     dead: l02_dead_are_free::Dead,
@@ -83,6 +89,7 @@ impl Invariants {
         *self.unknown.borrow_mut() = s09_unknown::Unknown::default();
         *self.released.borrow_mut() = s13_after_release::Released::default();
         *self.given.borrow_mut() = s22_grant_again::Given::default();
+        self.gone_before.borrow_mut().clear();
         self.owners.forget_all();
     }
 
@@ -95,13 +102,16 @@ impl Invariants {
         *ledger = Ledger::default();
         ledger.made = made;
         for (_, _, entry) in log {
-            let _steps = ledger.append(entry);
+            let _steps = ledger.append(0, entry);
         }
         self.unsettled_until.set(world.now() + nanos(RECONNECT_WINDOW) + 2 * nanos(LEASE));
         for process in world.processes().iter().filter(|process| self.is_of_this_epoch(process)) {
             let of = process.incarnation();
             let decided = ledger.lives.get(&of).map(|life| life.decided).unwrap_or_default();
-            let own = ledger.made.range((of, decided.next())..).take_while(|((maker, _), _)| *maker == of);
+            let heard = process.node().outbox.acked_seq();
+            let refused = ledger.lives.get(&of).map(|life| life.refused.clone()).unwrap_or_default();
+            let own = ledger.made.range((of, heard.next())..).take_while(|((maker, _), _)| *maker == of);
+            let own = own.filter(|((_, seq), _)| *seq > decided || refused.contains(seq));
             let own = own.map(|((_, seq), made)| (*seq, made.added.clone()));
             *process.undecided.borrow_mut() = own.filter(|_| !process.node().link.has_lapsed()).collect();
         }
@@ -199,7 +209,10 @@ impl Invariants {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others are looked at where they arrive")]
     fn is_told(&self, world: &World, session: SessionId, message: &ToNode) {
         if let ToNode::Welcome { incarnation, .. } = message {
-            self.ledger.borrow_mut().sessions.insert(session, *incarnation);
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.sessions.insert(session, *incarnation);
+            let gone = ledger.objects.keys().copied().filter(|object| ledger.is_removed(*object)).collect();
+            self.gone_before.borrow_mut().insert(session, gone);
         }
         let Some(to) = self.ledger.borrow().sessions.get(&session).copied() else { return };
         match message {
@@ -228,7 +241,7 @@ impl Invariants {
             }
             ToNode::GrantLost { .. } => world.reached(Sometimes::ReassertionRefused),
             ToNode::Deadlock { cycle, .. } => {
-                self.owners.check(cycle);
+                self.owners.check(world.now(), cycle);
                 world.reached(Sometimes::Deadlock);
                 if cycle.iter().any(|edge| edge.incarnation != cycle[0].incarnation) {
                     world.reached(Sometimes::DeadlockAcross);
@@ -256,22 +269,18 @@ impl Invariants {
                 }
                 of = Some((*writer, *seq));
             }
-            Entry::Refused { writer, first, last } => {
+            Entry::Refused { writer, first, .. } => {
                 s08_applied_once::check(&ledger, *writer, *first);
-                for seq in first.to_bits()..=last.to_bits() {
-                    let seq = CommitSeq::from_bits(seq);
-                    Self::is_decided(world, *writer, seq);
-                }
             }
             Entry::Gone { incarnation, .. } => {
                 self.grants.borrow_mut().retain(|_, grant| grant.holder != *incarnation);
-                self.owners.gone(*incarnation);
                 ledger.sessions.retain(|_, of| of != incarnation);
                 if self.in_tick.get() {
                     world.reached(Sometimes::LapsedAtCoordinator);
                 }
             }
             Entry::Removed { object, .. } | Entry::Expired { object } => {
+                s10_no_resurrection::removed(&self.grants.borrow(), *object);
                 self.grants.borrow_mut().retain(|(of, _), _| of != *object);
             }
             Entry::Created { object, .. } => s10_no_resurrection::created(&ledger, *object),
@@ -286,7 +295,7 @@ impl Invariants {
             | Entry::Heard { .. }
             | Entry::Renamed { .. } => {}
         }
-        let steps = ledger.append(entry);
+        let steps = ledger.append(world.now(), entry);
         if let Some((writer, seq)) = of {
             let made = ledger.made.get(&(writer, seq)).cloned();
             let made = made.unwrap_or_else(|| unreachable!("S8: commit {seq} of {writer} was applied, and never made"));
@@ -316,6 +325,12 @@ impl Invariants {
                 }
             }
             ToNode::Grant { .. } => self.given.borrow_mut().note(process, message),
+            // What it had published is undone now.
+            ToNode::CommitRefused { seq, failure } => {
+                process.undecided.borrow_mut().remove(seq);
+                let is_gone = matches!(failure, Failure::Destroyed { .. });
+                process.figures.refusals.set(process.figures.refusals.get() + u64::from(is_gone));
+            }
             ToNode::Recall { object, .. } => {
                 let undecided = process.undecided.borrow();
                 if undecided.values().flatten().any(|(of, _, _)| of == object) {
@@ -323,6 +338,32 @@ impl Invariants {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A node has named all that it has, and was told what of that is not so.
+    pub(crate) fn is_back(&self, process: &Process, session: SessionId) {
+        if let Some(gone) = self.gone_before.borrow().get(&session) {
+            s10_no_resurrection::check_back(process, gone);
+        }
+    }
+
+    /// The lease of a process has lapsed: its program is told of commits that nobody waits for.
+    pub(crate) fn told_unknown(&self, process: &Process, heard: CommitSeq) {
+        s09_unknown::check_told(process, heard);
+    }
+
+    /// What a watcher has not been told of.
+    pub(crate) fn has_missed(&self, process: &Process, seen: &s12_watches::Seen, of: (RootId, u64, u64)) {
+        if self.is_of_this_epoch(process) {
+            seen.check_whole(&self.ledger.borrow(), of);
+        }
+    }
+
+    /// A task gave up what it was doing, because its deadline was over.
+    pub(crate) fn gave_up(&self, world: &World, process: &Process, index: usize, most: Duration) {
+        if self.is_of_this_epoch(process) && !self.is_unsettled(world) {
+            l01_commits_resume::check_wait(world, process, index, most);
         }
     }
 
@@ -437,6 +478,11 @@ impl Invariants {
 
     pub(crate) fn committed_after_faults(&self, process: &Process) {
         self.resumed.note(process);
+    }
+
+    /// A root whose objects are sessions.
+    pub(crate) fn some_root(&self) -> Option<RootId> {
+        self.ledger.borrow().some_root()
     }
 
     /// A write grant that a living node has.

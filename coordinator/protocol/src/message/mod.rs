@@ -15,7 +15,7 @@ mod to_node;
 
 pub use failure::Failure;
 pub use owner::{OwnerLock, OwnerWait, Place, Turn, WaitEdge};
-pub use status::{LockInfo, LockParty, NodeInfo, RootInfo, Status};
+pub use status::{LockInfo, LockParty, NodeInfo, RootInfo, SnapshotInfo, Status};
 pub use to_coordinator::ToCoordinator;
 pub use to_node::ToNode;
 

@@ -290,6 +290,12 @@ pub enum ToCoordinator {
         /// The group's name.
         group: String,
     },
+    /// Asks for a snapshot of what is there now. Answer, some time: [`ToNode::SnapshotTaken`] or [`ToNode::Failed`] with
+    /// [`Failure::NoSnapshot`]; before that, several times a second, [`ToNode::SnapshotGoesOn`].
+    Snapshot {
+        /// Names the answer.
+        request: RequestId,
+    },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].
     #[serde(skip)]

@@ -49,6 +49,7 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
         ToNode::Goodbye => "goodbye".to_owned(),
         ToNode::Status { .. } => "status".to_owned(),
         ToNode::Roots { roots, .. } => format!("{} roots", roots.len()),
+        ToNode::SnapshotGoesOn { .. } | ToNode::SnapshotTaken { .. } => unreachable!("the engine takes no snapshots"),
         ToNode::Locks { locks, left_out, .. } => format!("{} locks and {left_out}", locks.len()),
         ToNode::Heartbeat { number } => format!("heartbeat {number}"),
         ToNode::GrantLost { object: id, group, token } => {

@@ -1,12 +1,12 @@
 //! Sessions that end by the coordinator's time, and what all nodes agree on.
 
-use crate::http::{Browser, Servers};
+use crate::http::Servers;
 use crate::typed::{Shop, layer, router};
 use axum::Router;
 use axum::routing::get;
 use kiln::{EventKind, Root, RootSettings, Runtime};
 use kiln_sessions::{LockMode, SessionLock, TowerSessionsStore};
-use kiln_tests::{Coordinator, soon, until};
+use kiln_tests::{Browser, Coordinator, soon, until};
 use std::time::Duration;
 use tower_sessions_015::session::Record;
 use tower_sessions_015::session_store::SessionStore as _;
