@@ -41,7 +41,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             EventKind::Created => println!("{key} came in through {writer}"),
             EventKind::Updated { fields, .. } => println!("{key} changed {} through {writer}", fields.join(", ")),
             EventKind::Renamed { to } => println!("{key} is called {to} now"),
-            EventKind::Removed | EventKind::Expired => println!("{key} left"),
+            EventKind::Removed => println!("{key} left"),
+            EventKind::Expired => println!("{key} was away for too long"),
             EventKind::Gap => println!("some news were missed"),
         }
         told += 1;

@@ -36,14 +36,14 @@ async fn reading_on_any_node_keeps_what_nobody_else_uses() {
             event = watch.next() => {
                 let event = event.unwrap();
                 if event.kind == EventKind::Expired {
-                    expired.extend(event.key);
+                    expired.push(event.key);
                 }
             }
             // Memory of b: nobody else hears of it but with a heartbeat.
             _ = ticks.tick() => assert_eq!(on_b.view().visits(), 0),
         }
     }
-    assert_eq!(expired, [unused]);
+    assert_eq!(expired, [Some(unused.to_owned())]);
     assert_eq!((on_a.state(), on_b.state()), (State::Current, State::Current));
     let last_read = Instant::now();
     let event = loop {

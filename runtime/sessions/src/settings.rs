@@ -14,10 +14,10 @@ pub(crate) struct Settings<T: Clustered> {
     pub(crate) cookie: Cookie,
     pub(crate) level: Level,
     pub(crate) away: Option<Away>,
+    pub(crate) keys: KnownKeys,
     /// What all nodes agree on.
     pub(crate) agreed: RootSettings,
     pub(crate) lock_mode: LockMode,
-    pub(crate) keys: KnownKeys,
     opened: OnceCell<Root<String, T>>,
 }
 
@@ -30,9 +30,9 @@ impl<T: Clustered> Clone for Settings<T> {
             cookie: self.cookie.clone(),
             level: self.level,
             away: self.away,
+            keys: KnownKeys::default(),
             agreed: self.agreed.clone(),
             lock_mode: self.lock_mode,
-            keys: KnownKeys::default(),
             opened: OnceCell::new(),
         }
     }
@@ -46,9 +46,9 @@ impl<T: Clustered> Settings<T> {
             cookie: Cookie::default(),
             level: Level::Everywhere,
             away: None,
+            keys: KnownKeys::default(),
             agreed: RootSettings::new(),
             lock_mode: LockMode::default(),
-            keys: KnownKeys::default(),
             opened: OnceCell::new(),
         }
     }
