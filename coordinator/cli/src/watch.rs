@@ -153,7 +153,7 @@ fn line(
     };
     match change {
         Change::Created => {}
-        Change::Updated { group, version, fields, writes } => {
+        Change::Updated { group, version, fields, writes, .. } => {
             line.change = "updated";
             line.group = Some(catalog.group(group));
             line.version = Some(version.to_string());

@@ -34,6 +34,8 @@ pub const LOCKS_PAGE_MAX: usize = 4096;
 pub const WATCHES_MAX: usize = 4096;
 /// Objects in one `Used`: a node says once in a heartbeat which it has used.
 pub const USES_MAX: usize = 1 << 16;
+/// Slots that an event names one by one.
+pub const CHANGED_SLOTS_MAX: usize = 256;
 /// Listeners of one node.
 pub const LISTENERS_MAX: usize = 1024;
 /// Listener groups of a cluster.

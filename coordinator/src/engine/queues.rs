@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Events of one queue. What comes when it is full is counted, and one event in its place says how many there were.
 pub(super) const QUEUED_MAX: usize = 1 << 14;
+/// About how many bytes the events of one queue may take.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 kiln_protocol::id!(
     /// The queue of one listener group.
@@ -34,6 +36,21 @@ pub struct QueuedEvent {
     pub change: Change,
 }
 
+impl QueuedEvent {
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let change = match &self.change {
+            Change::Updated { fields, slots, .. } => {
+                let keys: usize = slots.iter().filter_map(|slot| slot.entry.as_ref()).map(Bytes::len).sum();
+                size_of_val(&fields[..]) + size_of_val(&slots[..]) + keys
+            }
+            Change::Renamed { to } => to.len(),
+            Change::Created | Change::Removed | Change::Expired | Change::Missed { .. } | Change::Gap => 0,
+        };
+        size_of::<Self>() + self.key.len() + self.writer.as_ref().map_or(0, |(_, name)| name.len()) + change
+    }
+}
+
 /// One queue.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -44,11 +61,13 @@ pub(super) struct Queue {
     pub(super) last: EventId,
     /// Ascending.
     events: VecDeque<Arc<QueuedEvent>>,
+    /// About how many bytes they take.
+    bytes: usize,
 }
 
 impl Queue {
     pub(super) const fn new(root: RootId, name: String, last: EventId) -> Self {
-        Self { root, name, last, events: VecDeque::new() }
+        Self { root, name, last, events: VecDeque::new(), bytes: 0 }
     }
 
     /// The event at this place in the queue.
@@ -62,9 +81,9 @@ impl Queue {
     }
 
     fn push(&mut self, object: ObjectId, key: Bytes, writer: Option<(Incarnation, String)>, change: Change) {
-        if self.events.len() < QUEUED_MAX {
+        if self.events.len() < QUEUED_MAX && self.bytes < QUEUED_BYTES_MAX {
             self.last = self.last.next();
-            self.events.push_back(Arc::new(QueuedEvent { id: self.last, object, key, writer, change }));
+            self.put(Arc::new(QueuedEvent { id: self.last, object, key, writer, change }));
             return;
         }
         // Whatever was handed out is at the front.
@@ -76,7 +95,12 @@ impl Queue {
         }
         self.last = self.last.next();
         let (object, change) = (ObjectId::from_bits(0), Change::Missed { events: 1 });
-        self.events.push_back(Arc::new(QueuedEvent { id: self.last, object, key: Bytes::new(), writer: None, change }));
+        self.put(Arc::new(QueuedEvent { id: self.last, object, key: Bytes::new(), writer: None, change }));
+    }
+
+    fn put(&mut self, event: Arc<QueuedEvent>) {
+        self.bytes += event.bytes();
+        self.events.push_back(event);
     }
 }
 
@@ -151,7 +175,7 @@ impl Queues {
             let (number, last) = (event.id.to_bits(), last.to_bits());
             return Err(BadEntry::OutOfOrder { what: "event", number, last });
         }
-        queue.events.push_back(event);
+        queue.put(event);
         Ok(())
     }
 
@@ -161,7 +185,7 @@ impl Queues {
         for event in events {
             let at = queue.find(*event);
             let at = at.ok_or_else(|| BadEntry::Missing { what: "event", number: event.to_bits() })?;
-            queue.events.remove(at);
+            queue.bytes -= queue.events.remove(at).map_or(0, |event| event.bytes());
         }
         Ok(())
     }
@@ -170,7 +194,7 @@ impl Queues {
     pub(super) fn pieces(&self) -> Vec<super::Piece> {
         let mut pieces = Vec::new();
         for (id, queue) in self.iter() {
-            let Queue { root, name, last, events } = queue;
+            let Queue { root, name, last, events, bytes: _ } = queue;
             pieces.push(super::Piece::Queue { queue: id, root: *root, name: name.clone(), last: *last });
             let events = events.iter().map(|event| super::Piece::Event { queue: id, event: Arc::clone(event) });
             pieces.extend(events);

@@ -13,7 +13,7 @@ use super::roots::{Root, Roots};
 use super::schema::{Schema, Type};
 use super::walk::{Piece, Walk};
 use bytes::Bytes;
-use kiln_protocol::message::{Change, Part, Role};
+use kiln_protocol::message::{Change, ChangedSlot, Part, Role};
 use kiln_protocol::{CommitSeq, Epoch, EventId, FieldId, Incarnation, ObjectId, Partition, RootId, Writes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -176,10 +176,11 @@ impl State {
             Entry::Committed { writer, seq, parts } => {
                 self.count(*writer, *seq)?;
                 for part in parts {
-                    self.commit(time, part)?;
                     if self.is_heard(part.object) {
-                        self.queue(Some(*writer), part.object, &updated(part));
+                        let changed = self.objects.get(part.object).map(|object| object.changed_by(&part.writes));
+                        self.queue(Some(*writer), part.object, &updated(part, changed.unwrap_or_default()));
                     }
+                    self.commit(time, part)?;
                 }
                 Ok(())
             }
@@ -425,10 +426,10 @@ impl State {
 }
 
 /// What a part of a commit did.
-fn updated(part: &Part) -> Change {
+fn updated(part: &Part, slots: Vec<ChangedSlot>) -> Change {
     let fields: BTreeSet<FieldId> = Writes::new(&part.writes).flatten().map(|write| write.field()).collect();
     let (group, version) = (part.group, part.version);
-    Change::Updated { group, version, fields: fields.into_iter().collect(), writes: None }
+    Change::Updated { group, version, fields: fields.into_iter().collect(), slots, writes: None }
 }
 
 const fn gone(incarnation: Incarnation) -> BadEntry {

@@ -9,6 +9,7 @@
 //!
 //! A log is safe up to some entry, so what waits for a later one waits for all before it.
 
+use super::commit::Changed;
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, Entry, LogSeq};
 use kiln_protocol::message::DeltaPart;
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug)]
 enum Later {
     /// A commit is shown.
-    Show { writer: Incarnation, parts: SmallVec<[DeltaPart; 1]>, everywhere: Option<CommitSeq> },
+    Show { writer: Incarnation, parts: (SmallVec<[DeltaPart; 1]>, Changed), everywhere: Option<CommitSeq> },
     /// Somebody is told when no node shows what was before.
     Await { writer: Incarnation, seq: CommitSeq },
 }
@@ -173,7 +174,7 @@ impl Engine {
         &mut self,
         seq: LogSeq,
         writer: Incarnation,
-        parts: SmallVec<[DeltaPart; 1]>,
+        parts: (SmallVec<[DeltaPart; 1]>, Changed),
         everywhere: Option<CommitSeq>,
     ) {
         self.later(seq, Later::Show { writer, parts, everywhere });

@@ -160,7 +160,7 @@ impl Piece {
             Self::Root { name, key, .. } => name.len() + key.len(),
             Self::Life { name, refused, .. } => name.len() + refused.len() * size_of::<CommitSeq>(),
             Self::Queue { name, .. } => name.len(),
-            Self::Event { event, .. } => event.key.len() + size_of::<QueuedEvent>(),
+            Self::Event { event, .. } => event.bytes(),
             Self::Object { key, writes, .. } => key.len() + writes.len(),
         }
     }

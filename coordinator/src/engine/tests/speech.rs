@@ -95,7 +95,7 @@ fn say_part(part: &DeltaPart, object: &dyn Fn(kiln_protocol::ObjectId) -> String
 fn say_change(change: &Change) -> String {
     match change {
         Change::Created => "created".to_owned(),
-        Change::Updated { group, version, fields, writes } => {
+        Change::Updated { group, version, fields, writes, .. } => {
             let fields: Vec<_> = fields.iter().map(|field| name(*field)).collect();
             let writes = if writes.is_some() { " with writes" } else { "" };
             format!("updated {group}v{} {}{writes}", version.number(), fields.join(" "))

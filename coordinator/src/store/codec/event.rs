@@ -3,8 +3,8 @@
 use super::{BadBytes, Fields, put_bytes, put_stamp};
 use crate::engine::QueuedEvent;
 use kiln_protocol::codec::{Sink as _, put_varint};
-use kiln_protocol::limits::{FIELDS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX};
-use kiln_protocol::message::Change;
+use kiln_protocol::limits::{CHANGED_SLOTS_MAX, ENTRY_KEY_BYTES_MAX, FIELDS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX};
+use kiln_protocol::message::{Change, ChangedSlot, SlotChange};
 use kiln_protocol::{EventId, FieldId, GroupId, Incarnation};
 
 const CREATED: u8 = 1;
@@ -14,6 +14,12 @@ const EXPIRED: u8 = 4;
 const RENAMED: u8 = 5;
 const MISSED: u8 = 6;
 const GAP: u8 = 7;
+
+const ADDED: u8 = 1;
+const CHANGED: u8 = 2;
+const TAKEN_OUT: u8 = 3;
+/// Beside one of these: a key follows.
+const OF_ENTRY: u8 = 1 << 7;
 
 pub(super) fn put_event(out: &mut Vec<u8>, event: &QueuedEvent) {
     let QueuedEvent { id, object, key, writer, change } = event;
@@ -27,12 +33,14 @@ pub(super) fn put_event(out: &mut Vec<u8>, event: &QueuedEvent) {
     put_bytes(out, name.as_bytes());
     match change {
         Change::Created => out.put(CREATED),
-        Change::Updated { group, version, fields, writes: _ } => {
+        Change::Updated { group, version, fields, slots, writes: _ } => {
             out.put(UPDATED);
             out.put(group.to_bits());
             put_stamp(out, *version);
             put_varint(out, fields.len() as u64);
             fields.iter().for_each(|field| put_varint(out, field.to_bits().into()));
+            put_varint(out, slots.len() as u64);
+            slots.iter().for_each(|slot| put_slot(out, slot));
         }
         Change::Removed => out.put(REMOVED),
         Change::Expired => out.put(EXPIRED),
@@ -48,7 +56,35 @@ pub(super) fn put_event(out: &mut Vec<u8>, event: &QueuedEvent) {
     }
 }
 
+fn put_slot(out: &mut Vec<u8>, slot: &ChangedSlot) {
+    let ChangedSlot { field, entry, change } = slot;
+    put_varint(out, field.to_bits().into());
+    let change = match change {
+        SlotChange::Added => ADDED,
+        SlotChange::Changed => CHANGED,
+        SlotChange::Removed => TAKEN_OUT,
+    };
+    out.put(change | if entry.is_some() { OF_ENTRY } else { 0 });
+    if let Some(key) = entry {
+        put_bytes(out, key);
+    }
+}
+
 impl Fields<'_> {
+    fn slot(&mut self) -> Result<ChangedSlot, BadBytes> {
+        let field = FieldId::from_bits(self.small("a field")?);
+        let bits = self.reader.u8()?;
+        let change = match bits & !OF_ENTRY {
+            ADDED => SlotChange::Added,
+            CHANGED => SlotChange::Changed,
+            TAKEN_OUT => SlotChange::Removed,
+            value => return Err(BadBytes::Value { what: "what became of a slot", value: value.into() }),
+        };
+        let entry =
+            if bits & OF_ENTRY == 0 { None } else { Some(self.share("the length of a key", ENTRY_KEY_BYTES_MAX)?) };
+        Ok(ChangedSlot { field, entry, change })
+    }
+
     pub(super) fn event(&mut self) -> Result<EventId, BadBytes> {
         self.number().map(EventId::from_bits)
     }
@@ -65,7 +101,9 @@ impl Fields<'_> {
                 let count = self.count("the number of fields", FIELDS_MAX)?;
                 let field = |read: &mut Self| read.small("a field").map(FieldId::from_bits);
                 let fields = (0..count).map(|_| field(self)).collect::<Result<_, _>>()?;
-                Change::Updated { group, version, fields, writes: None }
+                let count = self.count("the number of slots", CHANGED_SLOTS_MAX)?;
+                let slots = (0..count).map(|_| self.slot()).collect::<Result<_, _>>()?;
+                Change::Updated { group, version, fields, slots, writes: None }
             }
             REMOVED => Change::Removed,
             EXPIRED => Change::Expired,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::{Cut, LogSeq, QueuedEvent};
-use kiln_protocol::message::{Change, Part};
+use kiln_protocol::message::{Change, ChangedSlot, Part, SlotChange};
 use kiln_protocol::{CommitSeq, EventId, Token};
 use proptest::collection::vec;
 use proptest::option;
@@ -75,6 +75,12 @@ fn event_id() -> impl Strategy<Value = EventId> {
 
 fn queued_event() -> impl Strategy<Value = QueuedEvent> {
     let fields = vec(any::<u16>().prop_map(FieldId::from_bits), 0..4);
+    let how = prop_oneof![Just(SlotChange::Added), Just(SlotChange::Changed), Just(SlotChange::Removed)];
+    let slot = (any::<u16>(), option::of(bytes()), how).prop_map(|(field, entry, change)| ChangedSlot {
+        field: FieldId::from_bits(field),
+        entry,
+        change,
+    });
     let change = prop_oneof![
         Just(Change::Created),
         Just(Change::Removed),
@@ -82,10 +88,11 @@ fn queued_event() -> impl Strategy<Value = QueuedEvent> {
         Just(Change::Gap),
         any::<u64>().prop_map(|events| Change::Missed { events }),
         bytes().prop_map(|to| Change::Renamed { to }),
-        (any::<u8>(), stamp(), fields).prop_map(|(group, version, fields)| Change::Updated {
+        (any::<u8>(), stamp(), fields, vec(slot, 0..4)).prop_map(|(group, version, fields, slots)| Change::Updated {
             group: GroupId::from_bits(group),
             version: Version::from_bits(version),
             fields,
+            slots,
             writes: None,
         }),
     ];
