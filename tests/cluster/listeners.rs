@@ -134,6 +134,7 @@ async fn no_event_is_missing_when_listeners_and_the_coordinator_are_killed() {
     let twice: Vec<_> = told.iter().filter(|(_, told)| told.first > 1).map(|(id, _)| *id).collect();
     assert_eq!(twice, [0_u64; 0], "told again without a word of it");
     let again: usize = told.values().map(|told| told.again).sum();
+    assert!(again > 0, "who was killed had not acknowledged all it was told");
     println!("{events} events, {KILLS} listeners killed, {} starts of the coordinator: {again} told again", KILLS / 2);
     assert_eq!(s.view().visits() + 1, events);
 }

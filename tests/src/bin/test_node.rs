@@ -2,6 +2,7 @@
 
 use kiln::{AttachError, Away, Builder, Level, OnReturn, Root, Runtime, Shared};
 use kiln_tests::{Load, SESSIONS, Session, SessionCounters as _};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::Write as _;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 type Failed = Box<dyn Error + Send + Sync>;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Events that a listener has written down and not acknowledged.
+const ACKNOWLEDGED_LATER: usize = 8;
 const DETACH_DEADLINE: Duration = Duration::from_secs(5);
 
 struct Steered {
@@ -125,15 +128,19 @@ impl Steered {
                 self.load.take().ok_or("there is no load")?.stop().await;
                 Ok("unloaded".to_owned())
             }
-            // Writes down what it is told, and acknowledges it then.
+            // Writes down what it is told, and acknowledges it some events later.
             ["listen", group, file] => {
                 let mut listener = self.sessions.listen(group).await?;
                 let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
                 self.listening.spawn(async move {
+                    let mut told = VecDeque::new();
                     while let Some(notice) = listener.next().await {
                         let how = if notice.redelivered() { "again" } else { "first" };
                         if writeln!(file, "{} {how} {:?}", notice.id(), notice.told()).is_ok() {
-                            notice.acknowledge();
+                            told.push_back(notice);
+                        }
+                        if told.len() > ACKNOWLEDGED_LATER {
+                            told.pop_front().map(kiln::Notice::acknowledge);
                         }
                     }
                 });
