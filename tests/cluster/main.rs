@@ -16,6 +16,7 @@ mod guards;
 mod hostile;
 mod kept;
 mod lapsed;
+mod left_out;
 mod locked;
 mod maps;
 mod named;
