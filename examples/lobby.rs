@@ -36,13 +36,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while told < 5 {
         let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await?.ok_or("the watch has ended")?;
         let writer = event.writer.map_or_else(|| "the coordinator".to_owned(), |(_, name)| name);
+        let key = event.key.unwrap_or_default();
         match event.kind {
-            EventKind::Created => println!("{} came in through {writer}", event.key),
-            EventKind::Updated { fields, .. } => {
-                println!("{} changed {} through {writer}", event.key, fields.join(", "));
-            }
-            EventKind::Renamed { to } => println!("{} is called {to} now", event.key),
-            EventKind::Removed => println!("{} left", event.key),
+            EventKind::Created => println!("{key} came in through {writer}"),
+            EventKind::Updated { fields, .. } => println!("{key} changed {} through {writer}", fields.join(", ")),
+            EventKind::Renamed { to } => println!("{key} is called {to} now"),
+            EventKind::Removed => println!("{key} left"),
+            EventKind::Expired => println!("{key} was away for too long"),
             EventKind::Gap => println!("some news were missed"),
         }
         told += 1;

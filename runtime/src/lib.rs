@@ -17,8 +17,9 @@ mod embedded;
 pub use api::{
     AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether,
     Conflict, ConflictKind, Counter, DetachError, Event, EventKind, FieldConflict, Keys, Level, Lock, LockError,
-    LockedGuard, NamedGuard, NamedLock, NodeInfo, ObjectName, ReadGuard, Root, RootError, Runtime, Shared, Stats,
-    Transaction, TransactionError, TransactionGuard, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
+    LockedGuard, NamedGuard, NamedLock, NodeInfo, ObjectName, ReadGuard, Root, RootError, RootSettings, Runtime,
+    Shared, Stats, Transaction, TransactionError, TransactionGuard, TryUpdateError, UpdateError, ViewTogether, Watch,
+    WriteGuard,
 };
 pub use kiln_engine::{ConflictCause, Corrupt, Ended, LocalValue, OnReturn, Returned, State};
 pub use kiln_object::*;

@@ -1,12 +1,14 @@
 //! A node under load, and what happens to it.
 
 use crate::Chaos;
+use crate::coordinator::Storage;
 use crate::history::Life;
 use kiln::Profile;
 use kiln_protocol::connection::LEASE;
 use kiln_tests::load::MARK;
 use kiln_tests::{PATIENCE, Process, Proxy, Random, Way, Weather};
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -97,7 +99,7 @@ pub(crate) struct Node {
     name: String,
     process: Process,
     proxy: Proxy,
-    profile: PathBuf,
+    arguments: Vec<OsString>,
     random: Random,
     /// What is still to happen, before everything happens again in another order.
     deck: Vec<Fault>,
@@ -106,16 +108,25 @@ pub(crate) struct Node {
     since: Instant,
 }
 
+fn process(name: &str, arguments: &[OsString]) -> Process {
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    Process::start(name, TEST_NODE, &arguments)
+}
+
 impl Node {
-    pub(crate) fn start(name: &str, profile: &Profile, directory: &Path, seed: u64) -> Self {
+    pub(crate) fn start(name: &str, profile: &Profile, directory: &Path, storage: Storage, seed: u64) -> Self {
         let proxy = Proxy::before(profile, seed);
         let profile = proxy.write_profile(profile, directory);
-        let process = Process::start(name, TEST_NODE, &[profile.as_os_str(), name.as_ref()]);
+        let mut arguments = vec![profile.into_os_string(), name.into()];
+        if storage == Storage::Disk {
+            arguments.push("durable".into());
+        }
+        let process = process(name, &arguments);
         Self {
             name: name.to_owned(),
             process,
             proxy,
-            profile,
+            arguments,
             random: Random::new(seed),
             deck: Vec::new(),
             life: Life::default(),
@@ -207,8 +218,7 @@ impl Node {
     fn finish(&mut self, fault: Fault, held: bool) {
         match fault {
             Fault::Kill => {
-                let arguments = [self.profile.as_os_str(), self.name.as_ref()];
-                self.process = Process::start(&self.name, TEST_NODE, &arguments);
+                self.process = process(&self.name, &self.arguments);
                 return self.enter(Phase::Attaching);
             }
             Fault::LongPause | Fault::ShortPause => self.process.resume(),
@@ -228,23 +238,25 @@ impl Node {
     }
 
     fn note(&mut self, chaos: &mut Chaos, lines: &[String]) {
-        for line in lines {
-            match line.strip_prefix(MARK) {
-                Some(record) => {
-                    let Ok(record) = record.parse() else { panic!("{} says `{line}`", self.name) };
-                    chaos.history.note(&self.name, &mut self.life, record);
-                }
-                None => self.answered(chaos, line),
-            }
+        // An answer may lead to the end of this process: what it said before that is its history.
+        let (records, answers): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with(MARK));
+        for line in records {
+            let Ok(record) = line[MARK.len()..].parse() else { panic!("{} says `{line}`", self.name) };
+            chaos.history.note(&self.name, &mut self.life, record);
+        }
+        for line in answers {
+            self.answered(chaos, line);
         }
     }
 
     fn answered(&mut self, chaos: &mut Chaos, line: &str) {
         match (self.phase, line) {
             (Phase::Attaching, "attached") => {
-                self.process.say(&format!("load {}", self.random.next()));
+                self.load();
                 self.enter(Phase::Loading);
             }
+            // The coordinator took the answer along.
+            (Phase::Loading, error) if error.starts_with("error") => self.load(),
             (Phase::Loading, "loaded") => self.calm(),
             (Phase::Taking { fault }, "held") => self.begin(chaos, fault, true),
             // It was about to join again, from an earlier fault.
@@ -256,6 +268,15 @@ impl Node {
             (Phase::Unloading, "unloaded") => self.enter(Phase::Stopped),
             (phase, line) => panic!("{} says `{line}` in {phase:?}", self.name),
         }
+    }
+
+    fn load(&mut self) {
+        self.process.say(&format!("load {}", self.random.next()));
+    }
+
+    /// Has it commit once more, behind everything that it ever sent.
+    pub(crate) fn settle(&mut self) {
+        assert_eq!(self.process.ask(&format!("update settled-by-{}", self.name)), "updated");
     }
 
     /// Whether the node, now that it is quiet, reads something else than it should.

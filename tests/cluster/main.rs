@@ -12,6 +12,7 @@ mod durable;
 mod embedded;
 mod everywhere;
 mod eviction;
+mod expiry;
 mod guards;
 mod hostile;
 mod kept;

@@ -17,10 +17,12 @@ async fn told<K: Key + Debug>(watch: &mut Watch<K>, events: usize) -> Vec<String
                 format!("{} in {group:?} to {}", fields.join("+"), version.number())
             }
             EventKind::Removed => "removed".to_owned(),
+            EventKind::Expired => "expired".to_owned(),
             EventKind::Renamed { to } => format!("renamed {to:?}"),
             EventKind::Gap => "gap".to_owned(),
         };
-        told.push(format!("{who} {:?} {what}", event.key));
+        let key = event.key.map_or_else(|| "-".to_owned(), |key| format!("{key:?}"));
+        told.push(format!("{who} {key} {what}"));
     }
     told
 }

@@ -12,7 +12,12 @@ pub(crate) const ID: LogId = LogId::from_bytes(*b"a log of a test.");
 
 /// Small, so that there are several segments soon.
 pub(crate) fn options() -> LogOptions {
-    LogOptions { sync: SyncPolicy::Always, first_segment_bytes: 2 << 10, segment_bytes_max: 8 << 10 }
+    LogOptions {
+        sync: SyncPolicy::Always,
+        first_segment_bytes: 2 << 10,
+        segment_bytes_max: 8 << 10,
+        ..LogOptions::default()
+    }
 }
 
 /// The entry with this number: each one is different, some are long.
@@ -62,6 +67,7 @@ pub(crate) fn pieces(seq: u64) -> Vec<Piece> {
         root: RootId::from_bits(1),
         key: Bytes::from(number.to_string()),
         versions: Vec::new(),
+        times: None,
         writes: Bytes::from(vec![low(seq); 40]),
     });
     std::iter::once(start).chain(objects).collect()

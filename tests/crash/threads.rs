@@ -191,6 +191,33 @@ fn a_sync_that_fails_is_not_tried_again() {
 }
 
 #[test]
+fn a_disk_that_stalls_takes_a_bounded_part_and_goes_on() {
+    const MOST: u64 = 20_000;
+    let disk = Disk::new();
+    let medium: Arc<dyn Medium> = Arc::new(disk.clone());
+    let mut writer = open(&medium, &LogOptions { waiting_bytes_max: MOST, ..options() });
+    for _ in 0..2 {
+        let (before, bytes) = (writer.appended, writer.log.submitted_bytes());
+        disk.stall(true);
+        while writer.log.has_room() {
+            writer.append(5);
+            writer.poll().unwrap();
+        }
+        let (entries, bytes) = (writer.appended - before, writer.log.submitted_bytes() - bytes);
+        assert!((MOST..2 * MOST).contains(&(bytes + 128 * entries)), "{entries} entries with {bytes} bytes");
+        // What cannot be refused is taken all the same.
+        writer.append(1);
+        writer.poll().unwrap();
+        assert!(!writer.log.has_room() && writer.safe <= before + 5, "nothing that waits for the disk is safe");
+        disk.stall(false);
+        writer.until("the disk has caught up", |writer| writer.log.has_room() && writer.safe == writer.appended);
+    }
+    let all = writer.appended;
+    drop(writer);
+    assert_eq!(open(&medium, &options()).safe, all);
+}
+
+#[test]
 fn a_full_disk_is_told_and_writing_goes_on_when_there_is_room() {
     let disk = Disk::new();
     let medium: Arc<dyn Medium> = Arc::new(disk.clone());

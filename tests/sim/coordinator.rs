@@ -15,6 +15,8 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 const TICKS_PER_LEASE: u32 = 10;
+/// Those that run, and those that died lately.
+const NODES_MAX: usize = 16;
 /// Looks on without being a process of its own.
 pub(crate) const OBSERVER: SessionId = SessionId::from_bits(1);
 
@@ -41,7 +43,7 @@ struct Inner {
 
 /// What a coordinator starts with: nothing, or what its log has kept.
 fn recover(epoch: Epoch, log: Option<&[Kept]>) -> Engine {
-    let settings = Settings::new(epoch, "simulated", "simulated");
+    let settings = Settings { nodes_max: NODES_MAX, ..Settings::new(epoch, "simulated", "simulated") };
     let Some(log) = log else { return Engine::new(settings) };
     let mut restore = Restore::new();
     for (seq, time, entry) in log {

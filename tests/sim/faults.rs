@@ -362,6 +362,11 @@ impl World {
         (troubles == 0).then_some(since)
     }
 
+    /// Since when nothing has been wrong anywhere; `None` while something is.
+    pub(crate) fn calm_since(&self) -> Option<Nanos> {
+        (0..NODES).map(|place| self.sound_since(place)).collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
     /// Faults stop; whoever is paused goes on, whatever is cut heals.
     pub(crate) fn stop_faults(&self) {
         self.faults_over.set(true);

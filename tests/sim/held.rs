@@ -78,7 +78,8 @@ impl Held {
 
     /// S4: under a lock, what is here is what was committed last, anywhere.
     pub(crate) fn check(&self) {
-        if !self.is_fenced() && self.process.alive.get() {
+        // What an own commit that was refused leaves is stale: whatever is made of it is refused as well.
+        if !self.is_fenced() && self.process.alive.get() && self.entry.state() != State::Stale {
             self.world.invariants.check_values(&self.world, &self.process, &self.entry, &self.groups);
         }
     }

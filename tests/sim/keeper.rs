@@ -2,6 +2,7 @@
 //! `link.rs` there); here is only what happens on sockets.
 
 use crate::clock::{MILLI, nanos};
+use crate::invariants::cut_off;
 use crate::network::End;
 use crate::process::{Process, Stage};
 use crate::sometimes::Sometimes;
@@ -88,7 +89,7 @@ impl World {
         }
         let pause = if was_served {
             process.figures.cuts.set(process.figures.cuts.get() + 1);
-            process.node().disconnected();
+            cut_off(process);
             *process.retry.borrow_mut() = Retry::default();
             Duration::ZERO
         } else {
@@ -107,7 +108,11 @@ impl World {
                     let message = decode_to_node(process.node().link.epoch(), &frame).expect("a message");
                     self.trace(|| format!("{} <- {message:?}", self.name(process)));
                     self.invariants.heard(self, process, &message);
+                    let is_back = matches!(message, ToNode::Resynced);
                     process.node().handle(message).expect("a good message");
+                    if is_back {
+                        self.invariants.is_back(process, self.links.borrow()[link].session);
+                    }
                     if let Some(ended) = process.node().ended() {
                         return self.ended(process, &ended);
                     }
@@ -187,6 +192,7 @@ impl World {
                 self.serve(process, link);
             }
             Adoption::Rejoined { .. } => {
+                self.invariants.told_unknown(process, acked);
                 process.undecided.borrow_mut().clear();
                 process.figures.lapses.set(process.figures.lapses.get() + 1);
                 self.reached(Sometimes::Rejoined);
@@ -210,16 +216,18 @@ impl World {
     }
 
     /// Heartbeats, and the end of a lease.
-    pub(crate) fn renew(&self, process: &Process) {
+    pub(crate) fn renew(&self, process: &Rc<Process>) {
         if process.node().ended().is_some() {
             return;
         }
         let boot = process.clock.show(self.now());
+        let heard = process.node().outbox.acked_seq();
         let turn = process.lease.borrow_mut().as_mut().map(|lease| lease.turn(process.node(), boot));
         let turn = turn.expect("there since it was attached");
         if let Some(unknown) = turn.lapsed {
             self.trace(|| format!("the lease of {} lapses, {unknown} commits are unknown", self.name(process)));
             self.reached(Sometimes::LapsedByItself);
+            self.invariants.told_unknown(process, heard);
             if unknown > 0 {
                 self.reached(Sometimes::LapsedWithUnknown);
             }
@@ -229,7 +237,12 @@ impl World {
                 return self.replace(process, 0);
             }
             if let Stage::Served(link) = process.stage.get() {
-                process.node().disconnected();
+                // Another task reads: it may come to what has arrived before it hears of the lapse.
+                if self.random.below(2) == 0 {
+                    let late = self.arrive_now(link);
+                    self.received(process, link, late);
+                }
+                cut_off(process);
                 self.hang_up(process, link);
                 *process.retry.borrow_mut() = Retry::default();
                 self.schedule(0, Happening::Connect { process: process.id });

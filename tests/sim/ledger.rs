@@ -22,7 +22,8 @@ pub(crate) struct Made {
 pub(crate) struct Known {
     pub(crate) root: RootId,
     pub(crate) key: Vec<u8>,
-    pub(crate) removed: bool,
+    /// When it was removed.
+    pub(crate) removed: Option<u64>,
 }
 
 /// An incarnation, and its commits.
@@ -49,6 +50,8 @@ pub(crate) struct Ledger {
     pub(crate) objects: BTreeMap<ObjectId, Known>,
     pub(crate) made: BTreeMap<(Incarnation, CommitSeq), Made>,
     pub(crate) versions: BTreeMap<(ObjectId, GroupId), Version>,
+    /// When each got its present version.
+    pub(crate) changed: BTreeMap<(ObjectId, GroupId), u64>,
     pub(crate) contents: BTreeMap<(ObjectId, GroupId, u64), Content>,
     pub(crate) commits: u64,
     values: BTreeMap<(ObjectId, Field), i64>,
@@ -92,13 +95,17 @@ impl Ledger {
         writes.into()
     }
 
+    pub(crate) fn some_root(&self) -> Option<RootId> {
+        self.session_roots.first().copied()
+    }
+
     /// Whether the objects of a root have the fields that are looked at.
     pub(crate) fn has_sessions(&self, root: RootId) -> bool {
         self.session_roots.contains(&root)
     }
 
     pub(crate) fn is_removed(&self, object: ObjectId) -> bool {
-        self.objects.get(&object).is_none_or(|known| known.removed)
+        self.objects.get(&object).is_none_or(|known| known.removed.is_some())
     }
 
     /// What became of a commit; `None`: nothing yet.
@@ -109,14 +116,17 @@ impl Ledger {
 
     /// The keys of sessions that there are, with their objects.
     pub(crate) fn sessions_there(&self) -> Vec<(RootId, Vec<u8>, ObjectId)> {
-        let there = self.objects.iter().filter(|(_, known)| !known.removed && self.session_roots.contains(&known.root));
+        let there = self
+            .objects
+            .iter()
+            .filter(|(_, known)| known.removed.is_none() && self.session_roots.contains(&known.root));
         there.map(|(object, known)| (known.root, known.key.clone(), *object)).collect()
     }
 
     /// Takes an entry of the log in; for a commit, says what it did to the fields that are looked at.
-    pub(crate) fn append(&mut self, entry: &Entry) -> Vec<Step> {
+    pub(crate) fn append(&mut self, now: u64, entry: &Entry) -> Vec<Step> {
         match entry {
-            Entry::Started { .. } => {}
+            Entry::Started { .. } | Entry::Used { .. } => {}
             Entry::Attached { incarnation, .. } => drop(self.lives.insert(*incarnation, Life::default())),
             Entry::Gone { incarnation, .. } => self.lives.entry(*incarnation).or_default().gone = true,
             Entry::TypeAdded { id, name, .. } if name == Session::NAME => self.session_type = Some(*id),
@@ -134,7 +144,7 @@ impl Ledger {
                 }
             }
             Entry::Created { object, root, key, writes, .. } => {
-                let known = Known { root: *root, key: key.to_vec(), removed: false };
+                let known = Known { root: *root, key: key.to_vec(), removed: None };
                 self.objects.insert(*object, known);
                 if self.session_roots.contains(root) {
                     let _steps = self.write(*object, writes);
@@ -143,16 +153,16 @@ impl Ledger {
             Entry::Committed { writer, seq, parts } => {
                 self.commits += 1;
                 self.lives.entry(*writer).or_default().decided = *seq;
-                return parts.iter().flat_map(|part| self.part(part)).collect();
+                return parts.iter().flat_map(|part| self.part(now, part)).collect();
             }
             Entry::Refused { writer, first, last } => {
                 let life = self.lives.entry(*writer).or_default();
                 life.decided = *last;
                 life.refused.extend((first.to_bits()..=last.to_bits()).map(CommitSeq::from_bits));
             }
-            Entry::Removed { object, .. } => {
+            Entry::Removed { object, .. } | Entry::Expired { object } => {
                 if let Some(known) = self.objects.get_mut(object) {
-                    known.removed = true;
+                    known.removed = Some(now);
                 }
             }
             Entry::Renamed { object, key, .. } => {
@@ -164,9 +174,10 @@ impl Ledger {
         Vec::new()
     }
 
-    fn part(&mut self, part: &Part) -> Vec<Step> {
+    fn part(&mut self, now: u64, part: &Part) -> Vec<Step> {
         let steps = self.write(part.object, &part.writes);
         self.versions.insert((part.object, part.group), part.version);
+        self.changed.insert((part.object, part.group), now);
         let of_group = self.fields.values().filter(|(_, group)| *group == part.group);
         let values = of_group.map(|(field, _)| (*field, self.value(part.object, *field))).collect();
         let content = Content { writes: hash(&part.writes), values };

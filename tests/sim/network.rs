@@ -19,7 +19,7 @@ const IDLE_TIMEOUT: Nanos = IDLE_TIMEOUT_MS as Nanos * MILLI;
 /// What a slow reader lets the coordinator send ahead.
 const SLOW_WINDOW_BYTES: usize = 400;
 /// Bytes that wait for a slow reader before it is told only what changed.
-const BEHIND_BYTES: usize = 1 << 10;
+const BEHIND_BYTES: usize = 1 << 8;
 /// A node that reads this little is cut off.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
@@ -242,6 +242,14 @@ impl World {
             self.send_pending(link, reach.slow);
         }
         frames
+    }
+
+    /// Whatever is on its way to a node arrives now.
+    pub(crate) fn arrive_now(&self, link: usize) -> Vec<bytes::Bytes> {
+        for (at, _) in &mut self.links.borrow_mut()[link].node.arriving {
+            *at = self.now();
+        }
+        self.arrived(link, End::Node)
     }
 
     /// An end has the connection no more, with whatever was on its way to it.

@@ -6,7 +6,7 @@ use crate::program::Field;
 use kiln_engine::{LeaseKeeper, Node, Retry, RootCache};
 use kiln_protocol::{CommitSeq, Incarnation, ObjectId};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -62,6 +62,8 @@ pub(crate) struct Process {
     pub(crate) figures: Counts,
     /// What each task waits for, to be told when one waits for ever.
     pub(crate) doing: RefCell<Vec<&'static str>>,
+    /// Its commits of this incarnation whose answer no task waits for.
+    pub(crate) unwaited: RefCell<BTreeSet<CommitSeq>>,
     /// Its commits of this incarnation that the coordinator has not decided.
     pub(crate) undecided: RefCell<BTreeMap<CommitSeq, Vec<Added>>>,
 }
@@ -72,6 +74,8 @@ pub(crate) struct Counts {
     pub(crate) cuts: Cell<u64>,
     pub(crate) lapses: Cell<u64>,
     pub(crate) was_behind: Cell<bool>,
+    /// Commits that were refused because an object was gone.
+    pub(crate) refusals: Cell<u64>,
     /// Attempts to connect since faults stopped.
     pub(crate) attempts: Cell<u64>,
 }
@@ -113,6 +117,7 @@ impl Process {
             roots: RefCell::default(),
             figures: Counts::default(),
             doing: RefCell::default(),
+            unwaited: RefCell::default(),
             undecided: RefCell::default(),
         }
     }

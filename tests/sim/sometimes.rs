@@ -91,6 +91,8 @@ sometimes! {
     Uncached,
     /// a heap had no room
     HeapFull,
+    /// a commit on top of one that was refused was refused as well
+    RefusedInARow,
     /// an outbox had no room
     OutboxFull,
     /// an everywhere commit waited for a node that was away

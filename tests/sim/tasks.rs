@@ -24,11 +24,15 @@ use std::sync::Arc;
 
 /// An object by its root and its key. The pair is only changed together; the passing ones come and go.
 pub(crate) type Address = (usize, &'static str);
-const KEPT: [Address; 3] = [(0, "a"), (0, "b"), (1, "c")];
+const KEPT: [Address; 3] = [(0, "a"), (0, "b"), (1, "a")];
 pub(crate) const PAIR: [Address; 2] = [(0, "x"), (1, "y")];
 const PASSING: [&str; 2] = ["r", "s"];
-const ALL: [Address; 7] = [(0, "a"), (0, "b"), (1, "c"), (0, "x"), (1, "y"), (0, "r"), (0, "s")];
+const ALL: [Address; 7] = [(0, "a"), (0, "b"), (1, "a"), (0, "x"), (1, "y"), (0, "r"), (0, "s")];
+/// The names of the roots of sessions, and of that of named locks.
+const ROOTS: [&str; 2] = ["sessions", "orders"];
+const LOCKS: &str = "locks";
 const NAMES: [&str; 2] = ["m", "n"];
+const SHARED: [&str; 3] = ["p", "q", "t"];
 
 /// The local index of the group of money, in both versions.
 const MONEY: Range<usize> = 1..2;
@@ -67,6 +71,7 @@ async fn run<P: Program>(world: Rc<World>, process: Rc<Process>, index: usize) {
         let most = span(actor.world.random.one_of(&DEADLINES_MS));
         if actor.world.within(&actor.process, most, actor.act()).await.is_none() {
             actor.world.reached(Sometimes::TimedOut);
+            actor.world.invariants.gave_up(&actor.world, &actor.process, actor.index, most);
         }
         actor.doing("rests");
         let rest = match actor.world.random.below(2) {
@@ -85,10 +90,10 @@ async fn run<P: Program>(world: Rc<World>, process: Rc<Process>, index: usize) {
 impl<P: Program> Actor<P> {
     async fn begin(world: Rc<World>, process: Rc<Process>, index: usize) -> Option<Self> {
         let plain = RootOptions::default();
-        let sessions = open::<P>(&process, "sessions", plain).await?;
-        let orders = open::<P>(&process, "orders", plain).await?;
+        let sessions = open::<P>(&process, ROOTS[0], plain.clone()).await?;
+        let orders = open::<P>(&process, ROOTS[1], plain).await?;
         *process.roots.borrow_mut() = [&sessions, &orders].map(|root| Some(Arc::clone(root)));
-        let named = open::<Named>(&process, "locks", RootOptions { ephemeral: true }).await?;
+        let named = open::<Named>(&process, LOCKS, RootOptions { ephemeral: true, ..RootOptions::default() }).await?;
         Some(Self { world, process, roots: [sessions, orders], named, index, program: PhantomData })
     }
 
@@ -102,12 +107,13 @@ impl<P: Program> Actor<P> {
             28..35 => self.increment(kept, true).await,
             35..43 => self.read(random.one_of(&ALL)).await,
             43..53 => self.transfer().await,
-            53..62 => self.add(kept).await,
-            62..76 => self.transact().await,
+            53..57 => self.add(kept).await,
+            57..63 => self.spend(kept, passing).await,
+            63..76 => self.transact().await,
             76..80 => self.hold_named().await,
-            80..82 => self.roll_back(kept).await,
-            82..83 => self.watch().await,
-            83..86 => {
+            80..81 => self.roll_back(kept).await,
+            81..84 => self.watch().await,
+            84..86 => {
                 self.process.node().evict_one();
                 Ok(())
             }
@@ -215,11 +221,11 @@ fn record<T: Clustered>(root: &RootCache, value: &T) -> Bytes {
 }
 
 async fn open<T: Clustered>(process: &Process, name: &str, options: RootOptions) -> Option<Arc<RootCache>> {
-    let opened = Wait::new(process.node().open_root::<T>(name, "string".to_owned(), options)).await;
+    let opened = Wait::new(process.node().open_root::<T>(name, "string".to_owned(), options.clone())).await;
     let (id, binding) = match opened {
         Ok(opened) => opened,
         Err(RequestError::Disconnected) => return None,
         Err(error) => unreachable!("root {name} cannot be opened: {error}"),
     };
-    Some(process.node().add_root::<T>(name, id, &binding).expect("the type fits"))
+    Some(process.node().add_root::<T>(name, id, &binding, &options).expect("the type fits"))
 }

@@ -350,8 +350,8 @@ impl World {
             return;
         }
         let mut processes = self.processes.borrow_mut();
-        let protocol =
-            if self.plan.is_skewed(place, processes.len()) { PROTOCOL_VERSION + 1 } else { PROTOCOL_VERSION };
+        let other = self.random.one_of(&[PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1]);
+        let protocol = if self.plan.is_skewed(place, processes.len()) { other } else { PROTOCOL_VERSION };
         if protocol != PROTOCOL_VERSION {
             self.faults.note(Fault::VersionSkew);
         }

@@ -8,7 +8,7 @@ use crate::random::Random;
 use kiln_coordinator::store::{Medium, MediumFile};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What becomes of what was not synced when the power goes.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,14 @@ pub enum Fate {
 
 /// See the module. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Syncs go on.
+    goes_on: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -44,6 +51,8 @@ struct State {
     power_goes_at: Option<u64>,
     is_off: bool,
     sync_fails: bool,
+    /// Syncs of files take until this is over.
+    stalls: bool,
     /// How many bytes all files together may have.
     room: Option<usize>,
 }
@@ -147,7 +156,7 @@ impl Disk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many steps there were.
@@ -170,6 +179,12 @@ impl Disk {
     /// Lets syncs fail from now on, or succeed again.
     pub fn sync_fails(&self, fails: bool) {
         self.lock().sync_fails = fails;
+    }
+
+    /// Lets no sync of a file return from now on, or lets all of them go on.
+    pub fn stall(&self, stalls: bool) {
+        self.lock().stalls = stalls;
+        self.0.goes_on.notify_all();
     }
 
     /// Bounds what all files together may have, in bytes.
@@ -219,7 +234,7 @@ impl Disk {
             after.files.push(Contents { synced: bytes.clone(), bytes, writes: Vec::new(), on_medium });
         }
         after.synced_names = after.names.clone();
-        Self(Arc::new(Mutex::new(after)))
+        Self(Arc::new(Shared { state: Mutex::new(after), goes_on: Condvar::new() }))
     }
 
     /// A copy on which everything is synced.
@@ -374,7 +389,9 @@ impl MediumFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.lock();
+        let goes_on = &self.disk.0.goes_on;
+        let waited = goes_on.wait_while(self.disk.lock(), |state| state.stalls);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.step()?;
         let fails = state.sync_fails;
         let file = &mut state.files[self.file];

@@ -184,7 +184,6 @@ impl Client {
         timeout(patience, self.ask_patiently(question)).await.unwrap_or(Err(ClientError::Timeout { after: patience }))
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is out of place here")]
     async fn ask_patiently(
         &mut self,
         question: impl FnOnce(RequestId) -> ToCoordinator,
@@ -192,6 +191,17 @@ impl Client {
         self.last_request = self.last_request.next();
         let request = self.last_request;
         self.say(&question(request)).await?;
+        self.hear().await
+    }
+
+    /// Another answer to the last question.
+    pub(crate) async fn answer(&mut self) -> Result<ToNode, ClientError> {
+        let patience = self.patience;
+        timeout(patience, self.hear()).await.unwrap_or(Err(ClientError::Timeout { after: patience }))
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is an answer")]
+    async fn hear(&mut self) -> Result<ToNode, ClientError> {
         loop {
             let message = self.receive().await?;
             match message {

@@ -53,6 +53,11 @@ enum Command {
     ///
     /// Goes back to the last snapshot. The coordinator may run meanwhile.
     Log(data::log::Args),
+    /// Have the running coordinator write a snapshot now, and drop the part of its log that it replaces.
+    ///
+    /// It does so by itself when the log has become longer than the state. Before a planned restart, a snapshot makes the
+    /// next start faster; on a disk that is nearly full it makes room. Nodes go on meanwhile.
+    Snapshot(data::snapshot::Args),
     /// Copy what a coordinator keeps, also while it runs; whatever was durable when it began is in the copy.
     Backup(data::backup::BackUpArgs),
     /// Put a backup in place, for a coordinator that does not run and has no log.
@@ -130,6 +135,7 @@ fn main() -> ExitCode {
         Command::Get(args) => drive(get::run(args)),
         Command::Watch(args) => drive(watch::run(args)),
         Command::Locks(args) => drive(locks::run(args)),
+        Command::Snapshot(args) => drive(data::snapshot::run(args)),
         Command::Log(args) => data::log::run(&args),
         Command::Backup(args) => data::backup::back_up(&args),
         Command::Restore(args) => data::backup::restore(&args),

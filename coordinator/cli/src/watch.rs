@@ -111,7 +111,7 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
             let roots = catalog::roots(client).await?;
             catalog = Catalog::new(&catalog::find(&roots, &args.root)?);
         }
-        let ended = one_object && change == Change::Removed;
+        let ended = one_object && matches!(change, Change::Removed | Change::Expired);
         let line = line(&catalog, &root, object, &key, writer, change);
         if args.json {
             out.json(&line)?;
@@ -161,6 +161,7 @@ fn line(
             line.writes = writes.map(|writes| catalog.delta(&writes)).unwrap_or_default();
         }
         Change::Removed => line.change = "removed",
+        Change::Expired => line.change = "expired",
         Change::Renamed { to } => {
             line.change = "renamed";
             line.to = Some(key::show(&root.key, &to));

@@ -25,7 +25,7 @@ pub use message::{Failure, ToCoordinator, ToNode};
 pub use profile::{Profile, ProfileError};
 
 /// The version of this protocol, sent in `Hello`. A peer that speaks another one is refused (S19).
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The ALPN name offered in the TLS handshake.
 pub const ALPN: &[u8] = b"kiln/1";

@@ -48,7 +48,7 @@ impl Engine {
         let Some(behind) = &mut node.behind else { return false };
         behind.outdated.insert(object);
         if behind.outdated.len() > OUTDATED_MAX {
-            self.give_up_on(slot);
+            self.give_up_on(slot, "the number of objects whose changes a node has not read", OUTDATED_MAX);
         }
         true
     }
@@ -80,11 +80,10 @@ impl Engine {
     }
 
     /// The connection is ended. Back on another one, the node compares what it has.
-    fn give_up_on(&mut self, slot: NodeSlot) {
+    pub(super) fn give_up_on(&mut self, slot: NodeSlot, what: &str, limit: usize) {
         let Some(session) = self.nodes.session(slot) else { return };
         self.detached(slot);
-        let what = "the number of objects whose changes a node has not read".to_owned();
-        let failure = Failure::Limit { what, actual: OUTDATED_MAX as u64 + 1, limit: OUTDATED_MAX as u64 };
+        let failure = Failure::Limit { what: what.to_owned(), actual: limit as u64 + 1, limit: limit as u64 };
         self.out.push(Effect::Close { session, failure: Some(failure) });
     }
 }

@@ -153,6 +153,16 @@ pub enum Entry {
         /// The object.
         object: ObjectId,
     },
+    /// An object was destroyed because it had not been used for too long, or was too old.
+    Expired {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Objects of roots with timeouts were used. Written at most once in a tenth of the idle timeout for each of them.
+    Used {
+        /// The objects.
+        objects: Vec<ObjectId>,
+    },
     /// An object got another key.
     Renamed {
         /// Who asked for it.

@@ -6,15 +6,28 @@
 
 use super::nodes::NodeSlot;
 use super::{Engine, Entry};
+use kiln_protocol::message::Role;
 use kiln_protocol::{CommitSeq, Failure, Incarnation};
 
 /// Objects that are looked at after each batch.
 const UNUSED_PER_BATCH: usize = 256;
+/// Observers that may attach while the log is full, all together: each leaves two short entries in the room that is left
+/// for what cannot be refused. Whoever is to make room has to look, and to ask for a snapshot.
+const OBSERVERS_MAX: u32 = 128;
 
 impl Engine {
     /// Whether anything may be changed.
     pub(super) const fn check_log(&self) -> Result<(), Failure> {
         if self.full { Err(Failure::LogFull) } else { Ok(()) }
+    }
+
+    /// Whether anybody may attach in this role.
+    pub(super) const fn check_log_for(&mut self, role: Role) -> Result<(), Failure> {
+        if self.full && matches!(role, Role::Observer) && self.full_observers < OBSERVERS_MAX {
+            self.full_observers += 1;
+            return Ok(());
+        }
+        self.check_log()
     }
 
     /// An incarnation's last commit that was decided.
@@ -46,7 +59,7 @@ impl Engine {
 
     /// [`super::Event::LogHasRoom`].
     pub(super) fn has_room(&mut self) {
-        self.full = false;
+        (self.full, self.full_observers) = (false, 0);
         let owed: Vec<_> = self.owed.keys().copied().collect();
         for writer in owed {
             self.log_owed(writer);

@@ -13,6 +13,7 @@ mod behind;
 mod commit;
 mod deadlock;
 mod entry;
+mod expiry;
 mod fetch;
 mod full;
 mod grants;
@@ -46,7 +47,7 @@ pub use walk::{Cut, Piece};
 use barrier::Waits;
 use deadlock::WaitGraph;
 use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
-use kiln_protocol::limits::{NODES_MAX, REQUESTS_MAX};
+use kiln_protocol::limits::{NODES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use kiln_protocol::message::{Hello, Role};
 use kiln_protocol::{CommitSeq, Epoch, Failure, GroupId, Incarnation, ObjectId, Secret, ToCoordinator, ToNode};
 use lock::{Step, Tokens};
@@ -80,6 +81,8 @@ pub struct Settings {
     pub schema_bytes_max: usize,
     /// All keys and slots, in bytes; above it, what would grow is refused.
     pub object_bytes_max: u64,
+    /// What waits for the log before one node is told, in bytes; above it, its connection is ended.
+    pub held_bytes_max: usize,
     /// How long a node keeps its grants without being heard of.
     pub lease: Duration,
     /// How long nodes may take to come back after a start with state, and to say what they hold, before their leases are
@@ -109,6 +112,7 @@ impl Settings {
             requests_max: REQUESTS_MAX,
             schema_bytes_max: SCHEMA_BYTES_MAX,
             object_bytes_max: u64::MAX,
+            held_bytes_max: OUTPUT_BYTES_MAX,
             lease: LEASE,
             reconnect_window: RECONNECT_WINDOW,
             durable: false,
@@ -252,8 +256,12 @@ pub struct Engine {
     restored_tokens: window::Tokens,
     /// Objects of ephemeral roots to look at: nobody may have to do with them any more.
     unused: VecDeque<ObjectId>,
+    /// Before this time no object of a root with timeouts counts as idle.
+    idle_from: LogTime,
     /// The log is full.
     full: bool,
+    /// Who attached since, to look.
+    full_observers: u32,
     /// Commits that were refused since, which the log does not have.
     owed: BTreeMap<Incarnation, CommitSeq>,
     waits: Waits,
@@ -275,7 +283,9 @@ impl Engine {
     }
 
     /// An engine that goes on with this state, in which everything up to this entry is safe.
-    fn with(settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
+    fn with(mut settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
+        // A clock that was set back meanwhile stops no timeout.
+        settings.started = settings.started.max(time);
         let tokens = Tokens::new(settings.epoch);
         Self {
             settings,
@@ -296,7 +306,9 @@ impl Engine {
             window: None,
             restored_tokens: window::Tokens::default(),
             unused: VecDeque::new(),
+            idle_from: LogTime::default(),
             full: false,
+            full_observers: 0,
             owed: BTreeMap::new(),
             waits: Waits::default(),
             watches: Watches::default(),
@@ -335,6 +347,7 @@ impl Engine {
         }
         self.run_operations();
         self.run_stalled();
+        self.end_overfull();
         std::mem::swap(&mut self.out, effects);
     }
 
@@ -350,6 +363,7 @@ impl Engine {
         self.cool();
         self.sweep();
         self.remove_unused();
+        self.expire();
         std::mem::swap(&mut self.out, effects);
     }
 
@@ -431,7 +445,7 @@ impl Engine {
             ToCoordinator::Refetch { request, object } => self.refetch(node, request, object),
             ToCoordinator::Fetch { request, root, key, create } => self.fetch(node, request, root, key, create),
             ToCoordinator::OpenRoot { request, name, key, type_description, options } => {
-                self.open_root(node, request, &name, &key, &type_description, options);
+                self.open_root(node, request, &name, &key, &type_description, &options);
             }
             ToCoordinator::Insert { request, root, key, writes } => self.insert(node, request, root, key, writes),
             ToCoordinator::Remove { request, root, key, everywhere } => {
@@ -443,6 +457,7 @@ impl Engine {
             ToCoordinator::Reassert { object, group, token, mode } => self.reassert(node, object, group, token, mode),
             ToCoordinator::Revalidate { object, key, versions } => self.revalidate(node, object, &key, &versions),
             ToCoordinator::Resynced => self.resynced(node),
+            ToCoordinator::Used { objects } => self.used(node, &objects),
             ToCoordinator::AwaitEverywhere { seq } => self.await_everywhere(node, seq),
             _ => {}
         }
@@ -460,10 +475,8 @@ impl Engine {
 
     /// Carries a decided entry out and hands it to the log.
     fn append(&mut self, entry: Entry) {
-        let uptime_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
-        let time = LogTime::from_bits(self.settings.started.to_bits().saturating_add(uptime_ms));
-        self.time = self.time.max(time);
-        self.state.apply(&entry).expect("what was decided can be carried out");
+        self.time = self.clock();
+        self.state.apply(self.time, &entry).expect("what was decided can be carried out");
         self.appended = self.appended.next();
         self.wait_for_entry(self.appended, &entry);
         self.out.push(Effect::Append { seq: self.appended, time: self.time, entry });

@@ -8,6 +8,7 @@ use super::behind::Behind;
 use super::entry::SecretHash;
 use super::operations::OperationId;
 use super::schema::at_most;
+use super::unsynced::Held;
 use super::{Effect, Engine, Entry, LogSeq, SessionId};
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Past, Role, WatchTarget};
@@ -65,8 +66,10 @@ pub(super) struct Node {
     pub(super) ack_due: bool,
     /// Waits that its next barrier ends.
     pub(super) barrier_due: Vec<WaitId>,
-    /// Messages that wait for the log, and for which entry each.
-    pub(super) held: VecDeque<(LogSeq, ToNode)>,
+    /// Messages that wait for the log.
+    pub(super) held: VecDeque<Held>,
+    /// What these take.
+    pub(super) held_bytes: usize,
     /// Commits that are not safe, and the entry from which on each is.
     pub(super) unsynced: VecDeque<(LogSeq, CommitSeq)>,
     /// The last commit that it was told is safe, on this connection.
@@ -99,6 +102,7 @@ impl Node {
             ack_due: false,
             barrier_due: Vec::new(),
             held: VecDeque::new(),
+            held_bytes: 0,
             unsynced: VecDeque::new(),
             durable: CommitSeq::from_bits(0),
             barriers: VecDeque::new(),
@@ -173,6 +177,7 @@ impl Nodes {
             node.away = Some(now);
             node.behind = None;
             node.held.clear();
+            node.held_bytes = 0;
             node.durable = CommitSeq::default();
             if let Some(session) = node.session.take() {
                 self.sessions.remove(&session);
@@ -280,7 +285,7 @@ impl Engine {
         });
         let past = match past {
             Ok(Past::Resumed { .. }) => return,
-            Ok(past) => self.check_attached().and_then(|()| self.check_log()).map(|()| past),
+            Ok(past) => self.check_attached().and_then(|()| self.check_log_for(hello.role)).map(|()| past),
             Err(failure) => Err(failure),
         };
         let past = match past {

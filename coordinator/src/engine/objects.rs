@@ -5,6 +5,7 @@
 
 use super::object::Object;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use kiln_protocol::ObjectId;
 
 const CHUNK_SLOTS: usize = 256;
@@ -19,6 +20,8 @@ pub(super) struct Objects {
     free: Vec<u32>,
     used: u32,
     index: Box<[HashTable<u32>]>,
+    /// Slots from this one on are in no index yet: see [`Objects::index`].
+    indexed: u32,
 }
 
 /// Ids are given by the coordinator, so nobody can choose them to collide; a fixed hash will do.
@@ -39,7 +42,13 @@ const fn split(slot: u32) -> (usize, usize) {
 
 impl Objects {
     pub(super) fn new() -> Self {
-        Self { chunks: Vec::new(), free: Vec::new(), used: 0, index: (0..SHARDS).map(|_| HashTable::new()).collect() }
+        Self {
+            chunks: Vec::new(),
+            free: Vec::new(),
+            used: 0,
+            index: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            indexed: 0,
+        }
     }
 
     /// How many there are.
@@ -91,18 +100,64 @@ impl Objects {
         self.find(id).map(|slot| self.at(slot))
     }
 
+    /// Adds an object to those that are not in the index. [`Objects::index`] is to follow on the last one. Returns its
+    /// slot; `None` when there are four thousand million already.
+    pub(super) fn append(&mut self, object: Object) -> Option<u32> {
+        debug_assert!(self.free.is_empty(), "a slab that is being filled has no holes");
+        let slot = self.next_slot()?;
+        let (chunk, at) = split(slot);
+        self.chunks[chunk][at] = Some(object);
+        Some(slot)
+    }
+
+    /// Brings all objects into the index. All at once: shard by shard it is several times as fast as one after the other,
+    /// because one shard fits into the processor's cache and has its room from the start.
+    ///
+    /// # Errors
+    /// An id that two objects have.
+    pub(super) fn index(&mut self) -> Result<(), ObjectId> {
+        let mut shards = vec![Vec::new(); SHARDS];
+        for slot in self.indexed..self.used {
+            if let Some(object) = self.slot(slot) {
+                let hash = hash(object.id);
+                shards[shard(hash)].push((hash, object.id, slot));
+            }
+        }
+        let chunks = &self.chunks;
+        let id_of = |slot: &u32| {
+            let (chunk, at) = split(*slot);
+            chunks[chunk][at].as_ref().map_or_else(|| ObjectId::from_bits(0), |object| object.id)
+        };
+        for (index, new) in self.index.iter_mut().zip(shards) {
+            index.reserve(new.len(), |slot| hash(id_of(slot)));
+            for (hash, id, slot) in new {
+                match index.entry(hash, |other| id_of(other) == id, |slot| self::hash(id_of(slot))) {
+                    Entry::Occupied(_) => return Err(id),
+                    Entry::Vacant(vacant) => drop(vacant.insert(slot)),
+                }
+            }
+        }
+        self.indexed = self.used;
+        Ok(())
+    }
+
+    fn next_slot(&mut self) -> Option<u32> {
+        let slot = self.used;
+        self.used = self.used.checked_add(1)?;
+        if split(slot).0 == self.chunks.len() {
+            self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
+        }
+        Some(slot)
+    }
+
     /// Adds an object whose id is new. Returns its slot; `None` when there are four thousand million already.
     pub(super) fn insert(&mut self, object: Object) -> Option<u32> {
-        let slot = if let Some(slot) = self.free.pop() {
-            slot
-        } else {
-            let slot = self.used;
-            self.used = self.used.checked_add(1)?;
-            if split(slot).0 == self.chunks.len() {
-                self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
-            }
-            slot
+        debug_assert_eq!(self.indexed, self.used, "everything before it is in the index");
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.next_slot()?,
         };
+        self.indexed = self.used;
         let hash = hash(object.id);
         let (chunk, at) = split(slot);
         self.chunks[chunk][at] = Some(object);

@@ -66,7 +66,7 @@ impl Restore {
         if !self.state.unindexed.is_empty() {
             self.state.index()?;
         }
-        self.state.apply(entry)?;
+        self.state.apply(self.time.max(time), entry)?;
         if let Entry::Committed { parts, .. } = entry {
             for part in parts.iter().filter(|part| part.token != Token::default()) {
                 let highest = self.tokens.entry((part.object, part.group)).or_default();
@@ -105,7 +105,7 @@ impl Restore {
     /// The engine that goes on from here.
     ///
     /// # Errors
-    /// When the epoch of the settings is not above every one before it, or two objects have one key.
+    /// When the epoch of the settings is not above every one before it, or two objects have one id or one key.
     pub fn engine(mut self, settings: Settings) -> Result<Engine, BadEntry> {
         let (epoch, last) = (settings.epoch, self.state.epoch);
         if epoch <= last {

@@ -3,7 +3,8 @@
 //! Deciding what may happen is the business of the other modules; [`State::apply`] carries out what was decided, and is
 //! what a replay of the log calls. It draws on nothing but the state and the entry.
 
-use super::entry::{BadEntry, Entry, SecretHash};
+use super::entry::{BadEntry, Entry, LogTime, SecretHash};
+use super::expiry::Expiry;
 use super::keys::KeyIndex;
 use super::object::Object;
 use super::objects::Objects;
@@ -76,6 +77,8 @@ pub(super) struct State {
     pub(super) history: Epoch,
     /// Objects of a snapshot whose keys are in no index yet.
     pub(super) unindexed: Vec<(RootId, u64, u32)>,
+    /// Objects of roots with timeouts.
+    pub(super) expiry: Expiry,
     /// A snapshot under way: what it has not seen yet is shown to it before it changes.
     pub(super) walk: Option<Walk>,
 }
@@ -94,6 +97,7 @@ impl State {
             epoch: Epoch::default(),
             history: Epoch::default(),
             unindexed: Vec::new(),
+            expiry: Expiry::default(),
             walk: None,
         }
     }
@@ -143,7 +147,7 @@ impl State {
     /// # Errors
     /// When the entry does not fit this state, which then must not be used any more: the log is damaged, or of another
     /// history.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), BadEntry> {
+    pub(super) fn apply(&mut self, time: LogTime, entry: &Entry) -> Result<(), BadEntry> {
         match entry {
             Entry::Started { epoch, history, skipped } => self.start(*epoch, *history, *skipped),
             Entry::Attached { incarnation, name, role, secret } => {
@@ -157,13 +161,13 @@ impl State {
                 name: name.clone(),
                 key: key.clone(),
                 type_id: *type_id,
-                options: *options,
+                options: options.clone(),
                 keys: KeyIndex::new(),
             }),
-            Entry::Created { object, root, key, writes, .. } => self.create(*object, *root, key, writes),
+            Entry::Created { object, root, key, writes, .. } => self.create(time, *object, *root, key, writes),
             Entry::Committed { writer, seq, parts } => {
                 self.count(*writer, *seq)?;
-                parts.iter().try_for_each(|part| self.commit(part))
+                parts.iter().try_for_each(|part| self.commit(time, part))
             }
             Entry::Refused { writer, first, last } => {
                 self.count(*writer, *first)?;
@@ -177,7 +181,8 @@ impl State {
                 }
                 Ok(())
             }
-            Entry::Removed { object, .. } => self.remove(*object),
+            Entry::Removed { object, .. } | Entry::Expired { object } => self.remove(*object),
+            Entry::Used { objects } => objects.iter().try_for_each(|object| self.note_used(time, *object)),
             Entry::Renamed { object, key, .. } => self.rename(*object, key),
         }
     }
@@ -246,7 +251,14 @@ impl State {
         Ok(())
     }
 
-    fn create(&mut self, id: ObjectId, root: RootId, key: &Bytes, writes: &Bytes) -> Result<(), BadEntry> {
+    fn create(
+        &mut self,
+        time: LogTime,
+        id: ObjectId,
+        root: RootId,
+        key: &Bytes,
+        writes: &Bytes,
+    ) -> Result<(), BadEntry> {
         if id.sequence() <= self.last_object {
             return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
         }
@@ -256,6 +268,7 @@ impl State {
             walk.leave_out(slot);
         }
         self.last_object = id.sequence();
+        self.begin_times(root, id, time, time);
         Ok(())
     }
 
@@ -264,7 +277,7 @@ impl State {
         let (id, root) = (object.id, object.root);
         let missing = || BadEntry::Missing { what: "root", number: root.to_bits().into() };
         self.roots.get(root).ok_or_else(missing)?;
-        let slot = self.store(object)?;
+        let slot = self.store(object, Objects::insert)?;
         let home = self.roots.get_mut(root).ok_or_else(missing)?;
         let key = self.objects.at(slot).key();
         if !home.keys.insert(key, slot, |slot| self.objects.at(slot).key()) {
@@ -276,9 +289,13 @@ impl State {
     }
 
     /// Gives an object its slot.
-    pub(super) fn store(&mut self, object: Object) -> Result<u32, BadEntry> {
+    pub(super) fn store(
+        &mut self,
+        object: Object,
+        put: impl FnOnce(&mut Objects, Object) -> Option<u32>,
+    ) -> Result<u32, BadEntry> {
         let bytes = object.bytes() as u64;
-        let slot = self.objects.insert(object).ok_or_else(|| BadEntry::OutOfOrder {
+        let slot = put(&mut self.objects, object).ok_or_else(|| BadEntry::OutOfOrder {
             what: "object slot",
             number: u32::MAX.into(),
             last: u32::MAX.into(),
@@ -292,11 +309,12 @@ impl State {
         if let Some(walk) = &mut self.walk
             && walk.leave_out(slot)
         {
-            walk.save(Piece::of(self.objects.at(slot)));
+            let object = self.objects.at(slot);
+            walk.save(Piece::of(object, self.expiry.kept(object.id)));
         }
     }
 
-    fn commit(&mut self, part: &Part) -> Result<(), BadEntry> {
+    fn commit(&mut self, time: LogTime, part: &Part) -> Result<(), BadEntry> {
         let slot = self.objects.find(part.object).ok_or_else(|| missing(part.object))?;
         self.show(slot);
         let object = self.objects.at_mut(slot);
@@ -304,7 +322,25 @@ impl State {
         object.set_version(part.group, part.version);
         object.apply(&part.writes).map_err(|bad| BadEntry::Writes { object: part.object, bad })?;
         self.object_bytes = self.object_bytes - before as u64 + object.bytes() as u64;
+        self.expiry.record(part.object, time);
         Ok(())
+    }
+
+    /// An object was used.
+    fn note_used(&mut self, time: LogTime, id: ObjectId) -> Result<(), BadEntry> {
+        let slot = self.objects.find(id).ok_or_else(|| missing(id))?;
+        self.show(slot);
+        self.expiry.record(id, time);
+        Ok(())
+    }
+
+    /// An object's time begins, if its root has timeouts.
+    pub(super) fn begin_times(&mut self, root: RootId, id: ObjectId, created: LogTime, used: LogTime) {
+        if let Some(root) = self.roots.get(root)
+            && root.options.has_timeouts()
+        {
+            self.expiry.begin(id, &root.options, created, used);
+        }
     }
 
     fn remove(&mut self, id: ObjectId) -> Result<(), BadEntry> {
@@ -315,6 +351,7 @@ impl State {
         if let Some(root) = self.roots.get_mut(object.root) {
             root.keys.remove(object.key(), |slot| self.objects.at(slot).key());
         }
+        self.expiry.end(id);
         self.objects.remove(slot);
         Ok(())
     }

@@ -10,6 +10,7 @@ mod copy;
 mod deadlocks;
 mod durable;
 mod everywhere;
+mod expiry;
 mod faults;
 mod full;
 mod hostile;

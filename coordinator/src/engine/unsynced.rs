@@ -12,7 +12,7 @@
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, Entry, LogSeq};
 use kiln_protocol::message::DeltaPart;
-use kiln_protocol::{CommitSeq, GroupId, Incarnation, ObjectId, ToNode};
+use kiln_protocol::{CommitSeq, Epoch, GroupId, Incarnation, ObjectId, ToNode, encode_to_node};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -45,6 +45,25 @@ pub(super) struct Unsynced {
     /// Nodes with messages that wait, and nodes with commits that are not safe.
     holding: BTreeSet<NodeSlot>,
     syncing: BTreeSet<NodeSlot>,
+    /// Nodes for which too much waits.
+    overfull: BTreeSet<NodeSlot>,
+}
+
+/// A message that waits for the log.
+#[derive(Debug)]
+pub(super) struct Held {
+    after: LogSeq,
+    message: ToNode,
+    /// About what it takes.
+    bytes: usize,
+}
+
+impl Held {
+    fn new(after: LogSeq, message: ToNode, epoch: Epoch) -> Self {
+        let mut frame = Vec::new();
+        encode_to_node(&mut frame, epoch, &message);
+        Self { after, message, bytes: size_of::<Self>() + frame.len() }
+    }
 }
 
 impl Unsynced {
@@ -90,11 +109,11 @@ impl Engine {
         }
         let unsynced = &mut self.unsynced;
         match entry {
-            Entry::Committed { .. } | Entry::Refused { .. } => return,
+            Entry::Committed { .. } | Entry::Refused { .. } | Entry::Used { .. } => return,
             Entry::Started { .. } | Entry::Attached { .. } => {}
             Entry::Gone { .. } => unsynced.gone = seq,
             Entry::TypeAdded { .. } | Entry::FieldsAdded { .. } | Entry::RootAdded { .. } => unsynced.schema = seq,
-            Entry::Removed { .. } => unsynced.keys = seq,
+            Entry::Removed { .. } | Entry::Expired { .. } => unsynced.keys = seq,
             Entry::Created { object, .. } | Entry::Renamed { object, .. } => {
                 unsynced.keys = seq;
                 unsynced.fresh.insert(*object, seq);
@@ -179,10 +198,23 @@ impl Engine {
         let Some(session) = node.session() else { return };
         let after = self.unsynced.after;
         if after > self.logged || !node.held.is_empty() {
-            node.held.push_back((after, message));
+            let held = Held::new(after, message, self.settings.epoch);
+            node.held_bytes += held.bytes;
+            node.held.push_back(held);
+            if node.held_bytes > self.settings.held_bytes_max {
+                self.unsynced.overfull.insert(slot);
+            }
             self.unsynced.holding.insert(slot);
         } else {
             self.out.push(Effect::Send { session, message });
+        }
+    }
+
+    /// Ends the connections for which too much waits: what these nodes have they compare when they are back.
+    pub(super) fn end_overfull(&mut self) {
+        while let Some(slot) = self.unsynced.overfull.pop_first() {
+            let limit = self.settings.held_bytes_max;
+            self.give_up_on(slot, "the number of bytes that wait for the log before a node is told", limit);
         }
     }
 
@@ -241,7 +273,8 @@ impl Engine {
     fn send_held(&mut self, slot: NodeSlot) {
         let Some(node) = self.nodes.get_mut(slot) else { return };
         let session = node.session();
-        while let Some((_, message)) = node.held.pop_front_if(|(after, _)| *after <= self.logged) {
+        while let Some(Held { message, bytes, .. }) = node.held.pop_front_if(|held| held.after <= self.logged) {
+            node.held_bytes -= bytes;
             self.out.extend(session.map(|session| Effect::Send { session, message }));
         }
         if !node.held.is_empty() {

@@ -9,6 +9,7 @@
 
 use super::entry::{BadEntry, LogSeq, LogTime, SecretHash};
 use super::object::Object;
+use super::objects::Objects;
 use super::state::{Life, State};
 use super::{Engine, keys::KeyIndex, roots::Root};
 use bytes::Bytes;
@@ -78,6 +79,8 @@ pub enum Piece {
         key: Bytes,
         /// The version of each group that was ever committed to.
         versions: Vec<(GroupId, Version)>,
+        /// Of a root with timeouts: when it was made, and when it was last used, as far as that was logged.
+        times: Option<(LogTime, LogTime)>,
         /// Its slots, as writes.
         writes: Bytes,
     },
@@ -102,12 +105,13 @@ pub struct Cut {
 
 impl Piece {
     /// An object as it is.
-    pub(super) fn of(object: &Object) -> Self {
+    pub(super) fn of(object: &Object, times: Option<(LogTime, LogTime)>) -> Self {
         Self::Object {
             object: object.id,
             root: object.root,
             key: Bytes::copy_from_slice(object.key()),
             versions: object.versions(),
+            times,
             writes: object.writes(),
         }
     }
@@ -217,7 +221,7 @@ impl Walk {
             name: root.name.clone(),
             key: root.key.clone(),
             type_id: root.type_id,
-            options: root.options,
+            options: root.options.clone(),
         }));
         let living = self.living.by_ref().take(HEAD_MAX);
         out.extend(living.map(|(incarnation, life)| Piece::life(incarnation, &life, true)));
@@ -240,7 +244,7 @@ impl Walk {
             if self.seen[word] & bit == 0
                 && let Some(object) = state.objects.slot(self.next)
             {
-                let piece = Piece::of(object);
+                let piece = Piece::of(object, state.expiry.kept(object.id));
                 bytes += piece.bytes();
                 out.push(piece);
             }
@@ -308,9 +312,14 @@ fn prefix(key: &[u8]) -> u64 {
 }
 
 impl State {
-    /// Makes the key indexes of what was taken in. All at once: sorted by what of each key lies side by side in memory, a
+    /// Makes the indexes of what was taken in. All at once: sorted by what of each key lies side by side in memory, a
     /// million scattered keys take a tenth of the time that it takes to look up the place of each.
     pub(super) fn index(&mut self) -> Result<(), BadEntry> {
+        self.objects.index().map_err(|id| BadEntry::OutOfOrder {
+            what: "object",
+            number: id.sequence(),
+            last: self.last_object,
+        })?;
         let mut unindexed = std::mem::take(&mut self.unindexed);
         let key_of = |slot: u32| self.objects.at(slot).key();
         unindexed.sort_unstable_by(|one, other| {
@@ -362,8 +371,8 @@ impl State {
                 }
                 Ok(())
             }
-            Piece::Object { object: id, root, key, versions, writes } => {
-                if id.sequence() > self.last_object || self.objects.find(id).is_some() {
+            Piece::Object { object: id, root, key, versions, times, writes } => {
+                if id.sequence() > self.last_object {
                     return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
                 }
                 if self.roots.get(root).is_none() {
@@ -371,7 +380,10 @@ impl State {
                 }
                 let object = Object::restored(id, root, &key, &versions, &writes);
                 let object = object.map_err(|bad| BadEntry::Writes { object: id, bad })?;
-                let slot = self.store(object)?;
+                let slot = self.store(object, Objects::append)?;
+                if let Some((created, used)) = times {
+                    self.begin_times(root, id, created, used);
+                }
                 self.unindexed.push((root, prefix(&key), slot));
                 Ok(())
             }

@@ -72,6 +72,7 @@ impl Engine {
             let key_of = |slot| self.state.objects.at(slot).key();
             self.unused.extend(root.keys.after(None, key_of).map(|slot| self.state.objects.at(slot).id));
         }
+        self.expect_uses();
         let tokens = std::mem::take(&mut self.restored_tokens);
         if waiting.is_empty() {
             return;
@@ -267,6 +268,7 @@ impl Engine {
 
     fn end_window(&mut self) {
         let Some(window) = self.window.take() else { return };
+        self.expect_uses();
         for ((object, ..), incarnations) in window.ahead {
             for node in
                 incarnations.into_iter().filter_map(|incarnation| self.nodes.find(incarnation)).collect::<Vec<_>>()

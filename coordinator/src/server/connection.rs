@@ -1,9 +1,8 @@
 //! One connection from its first packet to its last: handshake, Hello, then a reader and a writer in one task.
 
-use super::Shared;
 use super::close::Close;
-use super::counters;
 use super::session::{OutputState, Session};
+use super::{Shared, counters, snapshots};
 use crate::engine::SessionId;
 use bytes::Bytes;
 use kiln_protocol::codec::decode_to_coordinator;
@@ -238,6 +237,7 @@ fn batch(shared: &Shared, id: SessionId, decoder: &mut FrameDecoder) -> Result<B
             Err(error) => Err(error),
         };
         match message {
+            Ok(ToCoordinator::Snapshot { request }) => snapshots::ask(shared, &mut core, id, request),
             Ok(message) => core.message(id, message),
             Err(error) => break Err(error),
         }

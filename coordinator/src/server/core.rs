@@ -111,6 +111,11 @@ impl Core {
         (self.log.submitted_bytes(), self.engine.totals().object_bytes)
     }
 
+    /// How many objects there are.
+    pub(super) fn objects(&self) -> u64 {
+        self.engine.totals().objects
+    }
+
     /// Begins a snapshot of what is there now: its last entry, and when that was made.
     pub(super) fn begin_snapshot(&mut self) -> (LogSeq, LogTime) {
         (self.engine.begin_snapshot(), self.engine.time())
@@ -135,6 +140,11 @@ impl Core {
     /// A message of this batch, from a session that is not ending.
     pub(super) fn message(&mut self, session: SessionId, message: ToCoordinator) {
         self.event(Event::Message { session, message });
+    }
+
+    /// Says something that the engine has no part in.
+    pub(super) fn say(&mut self, session: SessionId, message: &ToNode) {
+        self.send(session, message);
     }
 
     /// Ends a batch: acknowledgements are made, the log gets its entries, output goes to QUIC.

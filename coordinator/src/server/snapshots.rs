@@ -1,13 +1,18 @@
 //! Snapshots beside the running engine: it hands out pieces in small steps between its other turns, and a thread writes
 //! them.
 
-use super::Shared;
-use crate::engine::Piece;
+use super::core::Core;
+use super::{Shared, clock};
+use crate::engine::{Piece, SessionId};
 use crate::store::{Snapshot, SnapshotError, SnapshotSize, Snapshots};
-use std::sync::{Arc, Mutex, PoisonError};
+use kiln_protocol::message::SnapshotInfo;
+use kiln_protocol::{Failure, RequestId, ToNode};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 /// What the engine hands out in one turn: it takes well under a millisecond.
 const STEP_BYTES: usize = 128 << 10;
@@ -21,6 +26,17 @@ const LOG_BYTES_MIN: u64 = 64 << 20;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long after one that failed the next one is tried.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How often whoever asked for one is told how far it is.
+const TELL: Duration = Duration::from_millis(200);
+/// So many may wait for one.
+const ASKERS_MAX: usize = 64;
+
+/// Who asked for a snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    session: SessionId,
+    request: RequestId,
+}
 
 /// Where snapshots go.
 #[derive(Debug)]
@@ -30,6 +46,9 @@ pub(super) struct Snapshotting {
     found_bytes: u64,
     /// Writes, or has written.
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Who waits for the next one.
+    askers: Mutex<Vec<Asker>>,
+    asked: Notify,
 }
 
 impl Drop for Snapshotting {
@@ -40,7 +59,21 @@ impl Drop for Snapshotting {
 
 impl Snapshotting {
     pub(super) fn new(place: Snapshots, found_bytes: u64) -> Self {
-        Self { place, found_bytes, writer: Mutex::default() }
+        Self { place, found_bytes, writer: Mutex::default(), askers: Mutex::default(), asked: Notify::new() }
+    }
+
+    fn askers(&self) -> MutexGuard<'_, Vec<Asker>> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, asker: Asker) -> Result<(), &'static str> {
+        let mut askers = self.askers();
+        if askers.len() == ASKERS_MAX {
+            return Err("too many wait for one already");
+        }
+        askers.push(asker);
+        self.asked.notify_one();
+        Ok(())
     }
 
     /// Another thread writes now. Waits for the one before: no two are in the directory, and none is once this is gone.
@@ -53,31 +86,99 @@ impl Snapshotting {
     }
 }
 
-/// Takes snapshots when the log has become long, for as long as it is polled.
+/// Somebody asks for a snapshot of what is there now.
+pub(super) fn ask(shared: &Shared, core: &mut Core, session: SessionId, request: RequestId) {
+    let asked = match &shared.snapshots {
+        None => Err("the coordinator keeps its state in memory"),
+        Some(snapshotting) => snapshotting.ask(Asker { session, request }),
+    };
+    if let Err(reason) = asked {
+        core.say(session, &failed(request, reason));
+    }
+}
+
+fn failed(request: RequestId, reason: impl Into<String>) -> ToNode {
+    ToNode::Failed { request, failure: Failure::NoSnapshot { reason: reason.into() } }
+}
+
+/// Takes snapshots when the log has become long or somebody asks, for as long as it is polled.
 pub(super) async fn run(shared: Arc<Shared>) {
     let Some(snapshotting) = &shared.snapshots else { return };
     // What the log had when the last one was begun.
     let (mut since, mut found) = (0, snapshotting.found_bytes);
+    let mut not_before = Instant::now();
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            () = snapshotting.asked.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        // Whoever asks from here on is served by the next one.
+        let askers = std::mem::take(&mut *snapshotting.askers());
         let (submitted, state) = shared.core().sizes();
-        if found + (submitted - since) <= state.max(LOG_BYTES_MIN) {
+        let is_long = found + (submitted - since) > state.max(LOG_BYTES_MIN);
+        if askers.is_empty() && !(is_long && Instant::now() >= not_before) {
             continue;
         }
-        match take(&shared, snapshotting).await {
-            Ok(size) => {
-                tracing::info!(bytes = size.bytes, removed = size.removed, "snapshot taken");
+        let taken = take_and_tell(&shared, snapshotting, &askers).await;
+        match &taken {
+            Ok(snapshot) => {
+                let SnapshotInfo { entry, objects, bytes, took_ms, removed } = *snapshot;
+                tracing::info!(entry, objects, bytes, took_ms, removed, "snapshot taken");
                 (since, found) = (submitted, 0);
             }
             Err(error) => {
                 tracing::warn!(%error, "no snapshot taken");
-                tokio::time::sleep(AGAIN).await;
+                not_before = Instant::now() + AGAIN;
+            }
+        }
+        tell(&shared, &askers, |request| match &taken {
+            Ok(snapshot) => ToNode::SnapshotTaken { request, snapshot: *snapshot },
+            Err(error) => failed(request, error.to_string()),
+        });
+    }
+}
+
+/// Takes a snapshot, and tells whoever asked for it or for the next one how far it is.
+async fn take_and_tell(
+    shared: &Shared,
+    snapshotting: &Snapshotting,
+    askers: &[Asker],
+) -> Result<SnapshotInfo, SnapshotError> {
+    let (taken, of) = (AtomicU64::new(0), shared.core().objects());
+    let mut taking = std::pin::pin!(take(shared, snapshotting, &taken));
+    let mut ticks = tokio::time::interval(TELL);
+    loop {
+        tokio::select! {
+            snapshot = &mut taking => return snapshot,
+            _ = ticks.tick() => {
+                let waiting = snapshotting.askers().clone();
+                // Relaxed: for people.
+                let objects = taken.load(Ordering::Relaxed);
+                tell(shared, askers, |request| ToNode::SnapshotGoesOn { request, objects, of });
+                tell(shared, &waiting, |request| ToNode::SnapshotGoesOn { request, objects: 0, of });
             }
         }
     }
 }
 
-async fn take(shared: &Shared, snapshotting: &Snapshotting) -> Result<SnapshotSize, SnapshotError> {
+fn tell(shared: &Shared, askers: &[Asker], message: impl Fn(RequestId) -> ToNode) {
+    if askers.is_empty() {
+        return;
+    }
+    let mut core = shared.core();
+    core.begin();
+    for asker in askers {
+        core.say(asker.session, &message(asker.request));
+    }
+    core.finish();
+}
+
+async fn take(
+    shared: &Shared,
+    snapshotting: &Snapshotting,
+    objects: &AtomicU64,
+) -> Result<SnapshotInfo, SnapshotError> {
+    let begun = clock::now();
     let (seq, time) = shared.core().begin_snapshot();
     let snapshot = snapshotting.place.begin(seq, time).inspect_err(|_| shared.core().give_up_snapshot())?;
     let (steps, to_write) = mpsc::channel(STEPS_AHEAD);
@@ -93,14 +194,18 @@ async fn take(shared: &Shared, snapshotting: &Snapshotting) -> Result<SnapshotSi
             return Err(SnapshotError::Write { error });
         }
     }
-    let went_on = hand_out(shared, &steps).await;
+    let went_on = hand_out(shared, &steps, objects).await;
     if !went_on {
         shared.core().give_up_snapshot();
     } else if steps.send(Step::Last).await.is_err() {
         tracing::debug!("the writer of the snapshot has ended");
     }
     drop(steps);
-    is_done.await.unwrap_or(Err(SnapshotError::LogEnded))
+    let SnapshotSize { bytes, removed } = is_done.await.unwrap_or(Err(SnapshotError::LogEnded))?;
+    let took_ms = u64::try_from(clock::now().duration_since(begun).as_millis()).unwrap_or(u64::MAX);
+    // Relaxed: this task alone writes it.
+    let objects = objects.load(Ordering::Relaxed);
+    Ok(SnapshotInfo { entry: seq.to_bits(), objects, bytes, took_ms, removed: removed as u64 })
 }
 
 enum Step {
@@ -110,10 +215,13 @@ enum Step {
 }
 
 /// Hands the pieces of the snapshot to its writer. `false` when it did not take them all.
-async fn hand_out(shared: &Shared, steps: &mpsc::Sender<Step>) -> bool {
+async fn hand_out(shared: &Shared, steps: &mpsc::Sender<Step>, objects: &AtomicU64) -> bool {
     loop {
         let mut pieces = Vec::new();
         let (more, saved_bytes) = shared.core().snapshot(STEP_BYTES, &mut pieces);
+        let more_objects = pieces.iter().filter(|piece| matches!(piece, Piece::Object { .. })).count();
+        // Relaxed: for people.
+        objects.fetch_add(more_objects as u64, Ordering::Relaxed);
         if saved_bytes > SAVED_BYTES_MAX || steps.send(Step::Pieces(pieces)).await.is_err() {
             return false;
         }

@@ -3,6 +3,7 @@
 //! The committer takes all that queued while the sync before was running, writes it, syncs it, says so, and begins anew:
 //! it never waits for more to come. Nothing here is on the coordinator's thread but putting into the queue.
 
+use super::durable::LogOptions;
 use super::format::LogId;
 use super::medium::{Medium, is_full};
 use super::segment::Segment;
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) id: LogId,
     sync: SyncPolicy,
     segment_bytes_max: u64,
+    waiting_bytes_max: u64,
     state: Mutex<State>,
     /// For the committer.
     work: Condvar,
@@ -62,6 +64,10 @@ struct Want {
 #[derive(Debug)]
 struct State {
     queue: VecDeque<Batch>,
+    /// Of all that was submitted and is not safe.
+    waiting_bytes: u64,
+    /// That was too much, and half of it still is not safe.
+    is_behind: bool,
     /// Up to here it has to be synced, whatever the policy.
     sync_wanted: LogSeq,
     /// How many wait until something was synced.
@@ -94,7 +100,7 @@ struct State {
 
 impl State {
     const fn has_room(&self) -> bool {
-        !(self.no_write || self.no_segment && self.room < self.reserve)
+        !(self.is_behind || self.no_write || self.no_segment && self.room < self.reserve)
     }
 }
 
@@ -104,16 +110,13 @@ fn now() -> Instant {
 }
 
 impl Shared {
-    pub(super) fn new(
-        medium: Arc<dyn Medium>,
-        id: LogId,
-        sync: SyncPolicy,
-        segment_bytes_max: u64,
-        writer: &Writer,
-    ) -> Self {
+    pub(super) fn new(medium: Arc<dyn Medium>, id: LogId, options: &LogOptions, writer: &Writer) -> Self {
+        let LogOptions { sync, segment_bytes_max, waiting_bytes_max, .. } = *options;
         let last = writer.written();
         let mut state = State {
             queue: VecDeque::new(),
+            waiting_bytes: 0,
+            is_behind: false,
             sync_wanted: last,
             waiters: 0,
             stopping: false,
@@ -133,7 +136,8 @@ impl Shared {
         };
         state.look(writer, segment_bytes_max);
         let [work, files, synced] = [const { Condvar::new() }; 3];
-        Self { medium, id, sync, segment_bytes_max, state: Mutex::new(state), work, files, synced }
+        let state = Mutex::new(state);
+        Self { medium, id, sync, segment_bytes_max, waiting_bytes_max, state, work, files, synced }
     }
 
     /// Each change of the state is whole before anything can panic.
@@ -144,6 +148,8 @@ impl Shared {
     /// Queues batches to be written.
     pub(super) fn submit(&self, batches: &mut Vec<Batch>) {
         let mut state = self.lock();
+        state.waiting_bytes += batches.iter().map(Batch::waiting_bytes).sum::<u64>();
+        state.is_behind |= state.waiting_bytes > self.waiting_bytes_max;
         state.queue.extend(batches.drain(..));
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
@@ -408,10 +414,12 @@ impl Committer<'_> {
     /// Writes what there is. `false` when the log ends before it could.
     fn work(&mut self) -> io::Result<bool> {
         loop {
+            let before = self.waiting_bytes();
             let written = self.writer.write(&mut self.batches);
             if self.is_sync_due() {
                 self.sync()?;
             }
+            self.less_waits(before - self.waiting_bytes());
             self.publish();
             if !matches!(written, Err(WriteError::Full)) {
                 self.shared.publish(|state| state.no_write = false);
@@ -424,6 +432,19 @@ impl Committer<'_> {
                 Err(WriteError::Segment { .. } | WriteError::Full) => {}
             }
         }
+    }
+
+    /// Of what is still to be written.
+    fn waiting_bytes(&self) -> u64 {
+        self.batches.iter().map(Batch::waiting_bytes).sum()
+    }
+
+    /// So much counts as safe from here on.
+    fn less_waits(&self, bytes: u64) {
+        self.shared.publish(|state| {
+            state.waiting_bytes -= bytes;
+            state.is_behind &= state.waiting_bytes > self.shared.waiting_bytes_max / 2;
+        });
     }
 
     /// Says how far it is.

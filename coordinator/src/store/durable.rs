@@ -26,11 +26,19 @@ pub struct LogOptions {
     pub first_segment_bytes: u64,
     /// How long segments get, in bytes; one whose first entry is longer is longer.
     pub segment_bytes_max: u64,
+    /// How much may wait to become safe, in bytes, with 128 for each entry, before the log says that it has no room. It
+    /// has again when half of that is safe.
+    pub waiting_bytes_max: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { sync: SyncPolicy::Always, first_segment_bytes: 1 << 20, segment_bytes_max: 64 << 20 }
+        Self {
+            sync: SyncPolicy::Always,
+            first_segment_bytes: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            waiting_bytes_max: 512 << 20,
+        }
     }
 }
 
@@ -81,8 +89,7 @@ impl DurableLog {
     ) -> Result<(Self, Found), OpenError> {
         let recovered = recover(&*medium, (fresh, options.first_segment_bytes), replay)?;
         let (last, found) = (recovered.writer.written(), Found::of(&recovered));
-        let (sync, bytes_max) = (options.sync, options.segment_bytes_max);
-        let shared = Arc::new(Shared::new(medium, recovered.id, sync, bytes_max, &recovered.writer));
+        let shared = Arc::new(Shared::new(medium, recovered.id, options, &recovered.writer));
         let mut log = Self {
             shared: Arc::clone(&shared),
             threads: Vec::new(),

@@ -82,8 +82,8 @@ pub trait Log: Send + fmt::Debug {
     /// When nothing more can become safe.
     fn poll_safe(&mut self, context: &mut Context<'_>) -> Poll<Result<LogSeq, LogError>>;
 
-    /// Whether there is room for more. Without it entries are still taken in, but may not become safe before somebody
-    /// makes room. The task that polls is woken when this changes.
+    /// Whether there is room for more: on the medium, and in what waits for it. Without it entries are still taken in, but
+    /// may not become safe before somebody makes room or the medium has caught up. The task that polls is woken when this changes.
     fn has_room(&self) -> bool {
         true
     }

@@ -13,6 +13,11 @@ use super::writer::{WriteError, Writer};
 use crate::engine::{BadEntry, Entry, LogSeq, LogTime, Piece, Restore};
 use std::io;
 
+/// A shorter snapshot is read before a thread is there to do it.
+const AHEAD_BYTES_MIN: u64 = 4 << 20;
+/// So much is read ahead of what is taken in: chunks, or records.
+const AHEAD: usize = 8;
+
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Who takes in what a log brings back, in this order: the pieces of the snapshot, if there is one; the entries behind
@@ -205,13 +210,48 @@ fn begins_whole(segment: &Segment, with: LogSeq) -> Result<bool, OpenError> {
 
 pub(super) fn load(mut snapshot: SnapshotReader, replay: &mut dyn Replay) -> Result<(), OpenError> {
     let (file, seq) = (snapshot.name.clone(), snapshot.header.seq);
-    while let Some((at, mut chunk)) = snapshot.next()? {
-        let unreadable = |bad| OpenError::Bytes { file: file.clone(), at, seq, bad };
-        while let Some(piece) = codec::take_piece(&mut chunk).map_err(unreadable)? {
-            replay.piece(piece).map_err(|bad| OpenError::Entry { file: file.clone(), at, seq, bad })?;
+    let mut take = |(at, pieces): Chunk| {
+        let refused = |bad| OpenError::Entry { file: file.clone(), at, seq, bad };
+        pieces.into_iter().try_for_each(|piece| replay.piece(piece)).map_err(refused)
+    };
+    if snapshot.length() < AHEAD_BYTES_MIN {
+        while let Some(chunk) = chunk(&mut snapshot)? {
+            take(chunk)?;
         }
+        return Ok(());
     }
-    Ok(())
+    ahead(|| chunk(&mut snapshot), take)
+}
+
+/// Where a chunk of a snapshot is, and what is in it.
+type Chunk = (u64, Vec<Piece>);
+
+fn chunk(snapshot: &mut SnapshotReader) -> Result<Option<Chunk>, OpenError> {
+    let Some((at, mut chunk)) = snapshot.next()? else { return Ok(None) };
+    let (file, seq) = (&snapshot.name, snapshot.header.seq);
+    let pieces = std::iter::from_fn(|| codec::take_piece(&mut chunk).transpose()).collect::<Result<_, _>>();
+    let pieces = pieces.map_err(|bad| OpenError::Bytes { file: file.clone(), at, seq, bad })?;
+    Ok(Some((at, pieces)))
+}
+
+/// Reads on a thread of its own while what was read is taken in here.
+fn ahead<T: Send>(
+    mut read: impl FnMut() -> Result<Option<T>, OpenError> + Send,
+    mut take: impl FnMut(T) -> Result<(), OpenError>,
+) -> Result<(), OpenError> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(AHEAD);
+        scope.spawn(move || {
+            while let Some(one) = read().transpose() {
+                let is_bad = one.is_err();
+                // Nobody listens any more when what was read before could not be taken in.
+                if sender.send(one).is_err() || is_bad {
+                    return;
+                }
+            }
+        });
+        receiver.into_iter().try_for_each(|one| take(one?))
+    })
 }
 
 impl Progress {

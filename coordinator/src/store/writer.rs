@@ -13,6 +13,9 @@ use std::io;
 /// One write takes at most this much, so that what it brings becomes safe soon.
 const WRITE_BYTES: usize = 4 << 20;
 
+/// What the engine keeps for an entry that is not safe, about.
+const ENTRY_BYTES: u64 = 128;
+
 /// Entries that go into one record.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -40,6 +43,11 @@ impl Batch {
         }
         codec::put_entry(&mut self.record, self.time, time, entry);
         self.entries += 1;
+    }
+
+    /// What it takes while it waits: its bytes, and what the engine keeps for each entry until it is safe.
+    pub(super) const fn waiting_bytes(&self) -> u64 {
+        self.record.len() as u64 + self.entries as u64 * ENTRY_BYTES
     }
 
     /// The last entry in it.

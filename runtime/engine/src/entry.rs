@@ -1,8 +1,10 @@
 //! One resident object.
 
 use crate::binding::Binding;
+use crate::cache::RootCache;
 use crate::lock::{GroupLock, LockContext, LockFailure, RequestIds};
 use crate::outbox::Outbox;
+use crate::uses::Noted;
 use kiln_heap::Object;
 use kiln_object::ValueError;
 use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId};
@@ -57,6 +59,8 @@ pub struct Entry {
     locks: Box<[GroupLock]>,
     state: AtomicU8,
     touched: AtomicBool,
+    /// Of a root with timeouts.
+    noted: Option<Noted>,
     /// Whether `corrupt` or `left_out` was ever more than empty: commits look here first.
     any_missing: AtomicBool,
     corrupt: Mutex<Vec<Corrupt>>,
@@ -67,17 +71,19 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(id: ObjectId, root: RootId, key: &[u8], object: Object, binding: Arc<Binding>) -> Self {
+    pub(crate) fn new(id: ObjectId, root: &RootCache, key: &[u8], object: Object) -> Self {
+        let (noted, binding) = (root.uses.clone().map(Noted::new), Arc::clone(&root.binding));
         let locks = binding.groups().iter().map(|_| GroupLock::default()).collect();
         Self {
             id: AtomicU64::new(id.to_bits()),
-            root,
+            root: root.id,
             object,
             binding,
             key: Mutex::new(key.into()),
             locks,
             state: AtomicU8::new(CURRENT),
             touched: AtomicBool::new(true),
+            noted,
             any_missing: AtomicBool::new(false),
             corrupt: Mutex::default(),
             left_out: Mutex::default(),
@@ -98,7 +104,11 @@ impl Entry {
 
     /// Whether only this node knows the object.
     pub fn is_provisional(&self) -> bool {
-        self.id().to_bits() >= PROVISIONAL
+        Self::is_provisional_id(self.id())
+    }
+
+    pub(crate) const fn is_provisional_id(id: ObjectId) -> bool {
+        id.to_bits() >= PROVISIONAL
     }
 
     /// The cluster knows the object by this id.
@@ -167,6 +177,14 @@ impl Entry {
         // Relaxed: a hint. Loaded first, so that readers of one object do not write to a shared line each time.
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The program uses the object: in a root with timeouts it is not idle.
+    #[inline]
+    pub fn note_use(&self) {
+        if let Some(noted) = &self.noted {
+            noted.note(|| self.id());
         }
     }
 

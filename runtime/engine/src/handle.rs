@@ -60,7 +60,10 @@ impl Node {
                     queue.push(WatchEvent { object, key, writer, change });
                 }
             }
-            ToNode::Heartbeat { number } => self.link.renewed(number),
+            ToNode::Heartbeat { number } => {
+                self.link.renewed(number);
+                self.uses.answered(number);
+            }
             ToNode::GrantLost { object, group, token } => {
                 self.with_lock(object, group, |lock, context| lock.grant_lost(context, token));
             }

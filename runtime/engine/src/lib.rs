@@ -25,6 +25,7 @@ mod pace;
 mod request;
 mod sync;
 mod ticket;
+mod uses;
 mod watch;
 
 pub use alone::AloneError;

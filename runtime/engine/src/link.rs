@@ -216,6 +216,13 @@ impl Node {
         }
         inner.heartbeats.push_back((number, now_nanos));
         drop(inner);
+        if self.link.is_synced()
+            && let Some(mut objects) = self.uses.say(number)
+        {
+            // What only this node knows cannot expire.
+            objects.retain(|object| !Entry::is_provisional_id(*object));
+            self.outbox.send(&ToCoordinator::Used { objects });
+        }
         self.outbox.send(&ToCoordinator::Heartbeat { number });
     }
 
@@ -227,6 +234,7 @@ impl Node {
     /// The connection is lost. Copies are not trusted from now on: to be called before another connection is sought.
     pub fn disconnected(&self) {
         self.link.synced.store(false, Ordering::Release);
+        self.uses.lost();
         self.outbox.down();
     }
 

@@ -120,6 +120,8 @@ struct Machine {
     /// Waiters that may still be served under a recalled grant.
     batch_left: usize,
     want_record: bool,
+    /// The transactions that wait were told of again since the recall, as waiting for the next grant.
+    over_told: bool,
     /// Why no lock can be had any more.
     dead: Option<LockFailure>,
 }
@@ -327,6 +329,7 @@ impl GroupLock {
         machine.admit(&self.cell, context, &mut admitted);
         machine.request_for_waiters(context);
         machine.report(context);
+        machine.report_over(context);
         if machine.waiters.is_empty() && !machine.state.is_recalled() && machine.state.grant().is_some() {
             self.cell.open();
         }
@@ -359,6 +362,7 @@ impl Default for Machine {
             released: Token::default(),
             batch_left: 0,
             want_record: false,
+            over_told: false,
             dead: None,
         }
     }
@@ -388,8 +392,11 @@ impl Machine {
     fn recall(&mut self, wanted: Mode) {
         let before = self.state;
         let event = if wanted == Mode::Read { LockEvent::RecalledForRead } else { LockEvent::RecalledForWrite };
-        if self.step(event) && !before.is_recalled() {
-            self.batch_left = self.waiters.len().min(RECALL_BATCH_MAX);
+        if self.step(event) {
+            self.over_told = false;
+            if !before.is_recalled() {
+                self.batch_left = self.waiters.len().min(RECALL_BATCH_MAX);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use crate::lock::{LockFailure, RequestIds};
 use crate::outbox::Outbox;
 use crate::request::{Answer, Asked, Found, KeysPage, Pending, RequestError, Unanswered};
 use crate::ticket::Ticket;
+use crate::uses::Uses;
 use crate::watch::WatchQueue;
 use bytes::Bytes;
 use kiln_heap::Heap;
@@ -108,6 +109,7 @@ pub struct Node {
     pub(crate) counters: Counters,
     /// Its connection and its lease.
     pub link: LinkState,
+    pub(crate) uses: Arc<Uses>,
     pub(crate) journal: Mutex<Journal>,
     /// Held while the lease lapses, and while the node becomes another incarnation.
     pub(crate) turning: Mutex<()>,
@@ -133,6 +135,7 @@ impl Node {
             requests: RequestIds::default(),
             gate: RwLock::default(),
             counters: Counters::default(),
+            uses: Arc::default(),
             journal: Mutex::default(),
             turning: Mutex::default(),
             unanswered: Mutex::default(),
@@ -304,7 +307,7 @@ impl Node {
         Some(entry.object.bytes())
     }
 
-    /// Opens a root that the coordinator answered for.
+    /// Opens a root that the coordinator answered for, when asked with these options.
     ///
     /// # Errors
     /// When the answer does not fit the type.
@@ -313,12 +316,14 @@ impl Node {
         name: &str,
         root: RootId,
         answer: &TypeBinding,
+        options: &RootOptions,
     ) -> Result<Arc<RootCache>, BindError> {
         if let Some(known) = self.cache.root(root) {
             return Ok(known);
         }
         let binding = Arc::new(Binding::new::<T>(answer)?);
-        Ok(self.cache.add_root(RootCache::new(root, name.to_owned(), binding)))
+        let uses = options.has_timeouts().then(|| Arc::clone(&self.uses));
+        Ok(self.cache.add_root(RootCache::new(root, name.to_owned(), binding, uses)))
     }
 
     /// The node is no longer attached. Every waiter is told.

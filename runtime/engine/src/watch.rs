@@ -65,7 +65,7 @@ impl WatchQueue {
             inner.events.pop_front();
             inner.gap = true;
         }
-        inner.closed |= self.of_object && matches!(event.change, Change::Removed);
+        inner.closed |= self.of_object && matches!(event.change, Change::Removed | Change::Expired);
         inner.events.push_back(event);
         wake(inner);
     }
@@ -80,12 +80,11 @@ impl WatchQueue {
     /// The next event; `None` after the last one.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<Option<WatchEvent>> {
         let mut inner = self.lock();
-        if inner.gap
-            && let Some(next) = inner.events.front()
-        {
-            let gap = WatchEvent { writer: None, change: Change::Gap, object: next.object, key: next.key.clone() };
-            inner.gap = false;
-            return Poll::Ready(Some(gap));
+        // Also when nothing came after it: what was missed may have been the last for long.
+        if std::mem::take(&mut inner.gap) {
+            let next = inner.events.front().map(|next| (next.object, next.key.clone()));
+            let (object, key) = next.unwrap_or_else(|| (ObjectId::from_bits(0), bytes::Bytes::new()));
+            return Poll::Ready(Some(WatchEvent { writer: None, change: Change::Gap, object, key }));
         }
         if let Some(event) = inner.events.pop_front() {
             return Poll::Ready(Some(event));
@@ -118,6 +117,17 @@ mod tests {
             writer: None,
             change: Change::Created,
         }
+    }
+
+    #[test]
+    fn a_gap_is_shown_at_once() {
+        let queue = WatchQueue::new(WatchTarget::Root(RootId::from_bits(1)));
+        queue.push(event(1));
+        queue.note_gap();
+        let context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(event)) = queue.poll_next(&context) else { panic!("no event") };
+        assert_eq!(event.change, Change::Gap);
+        assert!(queue.poll_next(&context).is_pending());
     }
 
     #[test]

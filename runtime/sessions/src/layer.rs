@@ -2,7 +2,7 @@
 
 use crate::request::RequestState;
 use crate::settings::Settings;
-use crate::{Cookie, SessionError};
+use crate::{Cookie, LockMode, SessionError};
 use http::header::SET_COOKIE;
 use http::{Request, Response};
 use kiln::{Away, Clustered, Level, Runtime};
@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -70,6 +71,34 @@ impl<T: Clustered + Default> SessionLayer<T> {
     #[must_use]
     pub fn away(mut self, away: Away) -> Self {
         Arc::make_mut(&mut self.settings).away = Some(away);
+        self
+    }
+
+    /// Sessions that nobody has used for this long end, on every node, by the coordinator's time: see
+    /// [`RootSettings::idle_timeout`](kiln::RootSettings::idle_timeout). A request that only looks is a use. Default: none
+    /// does. All nodes say the same: the coordinator refuses to open the root otherwise, and names both values.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.agreed = settings.agreed.clone().idle_timeout(timeout);
+        self
+    }
+
+    /// Sessions end this long after they were made, used or not, also when they got a new id since. Default: none does. All
+    /// nodes say the same.
+    #[must_use]
+    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.agreed = settings.agreed.clone().absolute_timeout(timeout);
+        self
+    }
+
+    /// Which locks the routes may keep to the end of a request. All nodes say the same. Default: [`LockMode::Unsaid`].
+    #[must_use]
+    pub fn lock_mode(mut self, mode: LockMode) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.agreed = settings.agreed.clone().locking(mode.word());
+        settings.lock_mode = mode;
         self
     }
 

@@ -130,7 +130,7 @@ pub use cookie::{Cookie, SameSite};
 pub use error::SessionError;
 pub use id::{SessionId, key_of};
 pub use layer::{SessionFuture, SessionLayer, SessionService};
-pub use lock::{Busy, LockedService, SessionLock};
+pub use lock::{Busy, LockMode, LockedService, SessionLock};
 pub use session::{Session, SessionGuard};
 #[cfg(feature = "tower-sessions")]
 pub use tower_sessions::TowerSessionsStore;

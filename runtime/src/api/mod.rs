@@ -29,7 +29,7 @@ pub use error::{
 pub use guard::{ReadGuard, WriteGuard};
 pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
-pub use root::{Keys, Root};
+pub use root::{Keys, Root, RootSettings};
 pub use runtime::{NodeInfo, Runtime, Stats};
 pub use shared::Shared;
 pub use together::{CommitTogether, ViewTogether};

@@ -104,6 +104,7 @@ impl<T: Clustered> Shared<T> {
     #[must_use]
     #[inline]
     pub fn view(&self) -> T::View<'_> {
+        self.entry.note_use();
         T::view(self.entry.object.pin())
     }
 
@@ -158,6 +159,7 @@ impl<T: Clustered> Shared<T> {
     /// Takes the write lock of every group if this node has its grants and nobody here holds them. Never waits.
     #[must_use]
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        self.entry.note_use();
         let held = Held::try_enter(self, self.all_groups(), Mode::Write)?;
         Some(WriteGuard::new(self, held))
     }
@@ -224,6 +226,7 @@ impl<T: Clustered> Shared<T> {
     }
 
     pub(super) async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
+        self.entry.note_use();
         match Held::try_enter(self, groups.clone(), mode) {
             Some(held) => Ok(held),
             // Boxed: what waits is large, and what does not wait must not carry it.

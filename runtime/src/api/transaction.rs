@@ -20,7 +20,8 @@ use std::time::Duration;
 /// Every lock is held to the end. Dropped before [`commit`](Self::commit), the transaction rolls back.
 ///
 /// When transactions of the cluster wait for each other in a cycle, the youngest gets [`LockError::Deadlock`] as soon as
-/// the cycle closes; the others go on once it has rolled back. Guards outside of transactions have only their deadlines.
+/// the cycle closes; the others go on once it has rolled back. Guards outside of transactions have only their deadlines, and so has a cycle
+/// that goes through one.
 #[derive(Debug)]
 pub struct Transaction {
     runtime: Runtime,

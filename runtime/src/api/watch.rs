@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// Something that happened to a watched object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event<K> {
-    /// The object's key; when it was renamed, the old one.
-    pub key: K,
+    /// The object's key; when it was renamed, the old one. `None` for a gap, which may be of any object.
+    pub key: Option<K>,
     /// The object.
     pub object: ObjectId,
     /// The node that did it, and its name; `None` for the coordinator.
@@ -41,12 +41,16 @@ pub enum EventKind<K> {
     },
     /// It was removed.
     Removed,
+    /// The coordinator removed it: nobody had used it for too long, or it was too old
+    /// ([`RootSettings`](crate::RootSettings)).
+    Expired,
     /// It has another key now.
     Renamed {
         /// The new key.
         to: K,
     },
-    /// Events before the next one are missing: the watcher was too slow.
+    /// Events may be missing here: the watcher was too slow, or the connection was lost meanwhile. Told at once, not only
+    /// with the next event.
     Gap,
 }
 
@@ -97,6 +101,9 @@ impl<K: Key> Watch<K> {
     fn decode(&self, event: WatchEvent) -> Option<Event<K>> {
         let WatchEvent { object, key, writer, change } = event;
         let decode = |key: &Bytes| K::decode(key);
+        if change == Change::Gap {
+            return Some(Event { key: None, object, writer, kind: EventKind::Gap });
+        }
         let kind = match change {
             Change::Created => EventKind::Created,
             Change::Updated { group, version, fields, .. } => EventKind::Updated {
@@ -109,10 +116,11 @@ impl<K: Key> Watch<K> {
                 version,
             },
             Change::Removed => EventKind::Removed,
+            Change::Expired => EventKind::Expired,
             Change::Renamed { to } => EventKind::Renamed { to: decode(&to)? },
             Change::Gap => EventKind::Gap,
         };
-        Some(Event { key: decode(&key)?, object, writer, kind })
+        Some(Event { key: Some(decode(&key)?), object, writer, kind })
     }
 
     fn field_name(&self, field: FieldId) -> Cow<'static, str> {

@@ -1,9 +1,26 @@
-//! L1: once faults stop, commits resume: one task of every process makes one, with the acknowledgement of its level.
+//! L1: once faults stop, commits resume: one task of every process makes one, with the acknowledgement of its level. And
+//! nobody waits for ever: while nothing is wrong anywhere, whatever a task does is done in time. What is never answered, a
+//! lock that nobody gives back, a deadlock that nobody sees: all that ends in a wait for nothing.
 
+use crate::clock::{SECOND, nanos};
 use crate::process::Process;
+use crate::run::describe;
 use crate::world::{NODES, World};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What a task does takes no longer than this when nothing is wrong. What was wrong before is over by then: a dead node's
+/// lease has lapsed.
+const CALM: u64 = 8 * SECOND;
+
+pub(crate) fn check_wait(world: &World, process: &Process, index: usize, most: Duration) {
+    let is_calm = world.calm_since().is_some_and(|since| since + CALM < world.now());
+    if is_calm && nanos(most) >= CALM {
+        let what = process.doing.borrow()[index];
+        unreachable!("L1: {} waits in vain, busy with {what}: {}", world.name(process), describe(world));
+    }
+}
 
 /// Machines whose processes have committed since faults stopped.
 #[derive(Debug, Default)]

@@ -33,6 +33,8 @@ pub(crate) fn check(world: &World, ledger: &Ledger) {
     for process in world.processes() {
         for entry in process.node().cache.all() {
             assert!(!ledger.is_removed(entry.id()), "L4: node {} keeps {}, which is gone", process.place, entry.id());
+            let key = ledger.objects.get(&entry.id()).map(|known| &known.key[..]);
+            assert_eq!(key, Some(&*entry.key()), "L4: the key of {} on node {}", entry.id(), process.place);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! later is told the truth.
 
 use crate::ledger::Ledger;
+use crate::process::Process;
 use crate::world::World;
 use kiln_protocol::message::Fate;
 use kiln_protocol::{CommitSeq, Incarnation, ToCoordinator, ToNode};
@@ -24,6 +25,15 @@ impl Unknown {
 
     pub(crate) fn all(&self) -> Vec<(Incarnation, CommitSeq)> {
         self.0.clone()
+    }
+}
+
+/// Of the commits that nobody waits for, each without an answer is among those that the program is told of.
+pub(crate) fn check_told(process: &Process, heard: CommitSeq) {
+    let told: Vec<_> = process.node().link.take_unknown().into_iter().map(|unknown| unknown.seq).collect();
+    for seq in std::mem::take(&mut *process.unwaited.borrow_mut()) {
+        let is_told = seq <= heard || told.contains(&seq);
+        assert!(is_told, "S9: nobody is told that the fate of commit {seq} is unknown, but of {told:?}");
     }
 }
 

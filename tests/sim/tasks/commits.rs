@@ -62,6 +62,13 @@ impl<P: Program> Committed<'_, P> {
                 world.invariants.refused(process, self.incarnation, self.seq);
                 Err(Failed)
             }
+            // It was made on top of one that was refused.
+            Err(CommitFailure::Refused(Failure::VersionGap { .. })) if process.figures.refusals.get() > 0 => {
+                self.is_known = true;
+                world.reached(Sometimes::RefusedInARow);
+                world.invariants.refused(process, self.incarnation, self.seq);
+                Err(Failed)
+            }
             Err(CommitFailure::Unknown) if self.actor.may_have_lapsed() || self.actor.has_ended() => Err(Failed),
             Err(error) => panic!("{error}"),
         }
@@ -118,6 +125,9 @@ impl<P: Program> Actor<P> {
             match node.commit(life, &changed, waiter.clone()) {
                 Ok(seq) => {
                     self.world.invariants.made(&self.process, incarnation, seq, Made { added });
+                    if ticket.is_none() {
+                        self.process.unwaited.borrow_mut().insert(seq);
+                    }
                     let (since, is_known) = (self.world.now(), false);
                     return Ok(Committed { actor: self, incarnation, seq, since, ticket, everywhere, is_known });
                 }
@@ -197,8 +207,37 @@ impl<P: Program> Actor<P> {
         committed.settled().await.map(drop)
     }
 
+    /// A commit over an object that may be removed meanwhile, and another on top of it.
+    pub(super) async fn spend(&self, kept: Address, passing: Address) -> Done {
+        let (entry, other) = (self.object(kept).await?, self.object(passing).await?);
+        let held = self.enter(&entry, MONEY, Mode::Write).await?;
+        self.world.pause(&self.process, 30 * MILLI).await;
+        held.check();
+        let mut made = Vec::new();
+        for alone in [false, true] {
+            if alone && self.world.random.below(2) == 0 {
+                break;
+            }
+            let of_kept = P::changes(&entry, |guard| P::add(guard, Field::Balance, 1));
+            let of_other = P::changes(&other, |guard| P::add(guard, Field::Clicks, 1));
+            let both = [(&entry, &of_kept), (&other, &of_other)];
+            let added = [(entry.id(), Field::Balance, 1), (other.id(), Field::Clicks, 1)];
+            let (changed, added) = if alone { (&both[..1], &added[..1]) } else { (&both[..], &added[..]) };
+            made.push(self.commit(Some(held.life), changed, added.to_vec(), false).await?);
+        }
+        drop(held);
+        for committed in made {
+            let _refused = committed.settled().await;
+        }
+        Ok(())
+    }
+
     pub(super) async fn add(&self, address: Address) -> Done {
         let entry = self.object(address).await?;
+        // A handle may be kept for a while before it is used.
+        if self.world.random.below(2) == 0 {
+            self.world.pause(&self.process, 40 * MILLI).await;
+        }
         let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
         let changes = P::changes(&entry, |guard| P::add(guard, Field::Clicks, amount));
         let committed =

@@ -77,8 +77,9 @@ impl<P: Program> Actor<P> {
         let (mut watching, ticket) = Watching::start(&self.process, self.roots[root].id);
         self.doing("watch");
         self.gone(Wait::new(ticket).await)?;
-        for _ in 0..20 {
-            if watching.look() {
+        watching.begins(&self.world);
+        for _ in 0..25 {
+            if watching.look(&self.world) {
                 self.world.reached(Sometimes::WatchGap);
             }
             self.world.pause(&self.process, 300 * MILLI).await;

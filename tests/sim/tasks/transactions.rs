@@ -1,8 +1,9 @@
 //! Several locks in any order, one commit; and locks without an object.
 
-use super::{Actor, Done, Failed, KEPT, MONEY, NAMES, record};
+use super::{Actor, Done, Failed, KEPT, LOCKS, MONEY, NAMES, ROOTS, SHARED, record};
 use crate::clock::{MILLI, SECOND};
 use crate::held::{Held, NotHeld};
+use crate::invariants::WaitNumber;
 use crate::program::{Field, Named, Program};
 use crate::sometimes::Sometimes;
 use kiln::Changes;
@@ -16,19 +17,58 @@ use std::sync::Arc;
 enum Wanted {
     Money(usize),
     Name(usize),
+    /// A named lock that only transactions take. Some only read under it, and wait behind a writer who waits as well: a cycle
+    /// through that writer is seen because the writer is a transaction.
+    Shared(usize),
 }
 
-const WANTED: [Wanted; 5] = [Wanted::Money(0), Wanted::Money(1), Wanted::Money(2), Wanted::Name(0), Wanted::Name(1)];
+const WANTED: [Wanted; 8] = [
+    Wanted::Money(0),
+    Wanted::Money(1),
+    Wanted::Money(2),
+    Wanted::Name(0),
+    Wanted::Name(1),
+    Wanted::Shared(0),
+    Wanted::Shared(1),
+    Wanted::Shared(2),
+];
+
+impl Wanted {
+    /// Its root and its key.
+    const fn lock(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Money(at) => (ROOTS[KEPT[at].0], KEPT[at].1),
+            Self::Name(at) => (LOCKS, NAMES[at]),
+            Self::Shared(at) => (LOCKS, SHARED[at]),
+        }
+    }
+}
 
 /// A transaction, as the checks know it: it is over when this is dropped.
 struct Owner<'a, P: Program> {
     actor: &'a Actor<P>,
     claim: Claim,
+    wait: Option<WaitNumber>,
 }
 
 impl<P: Program> Drop for Owner<'_, P> {
     fn drop(&mut self) {
-        self.actor.world.invariants.owners.ended(self.actor.process.incarnation(), self.claim.owner);
+        self.goes_on();
+    }
+}
+
+impl<P: Program> Owner<'_, P> {
+    fn waits(&mut self, wanted: Wanted) {
+        let Actor { world, process, .. } = self.actor;
+        let who = (process.incarnation(), self.claim.owner);
+        self.wait = Some(world.invariants.owners.waits(world.now(), who, wanted.lock()));
+    }
+
+    fn goes_on(&mut self) {
+        let world = &self.actor.world;
+        if let Some(wait) = self.wait.take() {
+            world.invariants.owners.goes_on(world.now(), wait);
+        }
     }
 }
 
@@ -56,10 +96,12 @@ impl<P: Program> Actor<P> {
         let node = self.process.node();
         let owner = OwnerId::from_bits(node.requests.take().to_bits());
         let claim = Claim { owner, begun: node.requests.newest_grant(), holds: Vec::new() };
-        let mut owner = Owner { actor: self, claim };
+        let mut owner = Owner { actor: self, claim, wait: None };
         let mut wanted: Vec<Wanted> = Vec::new();
+        // Half of them take only what other transactions take, some for long: they meet.
+        let from = if random.below(2) == 0 { &WANTED[..] } else { &WANTED[WANTED.len() - SHARED.len()..] };
         while wanted.len() < 2 + random.below(2) {
-            let next = random.one_of(&WANTED);
+            let next = random.one_of(from);
             if !wanted.contains(&next) {
                 wanted.push(next);
             }
@@ -68,15 +110,15 @@ impl<P: Program> Actor<P> {
         for next in wanted {
             let entry = match next {
                 Wanted::Money(at) => self.object(KEPT[at]).await?,
-                Wanted::Name(at) => self.name(NAMES[at]).await?,
+                Wanted::Name(_) | Wanted::Shared(_) => self.name(next.lock().1).await?,
             };
             let groups = if let Wanted::Money(_) = next { MONEY } else { 0..1 };
+            let reads = matches!(next, Wanted::Shared(_)) && random.below(2) == 0;
+            let mode = if reads { Mode::Read } else { Mode::Write };
             self.doing("lock in a transaction");
-            let incarnation = self.process.incarnation();
-            self.world.invariants.owners.waits(incarnation, owner.claim.owner);
-            let taken =
-                Held::enter(&self.world, &self.process, &entry, (groups, Mode::Write), Some(&owner.claim)).await;
-            self.world.invariants.owners.goes_on(incarnation, owner.claim.owner);
+            owner.waits(next);
+            let taken = Held::enter(&self.world, &self.process, &entry, (groups, mode), Some(&owner.claim)).await;
+            owner.goes_on();
             match taken {
                 Ok(taken) => {
                     owner.claim.holds.extend(taken.locks());
@@ -91,7 +133,8 @@ impl<P: Program> Actor<P> {
             if let Wanted::Money(_) = next {
                 moneys.push(entry);
             }
-            self.world.pause(&self.process, 20 * MILLI).await;
+            let most = random.one_of(&[5 * MILLI, 20 * MILLI, 20 * MILLI, 300 * MILLI]);
+            self.world.pause(&self.process, most).await;
         }
         self.commit_together(&held, &moneys).await?;
         Ok(true)

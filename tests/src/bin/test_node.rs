@@ -1,6 +1,6 @@
 //! A node as a process of its own, steered by lines: one command in, one answer out. It ends with its standard input.
 
-use kiln::{Away, Level, OnReturn, Root, Runtime, Shared};
+use kiln::{AttachError, Away, Builder, Level, OnReturn, Root, Runtime, Shared};
 use kiln_tests::{Load, SESSIONS, Session, SessionCounters as _};
 use std::error::Error;
 use std::io::Write as _;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 type Failed = Box<dyn Error + Send + Sync>;
 
@@ -32,13 +33,15 @@ struct Holding {
 async fn main() -> Result<(), Failed> {
     let mut arguments = std::env::args().skip(1);
     let (Some(profile), Some(name)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: test-node PROFILE NAME [alone]".into());
+        return Err("usage: test-node PROFILE NAME [alone|durable]".into());
     };
-    let away = match arguments.next().as_deref() {
-        Some("alone") => Away::LocalReadWrite { on_return: OnReturn::Replay },
-        _ => Away::default(),
+    let (away, level) = match arguments.next().as_deref() {
+        Some("alone") => (Away::LocalReadWrite { on_return: OnReturn::Replay }, Level::default()),
+        Some("durable") => (Away::default(), Level::Durable),
+        _ => (Away::default(), Level::default()),
     };
-    let kiln = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).away(away).attach().await?;
+    let builder = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).away(away).level(level);
+    let kiln = attach(builder).await?;
     let sessions = kiln.root(SESSIONS).await?;
     let mut node = Steered { kiln, sessions, held: None, load: None };
     say("attached")?;
@@ -51,6 +54,17 @@ async fn main() -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// Tries again while no coordinator answers: it may be about to start.
+async fn attach(builder: Builder) -> Result<Runtime, AttachError> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match builder.clone().attach().await {
+            Err(AttachError::Connect { .. }) if Instant::now() < deadline => {}
+            attached => return attached,
+        }
+    }
 }
 
 fn say(line: &str) -> std::io::Result<()> {

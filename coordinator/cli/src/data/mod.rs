@@ -1,8 +1,9 @@
-//! What a coordinator keeps in its directory, looked at without the coordinator.
+//! What a coordinator keeps in its directory: looked at without the coordinator, and snapshots that it is asked for.
 
 pub(crate) mod backup;
 pub(crate) mod log;
 mod progress;
+pub(crate) mod snapshot;
 pub(crate) mod verify;
 
 use kiln_coordinator::directory::DirectoryError;

@@ -46,6 +46,41 @@ async fn the_log_says_what_changed_and_who_did_it() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_taken_when_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut process, mut node) = written(directory.path()).await;
+    let taken = |said: crate::Said| {
+        assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+        json(said.out.trim_end())
+    };
+    let first = taken(run(kiln(directory.path(), &["snapshot", "--json"])));
+    assert_eq!((first["objects"].as_u64(), first["removed"].as_u64()), (Some(2), Some(0)), "{first}");
+    node.commit(&[Write::Block { field: node.fields.fields[THEME], bytes: b"blue" }]).await;
+    let second = taken(run(kiln(directory.path(), &["snapshot", "--json"])));
+    assert!(second["entry"].as_u64() > first["entry"].as_u64(), "{second}");
+    assert_eq!(second["removed"], 1, "the first one: {second}");
+    let file = format!("kiln-data/log/{:020}.snapshot", second["entry"].as_u64().unwrap());
+    assert_eq!(std::fs::metadata(directory.path().join(file)).unwrap().len(), second["bytes"].as_u64().unwrap());
+    let said = run(kiln(directory.path(), &["snapshot"]));
+    assert!(said.out.starts_with("2 objects after entry ") && said.out.contains(" bytes in "), "{}", said.out);
+    // What is in it was written before.
+    let said = run(kiln(directory.path(), &["log"]));
+    assert!(said.code == Some(0) && !said.out.contains("updated"), "{}{}", said.out, said.err);
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    let (_process, _, _) = serve(directory.path(), &[]);
+    let said = run(kiln(directory.path(), &["get", "sessions", "s-1"]));
+    assert!(said.out.contains("blue"), "{}{}", said.out, said.err);
+}
+
+#[tokio::test]
+async fn a_coordinator_in_memory_takes_no_snapshot() {
+    let running = crate::Running::start().await;
+    let said = running.kiln(&["snapshot"]).await;
+    assert!(said.code == Some(1) && said.err.contains("keeps its state in memory"), "{}{}", said.out, said.err);
+}
+
+#[tokio::test]
 async fn a_backup_of_a_running_coordinator_is_put_in_place() {
     let directory = tempfile::tempdir().unwrap();
     let (mut process, _node) = written(directory.path()).await;

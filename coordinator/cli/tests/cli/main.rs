@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "the coordinator's tests use more of it")]
 mod client;
 mod data;
+mod full;
 mod node;
 mod settings;
 
@@ -35,7 +36,14 @@ struct Said {
 
 fn kiln(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.args(arguments).current_dir(directory).stdin(Stdio::null());
+    command.args(arguments);
+    clean(&mut command, directory);
+    command
+}
+
+/// Lets nothing of the test's own surroundings in.
+fn clean(command: &mut Command, directory: &Path) {
+    command.current_dir(directory).stdin(Stdio::null());
     for name in [
         "LISTEN",
         "DATA",
@@ -51,7 +59,6 @@ fn kiln(directory: &Path, arguments: &[&str]) -> Command {
     ] {
         command.env_remove(format!("KILN_{name}"));
     }
-    command
 }
 
 fn run(mut command: Command) -> Said {

@@ -139,14 +139,21 @@ pub enum Failure {
     /// A durable commit, to a coordinator without a log.
     #[error("this coordinator keeps its state in memory: no commit can be durable. Start it with a data directory")]
     NotDurable,
-    /// The log takes nothing more until there is room.
+    /// The log takes nothing more until there is room, or until its disk has caught up with what waits for it.
     #[error(
-        "the coordinator's log is full: nothing can be changed until there is room on its disk. Reads and locks go on"
+        "the coordinator's log is full: nothing can be changed until there is room on its disk, or the disk has caught up. \
+         Reads and locks go on"
     )]
     LogFull,
     /// The commit was refused before the coordinator was started again.
     #[error("the commit was refused; the coordinator was started again since then, and does not know why any more")]
     Forgotten,
+    /// No snapshot was taken. What there was before is as it was.
+    #[error("no snapshot was taken: {reason}")]
+    NoSnapshot {
+        /// For people.
+        reason: String,
+    },
     /// A root was asked for by an empty name.
     #[error("a root needs a name: the one asked for is empty")]
     UnnamedRoot,

@@ -15,7 +15,7 @@ mod to_node;
 
 pub use failure::Failure;
 pub use owner::{OwnerLock, OwnerWait, Place, Turn, WaitEdge};
-pub use status::{LockInfo, LockParty, NodeInfo, RootInfo, Status};
+pub use status::{LockInfo, LockParty, NodeInfo, RootInfo, SnapshotInfo, Status};
 pub use to_coordinator::ToCoordinator;
 pub use to_node::ToNode;
 
@@ -112,11 +112,25 @@ pub enum Fate {
     Unknown,
 }
 
-/// How a root treats its objects.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+/// How a root treats its objects. All who open it say the same.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct RootOptions {
     /// An object that no node holds, locks or waits for is removed: named locks.
     pub ephemeral: bool,
+    /// An object that nobody has used for so many milliseconds is removed; 0: however long.
+    pub idle_timeout_ms: u64,
+    /// An object is removed so many milliseconds after it was made, used or not; 0: never.
+    pub absolute_timeout_ms: u64,
+    /// How the programs lock its objects, in a word of theirs; empty: nothing is said.
+    pub locking: String,
+}
+
+impl RootOptions {
+    /// Whether its objects are removed some time.
+    #[must_use]
+    pub const fn has_timeouts(&self) -> bool {
+        self.idle_timeout_ms > 0 || self.absolute_timeout_ms > 0
+    }
 }
 
 /// The slots of a whole object.
@@ -210,6 +224,8 @@ pub enum Change {
     },
     /// The object was removed.
     Removed,
+    /// The object was removed because it had not been used for too long, or was too old.
+    Expired,
     /// The object has another key now.
     Renamed {
         /// The new key.

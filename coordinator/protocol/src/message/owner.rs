@@ -46,6 +46,12 @@ impl Place {
         if self.grant == grant { self.turn == Turn::Present } else { self.soon }
     }
 
+    /// Whether the grant that the node has must go back before the wait ends.
+    #[must_use]
+    pub fn must_drain(self) -> bool {
+        self.grant != Token::default() && self.turn == Turn::Over
+    }
+
     /// Whether the wait does not end under this grant, which the node has.
     #[must_use]
     pub fn is_past(self, grant: Token) -> bool {

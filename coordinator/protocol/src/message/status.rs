@@ -35,6 +35,21 @@ pub struct Status {
     pub recalls: u64,
 }
 
+/// A snapshot that is in place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// The last entry of the log that is part of it.
+    pub entry: u64,
+    /// How many objects are in it.
+    pub objects: u64,
+    /// The length of its file.
+    pub bytes: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// Segments and snapshots that it made superfluous, and that are gone.
+    pub removed: u64,
+}
+
 /// One attached node.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -101,7 +116,7 @@ pub struct LockInfo {
 pub struct LockParty {
     /// The node, and its name; `None` for the coordinator itself.
     pub node: Option<(Incarnation, String)>,
-    /// What the node asked the coordinator to do: `insert`, `remove` or `rename`. `None`: the node itself has or wants
+    /// What the node asked the coordinator to do: `insert`, `remove` or `rename`; `expire` of the coordinator's own. `None`: the node itself has or wants
     /// the lock.
     pub operation: Option<String>,
     /// Held or wanted.

@@ -250,6 +250,17 @@ pub enum ToCoordinator {
         /// The wait that is over.
         wait: RequestId,
     },
+    /// Asks for a snapshot of what is there now. Answer, some time: [`ToNode::SnapshotTaken`] or [`ToNode::Failed`] with
+    /// [`Failure::NoSnapshot`]; before that, several times a second, [`ToNode::SnapshotGoesOn`].
+    Snapshot {
+        /// Names the answer.
+        request: RequestId,
+    },
+    /// The node has used these objects of roots with timeouts since it last said so, or since it was made. No answer.
+    Used {
+        /// The objects, of which some may be no more.
+        objects: Vec<ObjectId>,
+    },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Commit`]. Answer: [`ToNode::Ack`] (cumulative) or [`ToNode::CommitRefused`].
     #[serde(skip)]

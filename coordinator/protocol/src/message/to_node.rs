@@ -2,7 +2,7 @@
 
 #[cfg(doc)]
 use super::ToCoordinator;
-use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, Status, WaitEdge};
+use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, SnapshotInfo, Status, WaitEdge};
 use crate::ids::{
     BarrierId, CheckId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
 };
@@ -263,6 +263,22 @@ pub enum ToNode {
     Durable {
         /// The commit.
         seq: CommitSeq,
+    },
+    /// A snapshot that was asked for is being written, or waits for the one before.
+    SnapshotGoesOn {
+        /// The request.
+        request: RequestId,
+        /// How many objects are in it by now.
+        objects: u64,
+        /// Of about how many.
+        of: u64,
+    },
+    /// A snapshot that was asked for is in place.
+    SnapshotTaken {
+        /// The request.
+        request: RequestId,
+        /// What it is.
+        snapshot: SnapshotInfo,
     },
     // Last: a skipped variant shifts the numbers that serde gives to those behind it.
     /// See [`Delta`].

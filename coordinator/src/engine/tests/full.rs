@@ -1,7 +1,7 @@
 //! A log that is full, and one that has room again.
 
-use super::super::Event;
-use super::cluster::{CART_GROUP, Cluster, MAIN, SESSIONS, put, visits};
+use super::super::{Event, Settings};
+use super::cluster::{CART_GROUP, Cluster, EPOCH, MAIN, SESSIONS, put, visits};
 use super::kept::{self, Snapshots};
 use kiln_protocol::connection::LEASE;
 use kiln_protocol::message::Role;
@@ -57,6 +57,58 @@ fn a_node_may_end_while_the_log_is_full() {
     cluster.pass(LEASE + Duration::from_millis(1), &["bob"]);
     cluster.sync();
     assert!(cluster.sent_to("bob").iter().any(|said| said.starts_with("grant s/0 write")));
+    kept::check(&mut cluster, &Snapshots::default());
+}
+
+#[test]
+fn whoever_looks_may_attach_while_the_log_is_full_but_not_for_ever() {
+    let mut cluster = Cluster::logged(&["ann"]);
+    for _ in 0..2 {
+        cluster.event(Event::LogFull);
+        let before = cluster.log.len();
+        let mut let_in = 0;
+        loop {
+            cluster.attach("eve", Role::Observer);
+            cluster.sync();
+            if cluster.sent_to("eve") == [format!("refused: {}", Failure::LogFull)] {
+                break;
+            }
+            cluster.detach("eve");
+            let_in += 1;
+        }
+        assert_eq!((let_in, cluster.log.len()), (128, before + 2 * 128));
+        cluster.event(Event::LogHasRoom);
+    }
+    kept::check(&mut cluster, &Snapshots::default());
+}
+
+#[test]
+fn what_waits_for_a_log_that_stalls_is_bounded_for_each_node() {
+    const MOST: usize = 20_000;
+    let settings = Settings { durable: true, held_bytes_max: MOST, ..Settings::new(EPOCH, "log", "test") };
+    let mut cluster = Cluster::with(settings);
+    cluster.join(&["ann", "bob"]);
+    let s = cluster.get_or_create("ann", "s");
+    cluster.sync();
+    cluster.fetch("bob", SESSIONS, "s", None);
+    // Numbers that a crash would take back: bob hears nothing before the log is safe.
+    cluster.fetch("bob", SESSIONS, "t", Some(visits(1)));
+    let bob = |cluster: &Cluster| {
+        let bob = cluster.engine.nodes.iter().find(|(_, node)| node.name == "bob").unwrap().1;
+        (bob.session().is_some(), bob.held_bytes)
+    };
+    let mut commits = 0;
+    while bob(&cluster).0 {
+        let before = bob(&cluster).1;
+        commits += 1;
+        cluster.commit("ann", s, MAIN, visits(commits));
+        let after = bob(&cluster).1;
+        assert!(after > before && after <= MOST || !bob(&cluster).0, "{before} to {after}");
+    }
+    assert!((20..MOST as u64 / 16).contains(&commits), "{commits}");
+    assert_eq!(bob(&cluster).1, 0, "nothing waits for it any more");
+    assert_eq!(cluster.acked("ann"), CommitSeq::from_bits(commits), "nobody else notices");
+    cluster.sync();
     kept::check(&mut cluster, &Snapshots::default());
 }
 

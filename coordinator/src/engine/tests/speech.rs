@@ -49,6 +49,7 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
         ToNode::Goodbye => "goodbye".to_owned(),
         ToNode::Status { .. } => "status".to_owned(),
         ToNode::Roots { roots, .. } => format!("{} roots", roots.len()),
+        ToNode::SnapshotGoesOn { .. } | ToNode::SnapshotTaken { .. } => unreachable!("the engine takes no snapshots"),
         ToNode::Locks { locks, left_out, .. } => format!("{} locks and {left_out}", locks.len()),
         ToNode::Heartbeat { number } => format!("heartbeat {number}"),
         ToNode::GrantLost { object: id, group, token } => {
@@ -95,6 +96,7 @@ fn say_change(change: &Change) -> String {
             format!("updated {group}v{} {}{writes}", version.number(), fields.join(" "))
         }
         Change::Removed => "removed".to_owned(),
+        Change::Expired => "expired".to_owned(),
         Change::Renamed { to } => format!("renamed to {}", text(to)),
         Change::Gap => "gap".to_owned(),
     }

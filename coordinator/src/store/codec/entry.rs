@@ -4,7 +4,9 @@ use super::{BadBytes, Fields, put_bytes, put_fields, put_options, put_role, put_
 use crate::engine::Entry;
 use bytes::Bytes;
 use kiln_protocol::codec::{Sink as _, put_varint};
-use kiln_protocol::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX, STRUCTURE_BYTES_MAX};
+use kiln_protocol::limits::{
+    KEY_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX, STRUCTURE_BYTES_MAX, USES_MAX,
+};
 use kiln_protocol::message::Part;
 use kiln_protocol::{CommitSeq, GroupId, Incarnation, Token, Version};
 use smallvec::SmallVec;
@@ -20,6 +22,8 @@ const REFUSED: u8 = 8;
 const REMOVED: u8 = 9;
 const RENAMED: u8 = 10;
 const STARTED: u8 = 11;
+const EXPIRED: u8 = 12;
+const USED: u8 = 13;
 
 /// Appends the bytes of an entry.
 pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
@@ -55,6 +59,15 @@ pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
             put_by(out, *by);
             put_varint(out, object.to_bits());
             put_bytes(out, key);
+        }
+        Entry::Expired { object } => {
+            out.put(EXPIRED);
+            put_varint(out, object.to_bits());
+        }
+        Entry::Used { objects } => {
+            out.put(USED);
+            put_varint(out, objects.len() as u64);
+            objects.iter().for_each(|object| put_varint(out, object.to_bits()));
         }
         Entry::Started { .. }
         | Entry::Attached { .. }
@@ -106,7 +119,7 @@ fn encode_rare(out: &mut Vec<u8>, entry: &Entry) {
             put_bytes(out, name.as_bytes());
             put_bytes(out, key.as_bytes());
             put_varint(out, type_id.to_bits().into());
-            put_options(out, *options);
+            put_options(out, options);
         }
         _ => {}
     }
@@ -139,6 +152,11 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, BadBytes> {
             object: read.object()?,
             key: read.share("the length of a key", KEY_BYTES_MAX)?,
         },
+        EXPIRED => Entry::Expired { object: read.object()? },
+        USED => {
+            let count = read.count("the number of objects that were used", USES_MAX)?;
+            Entry::Used { objects: (0..count).map(|_| read.object()).collect::<Result<_, _>>()? }
+        }
         STARTED => Entry::Started { epoch: read.epoch()?, history: read.epoch()?, skipped: read.number()? },
         ATTACHED => Entry::Attached {
             incarnation: read.incarnation()?,

@@ -14,14 +14,18 @@ pub use piece::{decode_piece, encode_piece};
 
 use crate::engine::{Entry, LogTime, Piece, SecretHash};
 use bytes::{Buf as _, Bytes};
-use kiln_protocol::codec::{Reader, Sink as _, put_varint};
+use kiln_protocol::codec::{Reader, Sink as _, frame, put_varint};
 use kiln_protocol::limits::{FIELDS_MAX, NAME_BYTES_MAX, STRUCTURE_BYTES_MAX};
 use kiln_protocol::message::{Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, RegisteredField};
 use kiln_protocol::{DecodeError, Epoch, FieldId, GroupId, Incarnation, ObjectId, RootId, TypeId, Version};
-use smallvec::SmallVec;
 
+// Bits: what each of them says is behind them, in this order.
 const OPTION_EPHEMERAL: u64 = 1;
+const OPTION_IDLE: u64 = 1 << 1;
+const OPTION_ABSOLUTE: u64 = 1 << 2;
+const OPTION_LOCKING: u64 = 1 << 3;
+const OPTIONS: u64 = OPTION_EPHEMERAL | OPTION_IDLE | OPTION_ABSOLUTE | OPTION_LOCKING;
 
 /// Bytes that are not an entry or piece, although their checksum is right: they were written by another version of the program,
 /// or by a faulty one.
@@ -96,8 +100,24 @@ fn put_fields(out: &mut Vec<u8>, fields: &[RegisteredField]) {
     }
 }
 
-fn put_options(out: &mut Vec<u8>, options: RootOptions) {
-    put_varint(out, if options.ephemeral { OPTION_EPHEMERAL } else { 0 });
+fn put_options(out: &mut Vec<u8>, options: &RootOptions) {
+    let RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking } = options;
+    let said = [
+        (*ephemeral, OPTION_EPHEMERAL),
+        (*idle_timeout_ms > 0, OPTION_IDLE),
+        (*absolute_timeout_ms > 0, OPTION_ABSOLUTE),
+        (!locking.is_empty(), OPTION_LOCKING),
+    ];
+    put_varint(out, said.iter().filter(|(is_said, _)| *is_said).map(|(_, bit)| bit).sum());
+    if *idle_timeout_ms > 0 {
+        put_varint(out, *idle_timeout_ms);
+    }
+    if *absolute_timeout_ms > 0 {
+        put_varint(out, *absolute_timeout_ms);
+    }
+    if !locking.is_empty() {
+        put_bytes(out, locking.as_bytes());
+    }
 }
 
 fn put_role(out: &mut Vec<u8>, role: Role) {
@@ -161,11 +181,23 @@ impl<'a> Fields<'a> {
     }
 
     fn options(&mut self) -> Result<RootOptions, BadBytes> {
-        match self.number()? {
-            0 => Ok(RootOptions { ephemeral: false }),
-            OPTION_EPHEMERAL => Ok(RootOptions { ephemeral: true }),
-            value => Err(BadBytes::Value { what: "a root's options", value }),
+        let bits = self.number()?;
+        if bits & !OPTIONS != 0 {
+            return Err(BadBytes::Value { what: "a root's options", value: bits });
         }
+        let mut number = |bit| if bits & bit == 0 { Ok(0) } else { self.number() };
+        let (idle_timeout_ms, absolute_timeout_ms) = (number(OPTION_IDLE)?, number(OPTION_ABSOLUTE)?);
+        let locking = if bits & OPTION_LOCKING == 0 {
+            String::new()
+        } else {
+            self.text("how a root's objects are locked", NAME_BYTES_MAX)?
+        };
+        let ephemeral = bits & OPTION_EPHEMERAL != 0;
+        Ok(RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking })
+    }
+
+    fn time(&mut self) -> Result<LogTime, BadBytes> {
+        self.number().map(LogTime::from_bits)
     }
 
     fn stamp(&mut self) -> Result<Version, BadBytes> {
@@ -229,23 +261,7 @@ fn at_most(what: &'static str, actual: u64, limit: usize) -> Result<usize, BadBy
     bounded.ok_or(BadBytes::Limit { what, actual, limit: limit as u64 })
 }
 
-/// Appends what `fill` appends, with its length in front.
-pub(super) fn framed(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
-    // One byte for the length fits all small entries; longer ones are moved once.
-    let start = out.len();
-    out.push(0);
-    fill(out);
-    let length = out.len() - start - 1;
-    if let Ok(short @ 0..0x80) = u8::try_from(length) {
-        out[start] = short;
-    } else {
-        let mut prefix = SmallVec::<[u8; 10]>::new();
-        put_varint(&mut prefix, length as u64);
-        out.splice(start..=start, prefix);
-    }
-}
-
-/// Takes what [`framed`] appended off the front; `None` at the end.
+/// Takes what [`frame`] appended off the front; `None` at the end.
 pub(super) fn unframed(body: &mut Bytes) -> Result<Option<Bytes>, BadBytes> {
     if body.is_empty() {
         return Ok(None);
@@ -258,7 +274,7 @@ pub(super) fn unframed(body: &mut Bytes) -> Result<Option<Bytes>, BadBytes> {
 
 /// Appends an entry as records have it: its length, how long after the record it was made, the entry.
 pub(super) fn put_entry(out: &mut Vec<u8>, record: LogTime, time: LogTime, entry: &Entry) {
-    framed(out, |out| {
+    frame(out, |out| {
         put_varint(out, time.to_bits().saturating_sub(record.to_bits()));
         encode(out, entry);
     });
@@ -266,7 +282,7 @@ pub(super) fn put_entry(out: &mut Vec<u8>, record: LogTime, time: LogTime, entry
 
 /// Appends a piece as chunks have it: its length, then the piece.
 pub(super) fn put_piece(out: &mut Vec<u8>, piece: &Piece) {
-    framed(out, |out| encode_piece(out, piece));
+    frame(out, |out| encode_piece(out, piece));
 }
 
 /// Takes a piece off the front of a chunk; `None` at the end.

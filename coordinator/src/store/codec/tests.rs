@@ -61,8 +61,15 @@ fn root() -> impl Strategy<Value = RootId> {
     any::<u32>().prop_map(RootId::from_bits)
 }
 
+fn time() -> impl Strategy<Value = LogTime> {
+    any::<u64>().prop_map(LogTime::from_bits)
+}
+
 fn options() -> impl Strategy<Value = RootOptions> {
-    any::<bool>().prop_map(|ephemeral| RootOptions { ephemeral })
+    let ms = || prop_oneof![Just(0), any::<u64>()];
+    (any::<bool>(), ms(), ms(), ".{0,10}").prop_map(|(ephemeral, idle_timeout_ms, absolute_timeout_ms, locking)| {
+        RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking }
+    })
 }
 
 fn type_id() -> impl Strategy<Value = TypeId> {
@@ -101,6 +108,8 @@ fn entry() -> impl Strategy<Value = Entry> {
         (incarnation(), commit(), commit()).prop_map(|(writer, first, last)| Entry::Refused { writer, first, last }),
         (by(), object()).prop_map(|(by, object)| Entry::Removed { by, object }),
         (by(), object(), bytes()).prop_map(|(by, object, key)| Entry::Renamed { by, object, key }),
+        object().prop_map(|object| Entry::Expired { object }),
+        vec(object(), 0..5).prop_map(|objects| Entry::Used { objects }),
     ]
 }
 
@@ -140,8 +149,9 @@ fn piece() -> impl Strategy<Value = Piece> {
                     forgotten,
                 }
             }),
-        (object(), root(), bytes(), versions, bytes())
-            .prop_map(|(object, root, key, versions, writes)| Piece::Object { object, root, key, versions, writes }),
+        (object(), root(), bytes(), versions, option::of((time(), time())), bytes()).prop_map(
+            |(object, root, key, versions, times, writes)| Piece::Object { object, root, key, versions, times, writes }
+        ),
     ]
 }
 

@@ -38,12 +38,7 @@ impl GroupLock {
 
     /// The connection is another one, on which every grant has been named: tells again of the transactions that wait.
     pub(crate) fn report_again(&self, context: LockContext<'_>) {
-        let machine = self.lock();
-        for (at, waiter) in machine.waiters.iter().enumerate() {
-            if let Some(wait) = waiter.owner.as_ref().and_then(|owner| owner.reported) {
-                machine.say_waiting(at, wait, CheckId::default(), context);
-            }
-        }
+        self.lock().report_all(context);
     }
 
     /// A transaction waits in a cycle: it waits no more. It may have gone on meanwhile.
@@ -104,6 +99,24 @@ impl Machine {
         let wait = context.requests.take();
         owner.reported = Some(wait);
         self.say_waiting(self.waiters.len() - 1, wait, CheckId::default(), context);
+    }
+
+    /// Nobody is served any more under a recalled grant: who waits, waits for all who hold it here to leave. Told once, to
+    /// the coordinator, of those that it may think to be served before that.
+    pub(super) fn report_over(&mut self, context: LockContext<'_>) {
+        if self.over_told || !self.state.is_recalled() || self.batch_left > 0 {
+            return;
+        }
+        self.over_told = true;
+        self.report_all(context);
+    }
+
+    fn report_all(&self, context: LockContext<'_>) {
+        for (at, waiter) in self.waiters.iter().enumerate() {
+            if let Some(wait) = waiter.owner.as_ref().and_then(|owner| owner.reported) {
+                self.say_waiting(at, wait, CheckId::default(), context);
+            }
+        }
     }
 
     fn say_waiting(&self, at: usize, wait: RequestId, check: CheckId, context: LockContext<'_>) {

@@ -401,7 +401,8 @@ fn a_wait_says_whether_the_present_grant_serves_it() {
     assert_eq!(lock.sent(), waits);
     lock.leave(Mode::Read);
     assert!(admitted(&writer));
-    assert_eq!(lock.sent(), ["owner 2 goes on 3"]);
+    // And who is not is told of again: all who hold the lock here must leave first.
+    assert_eq!(lock.sent(), ["owner 2 goes on 3", "owner 3 waits 4 read #6 Over with 1"]);
     assert_eq!(lock.check(4, 9), ["owner 3 waits 4 read #6 Over with 1 checked 9"]);
     assert!(!admitted(&late));
 }
