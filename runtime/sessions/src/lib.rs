@@ -95,7 +95,7 @@
 //! ```
 //!
 //! The cluster knows a session by a hash of its id: [`key_of`] the id in the cookie is the key for programs without a web
-//! server, like `examples/session_reader`. `kiln get sessions ID` hashes the id itself, because the root says that its keys
+//! server, like `examples/session_reader.rs`. `kiln get sessions ID` hashes the id itself, because the root says that its keys
 //! are hashes ([`kiln::RootSettings::hashed_keys`]).
 //!
 //! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type says
