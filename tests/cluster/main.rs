@@ -18,6 +18,7 @@ mod hostile;
 mod kept;
 mod lapsed;
 mod left_out;
+mod listeners;
 mod locked;
 mod maps;
 mod named;

@@ -126,7 +126,11 @@ impl Ledger {
     /// Takes an entry of the log in; for a commit, says what it did to the fields that are looked at.
     pub(crate) fn append(&mut self, now: u64, entry: &Entry) -> Vec<Step> {
         match entry {
-            Entry::Started { .. } | Entry::Used { .. } => {}
+            Entry::Started { .. }
+            | Entry::Used { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. }
+            | Entry::Heard { .. } => {}
             Entry::Attached { incarnation, .. } => drop(self.lives.insert(*incarnation, Life::default())),
             Entry::Gone { incarnation, .. } => self.lives.entry(*incarnation).or_default().gone = true,
             Entry::TypeAdded { id, name, .. } if name == Session::NAME => self.session_type = Some(*id),

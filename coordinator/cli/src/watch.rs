@@ -153,7 +153,7 @@ fn line(
     };
     match change {
         Change::Created => {}
-        Change::Updated { group, version, fields, writes } => {
+        Change::Updated { group, version, fields, writes, .. } => {
             line.change = "updated";
             line.group = Some(catalog.group(group));
             line.version = Some(version.to_string());
@@ -166,7 +166,8 @@ fn line(
             line.change = "renamed";
             line.to = Some(key::show(&root.key, &to));
         }
-        Change::Gap => line.change = "gap: changes before this may be missing",
+        // Of the queues of listener groups only.
+        Change::Missed { .. } | Change::Gap => line.change = "gap: changes before this may be missing",
     }
     line
 }

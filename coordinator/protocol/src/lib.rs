@@ -18,8 +18,8 @@ pub use codec::{DecodeError, FrameDecoder, encode_to_coordinator, encode_to_node
 pub use connection::CloseCode;
 pub use delta::{BadDelta, Write, Writes};
 pub use ids::{
-    BarrierId, CheckId, CommitSeq, Epoch, FieldId, GroupId, Incarnation, ObjectId, OwnerId, Partition, RequestId,
-    RootId, Secret, Token, TypeId, Version, WatchId,
+    BarrierId, CheckId, CommitSeq, Epoch, EventId, FieldId, GroupId, Incarnation, ListenerId, ObjectId, OwnerId,
+    Partition, RequestId, RootId, Secret, Token, TypeId, Version, WatchId,
 };
 pub use message::{Failure, ToCoordinator, ToNode};
 pub use profile::{Profile, ProfileError};

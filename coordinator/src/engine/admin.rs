@@ -201,7 +201,9 @@ impl Engine {
             | ToCoordinator::Refetch { request, .. }
             | ToCoordinator::Insert { request, .. }
             | ToCoordinator::Remove { request, .. }
-            | ToCoordinator::Rename { request, .. } => self.fail(node, request, Failure::NotANode),
+            | ToCoordinator::Rename { request, .. }
+            | ToCoordinator::Listen { request, .. }
+            | ToCoordinator::EndListeners { request, .. } => self.fail(node, request, Failure::NotANode),
             ToCoordinator::Acquire { request, object, group, .. } => {
                 let failed = ToNode::LockFailed { request, object, group, failure: Failure::NotANode };
                 self.answer(node, failed);

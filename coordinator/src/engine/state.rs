@@ -8,13 +8,14 @@ use super::expiry::Expiry;
 use super::keys::KeyIndex;
 use super::object::Object;
 use super::objects::Objects;
+use super::queues::{Queue, Queues};
 use super::roots::{Root, Roots};
 use super::schema::{Schema, Type};
 use super::walk::{Piece, Walk};
 use bytes::Bytes;
-use kiln_protocol::message::{Part, Role};
-use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Partition, RootId};
-use std::collections::{BTreeMap, VecDeque};
+use kiln_protocol::message::{Change, ChangedSlot, Part, Role};
+use kiln_protocol::{CommitSeq, Epoch, EventId, FieldId, Incarnation, ObjectId, Partition, RootId, Writes};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Ended incarnations whose last commit is remembered, for nodes that come back and ask.
@@ -79,6 +80,8 @@ pub(super) struct State {
     pub(super) unindexed: Vec<(RootId, u64, u32)>,
     /// Objects of roots with timeouts.
     pub(super) expiry: Expiry,
+    /// Of listener groups.
+    pub(super) queues: Queues,
     /// A snapshot under way: what it has not seen yet is shown to it before it changes.
     pub(super) walk: Option<Walk>,
 }
@@ -98,6 +101,7 @@ impl State {
             history: Epoch::default(),
             unindexed: Vec::new(),
             expiry: Expiry::default(),
+            queues: Queues::default(),
             walk: None,
         }
     }
@@ -164,10 +168,21 @@ impl State {
                 options: options.clone(),
                 keys: KeyIndex::new(),
             }),
-            Entry::Created { object, root, key, writes, .. } => self.create(time, *object, *root, key, writes),
+            Entry::Created { by, object, root, key, writes } => {
+                self.create(time, *object, *root, key, writes)?;
+                self.queue(*by, *object, &Change::Created);
+                Ok(())
+            }
             Entry::Committed { writer, seq, parts } => {
                 self.count(*writer, *seq)?;
-                parts.iter().try_for_each(|part| self.commit(time, part))
+                for part in parts {
+                    if self.is_heard(part.object) {
+                        let changed = self.objects.get(part.object).map(|object| object.changed_by(&part.writes));
+                        self.queue(Some(*writer), part.object, &updated(part, changed.unwrap_or_default()));
+                    }
+                    self.commit(time, part)?;
+                }
+                Ok(())
             }
             Entry::Refused { writer, first, last } => {
                 self.count(*writer, *first)?;
@@ -181,10 +196,46 @@ impl State {
                 }
                 Ok(())
             }
-            Entry::Removed { object, .. } | Entry::Expired { object } => self.remove(*object),
+            Entry::Removed { by, object } => {
+                self.queue(*by, *object, &Change::Removed);
+                self.remove(*object)
+            }
+            Entry::Expired { object } => {
+                self.queue(None, *object, &Change::Expired);
+                self.remove(*object)
+            }
+            Entry::QueueAdded { queue, root, name, .. } => {
+                let missing = || BadEntry::Missing { what: "root", number: root.to_bits().into() };
+                self.roots.get(*root).ok_or_else(missing)?;
+                self.queues.add(*queue, Queue::new(*root, name.clone(), EventId::default()))
+            }
+            Entry::QueueRemoved { queue, .. } => self.queues.remove(*queue),
+            Entry::Heard { queue, events } => self.queues.heard(*queue, events),
             Entry::Used { objects } => objects.iter().try_for_each(|object| self.note_used(time, *object)),
-            Entry::Renamed { object, key, .. } => self.rename(*object, key),
+            Entry::Renamed { by, object, key } => {
+                self.queue(*by, *object, &Change::Renamed { to: key.clone() });
+                self.rename(*object, key)
+            }
         }
+    }
+
+    /// Whether a listener group is to hear what happens to an object.
+    fn is_heard(&self, object: ObjectId) -> bool {
+        self.queues.len() > 0 && self.objects.get(object).is_some_and(|object| self.queues.has(object.root))
+    }
+
+    /// Puts what happens to an object into the queues of those who are to hear it.
+    fn queue(&mut self, by: Option<Incarnation>, id: ObjectId, change: &Change) {
+        if !self.is_heard(id) {
+            return;
+        }
+        let Some(object) = self.objects.get(id) else { return };
+        let key = Bytes::copy_from_slice(object.key());
+        let named = |by: Incarnation| {
+            let living = self.living.get(&by).or_else(|| self.ended.get(&by).map(|ended| &**ended));
+            (by, living.map_or_else(String::new, |life| life.name.clone()))
+        };
+        self.queues.push(object.root, id, &key, by.map(named).as_ref(), change);
     }
 
     fn start(&mut self, epoch: Epoch, history: Epoch, skipped: u64) -> Result<(), BadEntry> {
@@ -372,6 +423,13 @@ impl State {
         root.keys.insert(key, slot, |slot| self.objects.at(slot).key());
         Ok(())
     }
+}
+
+/// What a part of a commit did.
+fn updated(part: &Part, slots: Vec<ChangedSlot>) -> Change {
+    let fields: BTreeSet<FieldId> = Writes::new(&part.writes).flatten().map(|write| write.field()).collect();
+    let (group, version) = (part.group, part.version);
+    Change::Updated { group, version, fields: fields.into_iter().collect(), slots, writes: None }
 }
 
 const fn gone(incarnation: Incarnation) -> BadEntry {

@@ -17,6 +17,7 @@ mod hostile;
 mod invariants;
 mod kept;
 mod leases;
+mod listeners;
 mod locks;
 mod operations;
 mod peer;

@@ -73,6 +73,7 @@ impl Engine {
             self.unused.extend(root.keys.after(None, key_of).map(|slot| self.state.objects.at(slot).id));
         }
         self.expect_uses();
+        self.expect_listeners();
         let tokens = std::mem::take(&mut self.restored_tokens);
         if waiting.is_empty() {
             return;

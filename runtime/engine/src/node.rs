@@ -7,6 +7,7 @@ use crate::cache::{Cache, RootCache};
 use crate::entry::{Entry, State};
 use crate::journal::Journal;
 use crate::link::LinkState;
+use crate::listen::Listeners;
 use crate::lock::{LockFailure, RequestIds};
 use crate::outbox::Outbox;
 use crate::request::{Answer, Asked, Found, KeysPage, Pending, RequestError, Unanswered};
@@ -114,6 +115,7 @@ pub struct Node {
     /// Held while the lease lapses, and while the node becomes another incarnation.
     pub(crate) turning: Mutex<()>,
     unanswered: Mutex<Unanswered>,
+    pub(crate) listeners: Mutex<Listeners>,
     pub(crate) watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
     ended: Mutex<EndedState>,
     /// Commits that were refused although nobody waited for their answer: for the application, oldest first.
@@ -139,6 +141,7 @@ impl Node {
             journal: Mutex::default(),
             turning: Mutex::default(),
             unanswered: Mutex::default(),
+            listeners: Mutex::default(),
             watches: Mutex::default(),
             ended: Mutex::default(),
             refusals: Mutex::default(),
@@ -352,6 +355,7 @@ impl Node {
         for queue in watches.into_values() {
             queue.close();
         }
+        self.end_listeners();
         for ticket in waiting {
             drop(ticket.complete(why.clone()));
         }

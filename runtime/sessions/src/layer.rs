@@ -5,7 +5,7 @@ use crate::settings::Settings;
 use crate::{Cookie, LockMode, SessionError};
 use http::header::SET_COOKIE;
 use http::{Request, Response};
-use kiln::{Away, Clustered, Level, Runtime};
+use kiln::{Away, Clustered, Level, Listener, Runtime, Watch};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -100,6 +100,24 @@ impl<T: Clustered + Default> SessionLayer<T> {
         settings.agreed = settings.agreed.clone().locking(mode.word());
         settings.lock_mode = mode;
         self
+    }
+
+    /// Watches all sessions from this node: who makes, changes, rotates (`Renamed`) and ends them, on whatever node. The keys
+    /// are those of the root: hashes of ids ([`key_of`](crate::key_of)). What a slow watcher misses it is told as a gap.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn watch(&self) -> Result<Watch<String>, SessionError> {
+        Ok(self.settings.root().await?.watch().await?)
+    }
+
+    /// Listens to all sessions for the whole cluster: of all who listen in the group of this name, one is told each event, and
+    /// another one if that is gone before it has acknowledged it. See [`Root::listen`](kiln::Root::listen).
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn listen(&self, group: &str) -> Result<Listener<String>, SessionError> {
+        Ok(self.settings.root().await?.listen(group).await?)
     }
 
     /// Opens the root now instead of at the first request: a mistake is found at the start.

@@ -2,7 +2,9 @@
 
 use super::builder::Away;
 use super::error::{AccessError, LockError, RootError};
+use super::listen::Listener;
 use super::runtime::{Attached, Runtime};
+use super::settings::RootSettings;
 use super::shared::Shared;
 use super::watch::Watch;
 use crate::clock::boot_nanos;
@@ -17,7 +19,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 /// A named collection of objects of one type, by key. Cheap to clone.
 pub struct Root<K, T> {
@@ -44,62 +45,6 @@ impl<K, T> fmt::Debug for Root<K, T> {
     }
 }
 
-/// What all programs that open a root agree on beyond its types: the first one says it, and the coordinator refuses others
-/// that say something else, naming both. A root keeps it for good.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RootSettings {
-    options: RootOptions,
-}
-
-impl RootSettings {
-    /// As [`Runtime::root`] opens it: no timeouts.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Objects that no node has used for this long are removed; in whole milliseconds, at least one. A use is any look-up,
-    /// read, lock or commit, on whatever node. Time is the coordinator's. As nodes say only once in a heartbeat what they
-    /// have used, an object lives for up to a lease longer, and some of those that nodes use while the cluster is away for
-    /// longer than a lease may be gone when it is back. An object that is locked is not removed.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.options.idle_timeout_ms = ms(timeout);
-        self
-    }
-
-    /// Objects are removed this long after they were made, used or not; in whole milliseconds, at least one. Who holds a
-    /// lock of the object then may finish.
-    #[must_use]
-    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.options.absolute_timeout_ms = ms(timeout);
-        self
-    }
-
-    /// How the programs use the locks of its objects, in a word of their own, at most 255 bytes. Kiln only compares it.
-    #[must_use]
-    pub fn locking(mut self, word: impl Into<String>) -> Self {
-        self.options.locking = word.into();
-        self
-    }
-
-    /// Says that its keys are hashes (SHA-256, in hexadecimal) of what people know its objects by: `kiln get ROOT ID` then
-    /// takes the id as well. The first program says it; the others need not say the same.
-    #[must_use]
-    pub fn hashed_keys(mut self) -> Self {
-        self.options.hashed_keys = true;
-        self
-    }
-
-    fn options(&self) -> RootOptions {
-        self.options.clone()
-    }
-}
-
-fn ms(timeout: Duration) -> u64 {
-    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
 impl Runtime {
     /// Opens a root; the cluster's first program that does creates it.
     ///
@@ -108,18 +53,6 @@ impl Runtime {
     /// coordinator cannot be asked.
     pub async fn root<K: Key, T: Clustered>(&self, name: &str) -> Result<Root<K, T>, RootError> {
         self.root_with(name, &RootSettings::default()).await
-    }
-
-    /// Opens a root whose objects expire, or about which programs agree on more than types.
-    ///
-    /// # Errors
-    /// [`RootError`], as of [`root`](Self::root); and when the root was made with other settings, which it names.
-    pub async fn root_with<K: Key, T: Clustered>(
-        &self,
-        name: &str,
-        settings: &RootSettings,
-    ) -> Result<Root<K, T>, RootError> {
-        self.open_root(name, settings.options()).await
     }
 
     pub(super) async fn open_root<K: Key, T: Clustered>(
@@ -428,6 +361,24 @@ impl<K: Key, T: Clustered> Root<K, T> {
     pub async fn watch(&self) -> Result<Watch<K>, AccessError> {
         let target = WatchTarget::Root(self.cache.id);
         Watch::start(&self.runtime, target, Arc::clone(&self.cache.binding)).await
+    }
+
+    /// Listens in a group of this name, which is made when the root has none: it is told what happens in the root from then
+    /// on. See [`Listener`].
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn listen(&self, group: &str) -> Result<Listener<K>, AccessError> {
+        Listener::start(&self.runtime, self.cache.id, group, Arc::clone(&self.cache.binding)).await
+    }
+
+    /// Ends a listener group, with all it has not acknowledged; its listeners end. `false` when there is none. A group that
+    /// nobody listens in any more is to be ended: its queue fills.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn end_listeners(&self, group: &str) -> Result<bool, AccessError> {
+        self.ask(|request, root| ToCoordinator::EndListeners { request, root, group: group.to_owned() }).await
     }
 
     /// Asks for an object made of `value`, or that was there before.

@@ -53,7 +53,7 @@ impl Seen {
                 assert!(before.is_none_or(|before| now == before + 1), "S12: {event:?} after version {before:?}");
             }
             Change::Removed | Change::Expired => drop(self.removed.insert(object)),
-            Change::Renamed { .. } | Change::Gap => {}
+            Change::Renamed { .. } | Change::Missed { .. } | Change::Gap => {}
         }
         false
     }

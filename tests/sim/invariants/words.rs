@@ -168,6 +168,9 @@ impl Invariants {
             | Entry::FieldsAdded { .. }
             | Entry::RootAdded { .. }
             | Entry::Used { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. }
+            | Entry::Heard { .. }
             | Entry::Renamed { .. } => {}
         }
         let steps = ledger.append(world.now(), entry);

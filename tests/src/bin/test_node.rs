@@ -20,6 +20,7 @@ struct Steered {
     sessions: Root<String, Session>,
     held: Option<Holding>,
     load: Option<Load>,
+    listening: JoinSet<()>,
 }
 
 /// The guard that `hold` took.
@@ -43,7 +44,7 @@ async fn main() -> Result<(), Failed> {
     let builder = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).away(away).level(level);
     let kiln = attach(builder).await?;
     let sessions = kiln.root(SESSIONS).await?;
-    let mut node = Steered { kiln, sessions, held: None, load: None };
+    let mut node = Steered { kiln, sessions, held: None, load: None, listening: JoinSet::new() };
     say("attached")?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -123,6 +124,20 @@ impl Steered {
             ["unload"] => {
                 self.load.take().ok_or("there is no load")?.stop().await;
                 Ok("unloaded".to_owned())
+            }
+            // Writes down what it is told, and acknowledges it then.
+            ["listen", group, file] => {
+                let mut listener = self.sessions.listen(group).await?;
+                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+                self.listening.spawn(async move {
+                    while let Some(notice) = listener.next().await {
+                        let how = if notice.redelivered() { "again" } else { "first" };
+                        if writeln!(file, "{} {how} {:?}", notice.id(), notice.told()).is_ok() {
+                            notice.acknowledge();
+                        }
+                    }
+                });
+                Ok("listening".to_owned())
             }
             ["release", how] => self.release(how == "commit").await,
             ["closed"] => Ok(format!("closed {:?}", self.kiln.closed().await)),

@@ -209,6 +209,7 @@ impl Replay for Teller<'_> {
             Piece::Life { incarnation, name, .. } => {
                 self.nodes.insert(incarnation, name);
             }
+            Piece::Queue { .. } | Piece::Event { .. } => {}
             Piece::Object { object, root, key, .. } => self.add_object(object, root, key),
         }
         Ok(())
@@ -216,7 +217,13 @@ impl Replay for Teller<'_> {
 
     fn entry(&mut self, seq: LogSeq, time: LogTime, entry: Entry) -> Result<(), BadEntry> {
         match entry {
-            Entry::Started { .. } | Entry::Gone { .. } | Entry::Refused { .. } | Entry::Used { .. } => {}
+            Entry::Started { .. }
+            | Entry::Gone { .. }
+            | Entry::Refused { .. }
+            | Entry::Used { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. }
+            | Entry::Heard { .. } => {}
             Entry::Attached { incarnation, name, .. } => {
                 self.nodes.insert(incarnation, name);
             }

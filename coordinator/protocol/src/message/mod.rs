@@ -209,6 +209,28 @@ pub enum WatchTarget {
     Object(ObjectId),
 }
 
+/// What became of a slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum SlotChange {
+    /// It had nothing, or its field's default, unwritten.
+    Added,
+    /// It was written anew, perhaps as it was.
+    Changed,
+    /// It is no more, or back to its field's default.
+    Removed,
+}
+
+/// A slot that a commit changed.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ChangedSlot {
+    /// The field.
+    pub field: FieldId,
+    /// The key of an entry, if the field is a map.
+    pub entry: Option<Bytes>,
+    /// What became of it.
+    pub change: SlotChange,
+}
+
 /// What a watcher is told.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Change {
@@ -222,6 +244,8 @@ pub enum Change {
         version: Version,
         /// The fields it wrote.
         fields: Vec<FieldId>,
+        /// Its slots, as many as an event names. None of a commit that the watch began behind, before it was safe.
+        slots: Vec<ChangedSlot>,
         /// The writes themselves, for watches that asked for them.
         writes: Option<Bytes>,
     },
@@ -233,6 +257,11 @@ pub enum Change {
     Renamed {
         /// The new key.
         to: Bytes,
+    },
+    /// So many changes found no room in the queue of a listener group, and are told to nobody.
+    Missed {
+        /// How many.
+        events: u64,
     },
     /// Changes before this one may be missing.
     Gap,

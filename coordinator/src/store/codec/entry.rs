@@ -24,6 +24,12 @@ const RENAMED: u8 = 10;
 const STARTED: u8 = 11;
 const EXPIRED: u8 = 12;
 const USED: u8 = 13;
+const QUEUE_ADDED: u8 = 14;
+const QUEUE_REMOVED: u8 = 15;
+const HEARD: u8 = 16;
+
+/// Acknowledged events of one entry: as many as a queue has.
+const HEARD_MAX: usize = 1 << 16;
 
 /// Appends the bytes of an entry.
 pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
@@ -69,7 +75,15 @@ pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
             put_varint(out, objects.len() as u64);
             objects.iter().for_each(|object| put_varint(out, object.to_bits()));
         }
-        Entry::Started { .. }
+        Entry::Heard { queue, events } => {
+            out.put(HEARD);
+            put_varint(out, queue.to_bits().into());
+            put_varint(out, events.len() as u64);
+            events.iter().for_each(|event| put_varint(out, event.to_bits()));
+        }
+        Entry::QueueAdded { .. }
+        | Entry::QueueRemoved { .. }
+        | Entry::Started { .. }
         | Entry::Attached { .. }
         | Entry::Gone { .. }
         | Entry::TypeAdded { .. }
@@ -121,6 +135,18 @@ fn encode_rare(out: &mut Vec<u8>, entry: &Entry) {
             put_varint(out, type_id.to_bits().into());
             put_options(out, options);
         }
+        Entry::QueueAdded { by, queue, root, name } => {
+            out.put(QUEUE_ADDED);
+            put_by(out, *by);
+            put_varint(out, queue.to_bits().into());
+            put_varint(out, root.to_bits().into());
+            put_bytes(out, name.as_bytes());
+        }
+        Entry::QueueRemoved { by, queue } => {
+            out.put(QUEUE_REMOVED);
+            put_by(out, *by);
+            put_varint(out, queue.to_bits().into());
+        }
         _ => {}
     }
 }
@@ -157,6 +183,18 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, BadBytes> {
             let count = read.count("the number of objects that were used", USES_MAX)?;
             Entry::Used { objects: (0..count).map(|_| read.object()).collect::<Result<_, _>>()? }
         }
+        HEARD => {
+            let queue = read.queue()?;
+            let count = read.count("the number of events that were heard", HEARD_MAX)?;
+            Entry::Heard { queue, events: (0..count).map(|_| read.event()).collect::<Result<_, _>>()? }
+        }
+        QUEUE_ADDED => Entry::QueueAdded {
+            by: read.by()?,
+            queue: read.queue()?,
+            root: read.root()?,
+            name: read.text("a listener group's name", NAME_BYTES_MAX)?,
+        },
+        QUEUE_REMOVED => Entry::QueueRemoved { by: read.by()?, queue: read.queue()? },
         STARTED => Entry::Started { epoch: read.epoch()?, history: read.epoch()?, skipped: read.number()? },
         ATTACHED => Entry::Attached {
             incarnation: read.incarnation()?,

@@ -5,6 +5,7 @@
 //! one whose body changes gets a new number as well, so that older files stay readable.
 
 mod entry;
+mod event;
 mod piece;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ mod tests;
 pub use entry::{decode, encode};
 pub use piece::{decode_piece, encode_piece};
 
-use crate::engine::{Entry, LogTime, Piece, SecretHash};
+use crate::engine::{Entry, LogTime, Piece, QueueId, SecretHash};
 use bytes::{Buf as _, Bytes};
 use kiln_protocol::codec::{Reader, Sink as _, frame, put_varint};
 use kiln_protocol::limits::{FIELDS_MAX, NAME_BYTES_MAX, STRUCTURE_BYTES_MAX};
@@ -200,6 +201,10 @@ impl<'a> Fields<'a> {
 
     fn time(&mut self) -> Result<LogTime, BadBytes> {
         self.number().map(LogTime::from_bits)
+    }
+
+    fn queue(&mut self) -> Result<QueueId, BadBytes> {
+        self.small("a queue").map(QueueId::from_bits)
     }
 
     fn stamp(&mut self) -> Result<Version, BadBytes> {

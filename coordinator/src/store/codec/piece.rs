@@ -1,11 +1,13 @@
 //! One piece of a snapshot.
 
+use super::event::put_event;
 use super::{BadBytes, Fields, put_bytes, put_fields, put_options, put_role, put_stamp};
 use crate::engine::{Cut, LogSeq, LogTime, Piece};
 use bytes::Bytes;
 use kiln_protocol::codec::{Sink as _, put_varint};
 use kiln_protocol::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, STRUCTURE_BYTES_MAX};
 use kiln_protocol::{CommitSeq, GroupId};
+use std::sync::Arc;
 
 const START: u8 = 1;
 const TYPE: u8 = 2;
@@ -13,6 +15,8 @@ const ROOT: u8 = 3;
 const LIFE: u8 = 4;
 const OBJECT: u8 = 5;
 const TIMED_OBJECT: u8 = 6;
+const QUEUE: u8 = 7;
+const EVENT: u8 = 8;
 
 /// The groups that a byte can name.
 const VERSIONS_MAX: usize = 256;
@@ -37,6 +41,18 @@ pub fn encode_piece(out: &mut Vec<u8>, piece: &Piece) {
                 put_varint(out, used.to_bits());
             }
             put_bytes(out, writes);
+        }
+        Piece::Queue { queue, root, name, last } => {
+            out.put(QUEUE);
+            put_varint(out, queue.to_bits().into());
+            put_varint(out, root.to_bits().into());
+            put_bytes(out, name.as_bytes());
+            put_varint(out, last.to_bits());
+        }
+        Piece::Event { queue, event } => {
+            out.put(EVENT);
+            put_varint(out, queue.to_bits().into());
+            put_event(out, event);
         }
         Piece::Start(cut) => {
             out.put(START);
@@ -93,6 +109,13 @@ pub fn decode_piece(bytes: &Bytes) -> Result<Piece, BadBytes> {
             let writes = read.share("the length of an object", RECORD_BYTES_MAX)?;
             Piece::Object { object, root, key, versions, times, writes }
         }
+        QUEUE => Piece::Queue {
+            queue: read.queue()?,
+            root: read.root()?,
+            name: read.text("a listener group's name", NAME_BYTES_MAX)?,
+            last: read.event()?,
+        },
+        EVENT => Piece::Event { queue: read.queue()?, event: Arc::new(read.queued_event()?) },
         START => Piece::Start(Cut {
             seq: LogSeq::from_bits(read.number()?),
             time: LogTime::from_bits(read.number()?),

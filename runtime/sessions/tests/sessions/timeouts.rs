@@ -65,7 +65,7 @@ async fn a_stores_sessions_end_without_a_task_that_looks_for_them() {
     let store = TowerSessionsStore::open_with(&a, "sessions", &settings).await.unwrap();
     let mut record = Record {
         id: tower_sessions_015::session::Id::default(),
-        data: Default::default(),
+        data: [].into(),
         expiry_date: time::OffsetDateTime::now_utc() + Duration::from_secs(3600),
     };
     store.create(&mut record).await.unwrap();
