@@ -17,6 +17,7 @@ mod guards;
 mod hostile;
 mod kept;
 mod lapsed;
+mod left_out;
 mod listeners;
 mod locked;
 mod maps;

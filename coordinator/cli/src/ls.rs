@@ -45,6 +45,7 @@ struct Root<'a> {
     absolute_timeout_ms: Option<u64>,
     #[serde(skip_serializing_if = "str::is_empty")]
     locking: &'a str,
+    hashed_keys: bool,
     fields: Vec<Field<'a>>,
 }
 
@@ -74,6 +75,7 @@ impl<'a> Root<'a> {
             idle_timeout_ms: Some(root.options.idle_timeout_ms).filter(|ms| *ms > 0),
             absolute_timeout_ms: Some(root.options.absolute_timeout_ms).filter(|ms| *ms > 0),
             locking: &root.options.locking,
+            hashed_keys: root.options.hashed_keys,
             fields: fields.collect(),
         }
     }
@@ -143,6 +145,9 @@ fn options(options: &RootOptions) -> String {
     }
     if !options.locking.is_empty() {
         said.push(format!("locking {}", shown(&options.locking)));
+    }
+    if options.hashed_keys {
+        said.push("hashed keys".to_owned());
     }
     said.join(", ")
 }

@@ -47,7 +47,7 @@ impl<T: Clustered> Settings<T> {
             level: Level::Everywhere,
             away: None,
             keys: KnownKeys::default(),
-            agreed: RootSettings::new(),
+            agreed: RootSettings::new().hashed_keys(),
             lock_mode: LockMode::default(),
             opened: OnceCell::new(),
         }

@@ -76,7 +76,8 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) async fn open(kiln: &Runtime, root: &str, settings: &RootSettings) -> Result<Self, SessionError> {
-        Ok(Self { root: kiln.root_with(root, settings).await?, level: Level::Everywhere })
+        let settings = settings.clone().hashed_keys();
+        Ok(Self { root: kiln.root_with(root, &settings).await?, level: Level::Everywhere })
     }
 
     /// A new session; `false`, and nothing changed, when the key is in use.

@@ -46,6 +46,14 @@ impl RootSettings {
         self
     }
 
+    /// Says that its keys are hashes (SHA-256, in hexadecimal) of what people know its objects by: `kiln get ROOT ID` then
+    /// takes the id as well. The first program says it; the others need not say the same.
+    #[must_use]
+    pub fn hashed_keys(mut self) -> Self {
+        self.options.hashed_keys = true;
+        self
+    }
+
     pub(super) fn options(&self) -> RootOptions {
         self.options.clone()
     }

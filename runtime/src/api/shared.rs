@@ -9,7 +9,7 @@ use super::room::Room;
 use super::runtime::{Attached, Whereabouts};
 use super::watch::Watch;
 use kiln_engine::{Claim, Entry, RequestError, State, Wait};
-use kiln_object::{Clustered, CounterSource, Key};
+use kiln_object::{Clustered, CounterSource, Key, ValueError};
 use kiln_protocol::message::{Mode, WatchTarget};
 use kiln_protocol::{ObjectId, Version};
 use std::fmt;
@@ -90,6 +90,13 @@ impl<T: Clustered> Shared<T> {
     #[must_use]
     pub fn corrupt_fields(&self) -> Vec<kiln_engine::Corrupt> {
         self.entry.corrupt()
+    }
+
+    /// Fields with `on_archive_failure = "leave_out"` whose last change by this process could not be archived, and that
+    /// nobody has changed since: they show the value from before, and each error says why.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<Arc<ValueError>> {
+        self.entry.left_out()
     }
 
     /// The last version held: plain memory, never half-applied, possibly behind the cluster. Not `Send`: it pins the

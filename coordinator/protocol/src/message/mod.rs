@@ -123,6 +123,9 @@ pub struct RootOptions {
     pub absolute_timeout_ms: u64,
     /// How the programs lock its objects, in a word of theirs; empty: nothing is said.
     pub locking: String,
+    /// Its keys are hashes (SHA-256, in hexadecimal) of what people know its objects by. For tools that people ask; who
+    /// opens the root need not say the same.
+    pub hashed_keys: bool,
 }
 
 impl RootOptions {

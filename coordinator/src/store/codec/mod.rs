@@ -26,7 +26,8 @@ const OPTION_EPHEMERAL: u64 = 1;
 const OPTION_IDLE: u64 = 1 << 1;
 const OPTION_ABSOLUTE: u64 = 1 << 2;
 const OPTION_LOCKING: u64 = 1 << 3;
-const OPTIONS: u64 = OPTION_EPHEMERAL | OPTION_IDLE | OPTION_ABSOLUTE | OPTION_LOCKING;
+const OPTION_HASHED_KEYS: u64 = 1 << 4;
+const OPTIONS: u64 = OPTION_EPHEMERAL | OPTION_IDLE | OPTION_ABSOLUTE | OPTION_LOCKING | OPTION_HASHED_KEYS;
 
 /// Bytes that are not an entry or piece, although their checksum is right: they were written by another version of the program,
 /// or by a faulty one.
@@ -102,12 +103,13 @@ fn put_fields(out: &mut Vec<u8>, fields: &[RegisteredField]) {
 }
 
 fn put_options(out: &mut Vec<u8>, options: &RootOptions) {
-    let RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking } = options;
+    let RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys } = options;
     let said = [
         (*ephemeral, OPTION_EPHEMERAL),
         (*idle_timeout_ms > 0, OPTION_IDLE),
         (*absolute_timeout_ms > 0, OPTION_ABSOLUTE),
         (!locking.is_empty(), OPTION_LOCKING),
+        (*hashed_keys, OPTION_HASHED_KEYS),
     ];
     put_varint(out, said.iter().filter(|(is_said, _)| *is_said).map(|(_, bit)| bit).sum());
     if *idle_timeout_ms > 0 {
@@ -193,8 +195,8 @@ impl<'a> Fields<'a> {
         } else {
             self.text("how a root's objects are locked", NAME_BYTES_MAX)?
         };
-        let ephemeral = bits & OPTION_EPHEMERAL != 0;
-        Ok(RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking })
+        let (ephemeral, hashed_keys) = (bits & OPTION_EPHEMERAL != 0, bits & OPTION_HASHED_KEYS != 0);
+        Ok(RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys })
     }
 
     fn time(&mut self) -> Result<LogTime, BadBytes> {

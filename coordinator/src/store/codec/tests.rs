@@ -102,8 +102,9 @@ fn queued_event() -> impl Strategy<Value = QueuedEvent> {
 
 fn options() -> impl Strategy<Value = RootOptions> {
     let ms = || prop_oneof![Just(0), any::<u64>()];
-    (any::<bool>(), ms(), ms(), ".{0,10}").prop_map(|(ephemeral, idle_timeout_ms, absolute_timeout_ms, locking)| {
-        RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking }
+    (any::<bool>(), ms(), ms(), ".{0,10}", any::<bool>()).prop_map(|options| {
+        let (ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys) = options;
+        RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys }
     })
 }
 
