@@ -9,7 +9,7 @@ use kiln_tests::Disk;
 use std::sync::Arc;
 
 /// Longer than what is read without a thread.
-const SEGMENT_BYTES: u64 = 8 << 20;
+const SEGMENT_BYTES: u64 = 5 << 20;
 const BATCHES: u64 = 300;
 const OBJECTS: u64 = 60;
 
@@ -54,7 +54,7 @@ fn damage_to_a_long_log_is_found_where_it_is() {
     let name = "000000000001.log";
     let whole = disk.bytes(name);
     let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
-    for at in (64..used - 8000).step_by(used / 20) {
+    for at in (64..used - 8000).step_by(used / 6) {
         let damaged = disk.copy();
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
