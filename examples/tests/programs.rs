@@ -1,6 +1,7 @@
 //! Every example is run as people run it: it says what it shows, and ends well, also when it is made to end.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use kiln_tests::Browser;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -124,6 +125,19 @@ impl Shop {
         Pid::from_raw(self.process.id().unwrap().cast_signed()).unwrap()
     }
 
+    /// The next line that begins so; the rest of it.
+    async fn line_after(&mut self, beginning: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = timeout(TIMEOUT, self.stdout.read_line(&mut line)).await.expect("it hangs").unwrap();
+            assert_ne!(read, 0, "it ended");
+            if let Some(rest) = line.trim().strip_prefix(beginning) {
+                return rest.to_owned();
+            }
+        }
+    }
+
     /// The front page of each node.
     async fn fetch(&self) {
         for address in &self.addresses {
@@ -150,6 +164,26 @@ impl Shop {
         }
         (status.code(), said, complained)
     }
+}
+
+#[tokio::test]
+async fn session_reader_reads_the_session_of_a_visitor() {
+    let mut shop = Shop::start("28600").await;
+    let profile = shop.line_after("Look inside: kiln watch sessions --profile ").await;
+    let [a, b] = shop.addresses.clone().map(|address| address.parse().unwrap());
+    let mut browser = Browser::default();
+    let answer = browser.post(a, "/login", "name=ada").await.unwrap();
+    browser.keep(&answer);
+    assert_eq!(browser.post(b, "/cart/add", "sku=mug").await.unwrap().status, 303);
+    let id = browser.cookie.clone().unwrap().split_once('=').unwrap().1.to_owned();
+    let reader = env!("CARGO_BIN_EXE_session_reader");
+    let said = run_well(reader, &[&profile, &id]).await;
+    assert!(said.starts_with("user    ada\nvisits  0\n"), "{said}");
+    assert!(said.ends_with("cart    1 x mug, 1800 cents each\n"), "{said}");
+    browser.post(b, "/logout", "").await.unwrap();
+    assert!(run_well(reader, &[&profile, &id]).await.starts_with("there is no such session"));
+    let Output { status, stderr, .. } = run(reader, &[&profile, "nonsense"]).await;
+    assert!(!status.success() && String::from_utf8_lossy(&stderr).contains("that is no session's id"));
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! Nodes that are cut off for longer than their lease lasts.
 
 use crate::reconnect::{Net, add};
-use crate::{session, visits};
+use crate::{session, sessions, visits};
 use kiln::{ClusterEvent, Commit, CommitError, EventKind, Fate, Level, LockError, State, UpdateError};
-use kiln_tests::{Peer, SessionCounters as _, Weather, soon, until};
+use kiln_tests::{Coordinator, Peer, SessionCounters as _, Weather, soon, until};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -181,4 +181,20 @@ async fn who_waits_for_a_lock_waits_on_when_the_lease_lapses() {
     soon("the lock", Box::pin(async { tokio::join!(waits, fenced) })).await;
     assert_eq!((visits(&on_a).await, visits(&on_b).await, visits(&other_b).await), (1, 1, 1));
     while net.event().await != ClusterEvent::OperationsEnabled {}
+}
+
+/// A program that blocks its only worker is to its node as a pause of the process.
+#[tokio::test]
+async fn a_node_that_did_not_run_for_longer_than_its_lease_shows_nothing_by_key() {
+    let lease = Duration::from_millis(500);
+    let coordinator = Coordinator::with(|options| options.tuning.lease = lease).await;
+    let kiln = coordinator.node("a").await;
+    let held = session(&kiln, "s").await;
+    let sessions = sessions(&kiln).await;
+    assert!(sessions.peek("s").is_some());
+    #[expect(clippy::disallowed_methods, reason = "nothing of the node is to run meanwhile")]
+    std::thread::sleep(lease);
+    // Nobody has told the node yet that its lease is over. Others may have removed the object since.
+    assert!(sessions.peek("s").is_none(), "shown after the lease");
+    assert_eq!(soon("it asks", sessions.get("s")).await.unwrap().unwrap().id(), held.id());
 }

@@ -32,7 +32,7 @@ const ALL: [Address; 7] = [(0, "a"), (0, "b"), (1, "a"), (0, "x"), (1, "y"), (0,
 const ROOTS: [&str; 2] = ["sessions", "orders"];
 const LOCKS: &str = "locks";
 const NAMES: [&str; 2] = ["m", "n"];
-const SHARED: [&str; 2] = ["p", "q"];
+const SHARED: [&str; 3] = ["p", "q", "t"];
 
 /// The local index of the group of money, in both versions.
 const MONEY: Range<usize> = 1..2;

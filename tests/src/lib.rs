@@ -3,6 +3,7 @@
 //! Absent: the tests, which are in `cluster/`, `sim/`, `fuzz/` and `tidy/` beside this; `README.md` says what is where.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among all")]
 
+pub mod browser;
 pub mod coordinator;
 pub mod disk;
 pub mod dropping;
@@ -15,6 +16,7 @@ pub mod proxy;
 pub mod random;
 pub mod session;
 
+pub use browser::{Answer, Browser, Question};
 pub use coordinator::Coordinator;
 pub use disk::{Disk, Fate};
 pub use dropping::{Dropped, drop_after};

@@ -234,8 +234,8 @@ impl FrameDecoder {
     }
 }
 
-/// Appends a frame whose body `fill` writes. Returns how long the frame is.
-fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+/// Appends a frame: what `fill` appends, with its length in front.
+pub fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     // One byte for the length fits all small messages; longer ones are shifted once.
     let start = out.len();
     out.push(0);

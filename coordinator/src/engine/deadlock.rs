@@ -37,6 +37,12 @@ pub(super) trait LockTable {
     /// Whether a node has a grant of at least this mode.
     fn has_grant(&self, lock: LockKey, node: NodeSlot, mode: Mode) -> bool;
 
+    /// What a node has asked for, and waits for.
+    fn asked(&self, lock: LockKey, node: NodeSlot) -> Option<Mode>;
+
+    /// Whether a node's write grant goes back when all have left it, readers too.
+    fn is_draining(&self, lock: LockKey, node: NodeSlot) -> bool;
+
     /// Whether a reader of one node is served only after a writer of another node.
     fn is_behind(&self, lock: LockKey, reader: (NodeSlot, Place), writer: (NodeSlot, Place)) -> bool;
 }
@@ -133,6 +139,16 @@ impl WaitGraph {
         // Only readers wait behind others in the queue.
         if waiting.iter().any(|owner| self.waits.get(owner).is_some_and(|wait| wait.mode == Mode::Read)) {
             self.unsought.extend(waiting.iter().filter(|owner| owner.node == node));
+            self.seek(locks, out);
+        }
+    }
+
+    /// A grant is wanted back for a writer: readers of other nodes wait for its readers now.
+    pub(super) fn recalled(&mut self, lock: LockKey, locks: &impl LockTable, out: &mut Vec<Told>) {
+        let is_reader = |owner: &Owner| self.waits.get(owner).is_some_and(|wait| wait.mode == Mode::Read);
+        let readers: Vec<_> = self.waiters_of(lock).filter(is_reader).collect();
+        if !readers.is_empty() {
+            self.unsought.extend(readers);
             self.seek(locks, out);
         }
     }
@@ -277,10 +293,17 @@ impl WaitGraph {
         };
         let lock = waiting.lock;
         let held = self.holders.get(&(lock, other));
-        // A grant that was recalled goes back when everybody has left it, whatever they do with it.
-        let drains = one.node == other.node && waiting.place.must_drain();
-        held.is_some_and(|held| (drains || conflict(*held, waiting.mode)) && locks.has_grant(lock, other.node, *held))
+        // A grant that was recalled for a writer goes back when all have left it, whatever they do with it.
+        let drains =
+            if one.node == other.node { waiting.place.must_drain() } else { locks.is_draining(lock, other.node) };
+        let mode = Self::mode_of(one, waiting, locks);
+        held.is_some_and(|held| (drains || conflict(*held, mode)) && locks.has_grant(lock, other.node, *held))
             || Self::is_in_front(one, waiting, other, blocking, locks)
+    }
+
+    /// In which mode an owner waits: its node may have asked to write for one that was in front, and has given up since.
+    fn mode_of(owner: Owner, wait: &Wait, locks: &impl LockTable) -> Mode {
+        locks.asked(wait.lock, owner.node).map_or(wait.mode, |asked| asked.max(wait.mode))
     }
 
     /// Whether a reader waits behind a writer. Of writers behind others only those in front matter that hold the lock:
@@ -371,7 +394,8 @@ impl WaitGraph {
     ) -> Vec<Owner> {
         let Some(wait) = self.waits.get(&owner) else { return Vec::new() };
         let mut looked: Vec<_> = Vec::new();
-        if asked.insert((wait.lock, wait.mode, wait.place.must_drain().then_some(owner.node))) {
+        let is_special = wait.place.must_drain() || locks.is_draining(wait.lock, owner.node);
+        if asked.insert((wait.lock, Self::mode_of(owner, wait, locks), is_special.then_some(owner.node))) {
             looked.extend(self.holders_of(wait.lock).take(*steps));
         }
         if wait.mode == Mode::Read {

@@ -90,6 +90,22 @@ impl Locks {
         }
     }
 
+    /// See [`Lock::asked`].
+    pub(super) fn asked(&self, group: GroupId, node: NodeSlot) -> Option<Mode> {
+        match self {
+            Self::Free | Self::Sole(_) => None,
+            Self::Table(table) => table.locks.iter().find(|(of, _)| *of == group)?.1.asked(node),
+        }
+    }
+
+    /// See [`Lock::is_draining`].
+    pub(super) fn is_draining(&self, group: GroupId, node: NodeSlot) -> bool {
+        match self {
+            Self::Free | Self::Sole(_) => false,
+            Self::Table(table) => table.locks.iter().any(|(of, lock)| *of == group && lock.is_draining(node)),
+        }
+    }
+
     /// See [`Lock::is_behind`].
     pub(super) fn is_behind(&self, group: GroupId, reader: (NodeSlot, Place), writer: (NodeSlot, Place)) -> bool {
         match self {

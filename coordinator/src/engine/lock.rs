@@ -328,6 +328,18 @@ impl Lock {
         self.holders.iter().any(|holder| holder.party == Party::Node(node) && holder.mode >= mode)
     }
 
+    /// What a node waits for.
+    pub(super) fn asked(&self, node: NodeSlot) -> Option<Mode> {
+        self.queue.iter().filter(|waiter| waiter.party == Party::Node(node)).map(|waiter| waiter.mode).max()
+    }
+
+    /// Whether a node's write grant was recalled for a writer: it goes back when all have left it, and does not become a read
+    /// grant before that, even if the writer gives up.
+    pub(super) fn is_draining(&self, node: NodeSlot) -> bool {
+        let mut holders = self.holders.iter().filter(|holder| holder.party == Party::Node(node));
+        holders.any(|holder| (holder.mode, holder.recalled) == (Mode::Write, Some(Mode::Write)))
+    }
+
     /// Whether a reader of one node is served only after a writer of another: whatever grant the reader's node gets next,
     /// it gets behind one that the writer's node has or waits for, and the writer is served under that. A grant that is
     /// still on its way to the reader's node serves the reader.

@@ -154,6 +154,9 @@ impl Engine {
                 self.totals.recalls += 1;
                 let recall = ToNode::Recall { object, group, token, wanted };
                 self.send(node, recall);
+                if wanted == Mode::Write {
+                    self.owners_recalled((object, group));
+                }
             }
             Step::Grant { waiter, mode, token, cached, first } => match waiter.party {
                 Party::Operation(operation) => self.operations.wake(operation),

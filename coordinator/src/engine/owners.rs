@@ -15,6 +15,14 @@ impl LockTable for State {
         self.objects.get(object).is_some_and(|object| object.locks.has_grant(group, node, mode))
     }
 
+    fn asked(&self, (object, group): LockKey, node: NodeSlot) -> Option<Mode> {
+        self.objects.get(object)?.locks.asked(group, node)
+    }
+
+    fn is_draining(&self, (object, group): LockKey, node: NodeSlot) -> bool {
+        self.objects.get(object).is_some_and(|object| object.locks.is_draining(group, node))
+    }
+
     fn is_behind(&self, (object, group): LockKey, reader: (NodeSlot, Place), writer: (NodeSlot, Place)) -> bool {
         self.objects.get(object).is_some_and(|object| object.locks.is_behind(group, reader, writer))
     }
@@ -44,6 +52,11 @@ impl Engine {
     /// A node asked for a lock.
     pub(super) fn owners_requested(&mut self, node: NodeSlot, lock: LockKey) {
         self.with_owners(|owners, locks, out| owners.requested(node, lock, locks, out));
+    }
+
+    /// A grant is wanted back for a writer.
+    pub(super) fn owners_recalled(&mut self, lock: LockKey) {
+        self.with_owners(|owners, locks, out| owners.recalled(lock, locks, out));
     }
 
     /// A node is gone.

@@ -440,7 +440,14 @@ impl Journal {
                 groups.entry(leader).or_default().push(Arc::clone(&place.entry));
             }
         }
-        groups.into_values().collect()
+        // Addresses differ from run to run, keys do not.
+        let place = |entry: &Arc<Entry>| (entry.root, entry.key());
+        let mut groups: Vec<_> = groups.into_values().collect();
+        for group in &mut groups {
+            group.sort_by_cached_key(place);
+        }
+        groups.sort_by_cached_key(|group| group.first().map(place));
+        groups
     }
 }
 

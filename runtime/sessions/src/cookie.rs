@@ -140,9 +140,21 @@ impl Cookie {
 
     /// The id that a request brings, if one of its cookies has the name and the form.
     pub(crate) fn find(&self, headers: &HeaderMap) -> Option<SessionId> {
-        let cookies = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
-        let mut pairs = cookies.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find_map(|(name, value)| if name == self.name { SessionId::parse(value) } else { None })
+        headers.get_all(COOKIE).iter().find_map(|header| self.find_in(header.as_bytes()))
+    }
+
+    fn find_in(&self, mut rest: &[u8]) -> Option<SessionId> {
+        loop {
+            rest = rest.trim_ascii_start();
+            let value = rest.strip_prefix(self.name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+            if let Some((id, behind)) = value.and_then(SessionId::split_from)
+                && matches!(behind.trim_ascii_start().first(), None | Some(b';'))
+            {
+                return Some(id);
+            }
+            let end = rest.iter().position(|byte| *byte == b';')?;
+            rest = &rest[end + 1..];
+        }
     }
 
     /// The header's value that gives a visitor this session.
@@ -222,6 +234,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(cookie.find(&headers), None);
         headers.append(COOKIE, HeaderValue::from_static("a=b; __Host-session=nonsense; session=c"));
+        assert_eq!(cookie.find(&headers), None);
+        let longer = format!("__Host-session={}0; my__Host-session={}", id.expose(), id.expose());
+        headers.append(COOKIE, HeaderValue::from_str(&longer).unwrap());
         assert_eq!(cookie.find(&headers), None);
         headers.append(COOKIE, HeaderValue::from_str(&format!("x=y; __Host-session={};z", id.expose())).unwrap());
         assert_eq!(cookie.find(&headers), Some(id));

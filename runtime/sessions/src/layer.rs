@@ -6,11 +6,12 @@ use crate::{Cookie, SessionError};
 use http::header::SET_COOKIE;
 use http::{Request, Response};
 use kiln::{Away, Clustered, Level, Runtime};
+use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -111,12 +112,11 @@ impl<S, T: Clustered> fmt::Debug for SessionService<S, T> {
 impl<S, T, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S, T>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    S::Future: Send + 'static,
     T: Clustered + Default,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+    type Future = SessionFuture<S::Future, T>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
@@ -126,13 +126,38 @@ where
         let id = self.settings.cookie.find(request.headers());
         let state = Arc::new(RequestState::new(Arc::clone(&self.settings), id));
         request.extensions_mut().insert(Arc::clone(&state));
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let mut response = answer.await?;
-            if let Some(cookie) = state.cookie() {
-                response.headers_mut().append(SET_COOKIE, cookie);
-            }
-            Ok(response)
-        })
+        SessionFuture { answer: self.inner.call(request), state }
+    }
+}
+
+pin_project! {
+    /// The answer of a [`SessionService`].
+    pub struct SessionFuture<F, T: Clustered> {
+        #[pin]
+        answer: F,
+        state: Arc<RequestState<T>>,
+    }
+}
+
+impl<F, T: Clustered> fmt::Debug for SessionFuture<F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F, T, B, E> Future for SessionFuture<F, T>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    T: Clustered + Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.answer.poll(context))?;
+        if let Some(cookie) = this.state.cookie() {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Poll::Ready(Ok(response))
     }
 }

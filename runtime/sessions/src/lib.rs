@@ -109,6 +109,7 @@ mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod id;
+mod keys;
 mod layer;
 mod lock;
 mod request;
@@ -124,7 +125,7 @@ pub use actix::ActixStore;
 pub use cookie::{Cookie, SameSite};
 pub use error::SessionError;
 pub use id::{SessionId, key_of};
-pub use layer::{SessionLayer, SessionService};
+pub use layer::{SessionFuture, SessionLayer, SessionService};
 pub use lock::{Busy, LockedService, SessionLock};
 pub use session::{Session, SessionGuard};
 #[cfg(feature = "tower-sessions")]

@@ -79,15 +79,24 @@ impl<T: Clustered + Default> RequestState<T> {
 
     /// The session, if there is one; looked up once for each request.
     pub(crate) async fn look_up(&self) -> Result<Option<Shared<T>>, SessionError> {
-        if let Some(found) = self.look_up_here() {
-            return Ok(found);
+        match self.look_up_here() {
+            Some(found) => Ok(found),
+            // In a box: it is large, and most requests find their session here.
+            None => Box::pin(self.look_up_in_turn()).await,
         }
+    }
+
+    async fn look_up_in_turn(&self) -> Result<Option<Shared<T>>, SessionError> {
         let _turn = self.turn.lock().await;
         if let Some(found) = self.look_up_here() {
             return Ok(found);
         }
-        let Some(key) = self.current().id.as_ref().map(SessionId::key) else { return Ok(None) };
+        let Some(id) = self.current().id.clone() else { return Ok(None) };
+        let key = id.key();
         let found = self.settings.root().await?.get(&key).await?;
+        if found.is_some() {
+            self.settings.keys.keep(&id, &key);
+        }
         self.looked_up(found.clone());
         Ok(found)
     }
@@ -102,7 +111,8 @@ impl<T: Clustered + Default> RequestState<T> {
             current.is_looked_up = true;
             return Some(None);
         };
-        let found = self.settings.opened()?.peek(&id.key())?;
+        // An id that nobody has presented yet is hashed when the coordinator is asked.
+        let found = self.settings.opened()?.peek(&*self.settings.keys.get(id)?)?;
         current.is_looked_up = true;
         current.shared = Some(found.clone());
         Some(Some(found))

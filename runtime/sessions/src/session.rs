@@ -17,13 +17,21 @@ use std::sync::{Arc, OnceLock};
 /// ([`SessionError::Destroyed`]).
 pub struct Session<T: Clustered> {
     state: Arc<RequestState<T>>,
-    shared: OnceLock<Shared<T>>,
+    found: Option<Shared<T>>,
+    /// When none was found.
+    made: OnceLock<Shared<T>>,
     lock: OnceLock<(Locking, Arc<Lock<T>>)>,
 }
 
 impl<T: Clustered> fmt::Debug for Session<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("object", &self.shared.get()).finish_non_exhaustive()
+        f.debug_struct("Session").field("object", &self.shared()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Clustered> Session<T> {
+    fn shared(&self) -> Option<&Shared<T>> {
+        self.found.as_ref().or_else(|| self.made.get())
     }
 }
 
@@ -39,14 +47,13 @@ impl<T: Clustered + Default> Session<T> {
 
     async fn open_state(state: Arc<RequestState<T>>) -> Result<Self, SessionError> {
         let found = state.look_up().await?;
-        let shared = found.map_or_else(OnceLock::new, OnceLock::from);
-        Ok(Self { state, shared, lock: OnceLock::new() })
+        Ok(Self { state, found, made: OnceLock::new(), lock: OnceLock::new() })
     }
 
     /// The session's object, if there is a session: with all that [`Shared`] offers.
     #[must_use]
     pub fn handle(&self) -> Option<&Shared<T>> {
-        self.shared.get().filter(|shared| shared.state() != State::Destroyed)
+        self.shared().filter(|shared| shared.state() != State::Destroyed)
     }
 
     /// Whether there is a session.
@@ -93,11 +100,11 @@ impl<T: Clustered + Default> Session<T> {
     /// # Errors
     /// [`SessionError`].
     pub async fn open(&self) -> Result<&Shared<T>, SessionError> {
-        if let Some(shared) = self.shared.get() {
+        if let Some(shared) = self.shared() {
             return if shared.state() == State::Destroyed { Err(SessionError::Destroyed) } else { Ok(shared) };
         }
         let shared = self.state.open().await?;
-        Ok(self.shared.get_or_init(|| shared))
+        Ok(self.made.get_or_init(|| shared))
     }
 
     /// Locks, changes, commits. Makes the session when there is none. A panic in the closure rolls back.
@@ -157,7 +164,8 @@ impl<T: Clustered + Default> Session<T> {
     /// [`SessionError`].
     pub async fn destroy(&mut self) -> Result<bool, SessionError> {
         let destroyed = self.state.destroy().await?;
-        self.shared = OnceLock::new();
+        self.found = None;
+        self.made = OnceLock::new();
         self.lock = OnceLock::new();
         Ok(destroyed)
     }

@@ -1,5 +1,6 @@
 //! What the layer was told, and the root that it opens.
 
+use crate::keys::KnownKeys;
 use crate::{Cookie, SessionError};
 use kiln::{Away, Clustered, Level, Root, Runtime};
 use tokio::sync::OnceCell;
@@ -13,6 +14,7 @@ pub(crate) struct Settings<T: Clustered> {
     pub(crate) cookie: Cookie,
     pub(crate) level: Level,
     pub(crate) away: Option<Away>,
+    pub(crate) keys: KnownKeys,
     opened: OnceCell<Root<String, T>>,
 }
 
@@ -25,6 +27,7 @@ impl<T: Clustered> Clone for Settings<T> {
             cookie: self.cookie.clone(),
             level: self.level,
             away: self.away,
+            keys: KnownKeys::default(),
             opened: OnceCell::new(),
         }
     }
@@ -38,6 +41,7 @@ impl<T: Clustered> Settings<T> {
             cookie: Cookie::default(),
             level: Level::Everywhere,
             away: None,
+            keys: KnownKeys::default(),
             opened: OnceCell::new(),
         }
     }

@@ -5,6 +5,7 @@ use super::error::{AccessError, LockError, RootError};
 use super::runtime::{Attached, Runtime};
 use super::shared::Shared;
 use super::watch::Watch;
+use crate::clock::boot_nanos;
 use bytes::Bytes;
 use kiln_engine::{AloneError, Answer, Entry, Found, KeysPage, Node, OnReturn, RootCache, State, Ticket};
 use kiln_object::{Changes, Clustered, Key, KeyBytes};
@@ -86,14 +87,16 @@ impl<K: Key, T: Clustered> Root<K, T> {
         &self.cache.name
     }
 
-    /// The object under a key, if it is resident here and current. Never waits.
+    /// The object under a key, if it is resident here and current: a node whose lease is over, as after a pause of its
+    /// process, cannot know that. Never waits.
     #[must_use]
     pub fn peek<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Option<Shared<T>>
     where
         K: Borrow<Q>,
     {
         let entry = key.with_bytes(|key| self.cache.get(key))?;
-        let is_current = entry.state() == State::Current && self.runtime.node.link.is_synced();
+        let link = &self.runtime.node.link;
+        let is_current = entry.state() == State::Current && link.is_synced() && link.is_leased(boot_nanos());
         is_current.then(|| self.shared(entry))
     }
 

@@ -22,7 +22,7 @@ enum Wanted {
     Shared(usize),
 }
 
-const WANTED: [Wanted; 7] = [
+const WANTED: [Wanted; 8] = [
     Wanted::Money(0),
     Wanted::Money(1),
     Wanted::Money(2),
@@ -30,6 +30,7 @@ const WANTED: [Wanted; 7] = [
     Wanted::Name(1),
     Wanted::Shared(0),
     Wanted::Shared(1),
+    Wanted::Shared(2),
 ];
 
 impl Wanted {
@@ -97,8 +98,10 @@ impl<P: Program> Actor<P> {
         let claim = Claim { owner, begun: node.requests.newest_grant(), holds: Vec::new() };
         let mut owner = Owner { actor: self, claim, wait: None };
         let mut wanted: Vec<Wanted> = Vec::new();
+        // Half of them take only what other transactions take, some for long: they meet.
+        let from = if random.below(2) == 0 { &WANTED[..] } else { &WANTED[WANTED.len() - SHARED.len()..] };
         while wanted.len() < 2 + random.below(2) {
-            let next = random.one_of(&WANTED);
+            let next = random.one_of(from);
             if !wanted.contains(&next) {
                 wanted.push(next);
             }
@@ -130,7 +133,8 @@ impl<P: Program> Actor<P> {
             if let Wanted::Money(_) = next {
                 moneys.push(entry);
             }
-            self.world.pause(&self.process, 20 * MILLI).await;
+            let most = random.one_of(&[5 * MILLI, 20 * MILLI, 20 * MILLI, 300 * MILLI]);
+            self.world.pause(&self.process, most).await;
         }
         self.commit_together(&held, &moneys).await?;
         Ok(true)

@@ -11,11 +11,22 @@ const PLACE: Place = Place { grant: Token::from_bits(0), turn: Turn::Over, soon:
 struct Locks {
     gone: BTreeSet<(LockKey, u16)>,
     behind: BTreeSet<(LockKey, u16, u16)>,
+    draining: BTreeSet<(LockKey, u16)>,
+    asked_to_write: BTreeSet<(LockKey, u16)>,
 }
 
 impl LockTable for Locks {
     fn has_grant(&self, lock: LockKey, node: NodeSlot, _mode: Mode) -> bool {
         !self.gone.iter().any(|(of, gone)| *of == lock && NodeSlot::from_bits(*gone) == node)
+    }
+
+    fn asked(&self, lock: LockKey, node: NodeSlot) -> Option<Mode> {
+        let is = |(of, asked): &(LockKey, u16)| *of == lock && NodeSlot::from_bits(*asked) == node;
+        self.asked_to_write.iter().any(is).then_some(WRITE)
+    }
+
+    fn is_draining(&self, lock: LockKey, node: NodeSlot) -> bool {
+        self.draining.iter().any(|(of, draining)| *of == lock && NodeSlot::from_bits(*draining) == node)
     }
 
     fn is_behind(&self, lock: LockKey, (behind, _): (NodeSlot, Place), (ahead, _): (NodeSlot, Place)) -> bool {
@@ -248,6 +259,26 @@ fn a_reader_waits_for_readers_of_its_node_to_leave_a_recalled_grant() {
 }
 
 #[test]
+fn a_reader_waits_for_readers_of_another_node_whose_write_grant_is_recalled_for_a_writer() {
+    let mut graph = Graph::default();
+    graph.wait((1, 1), (2, WRITE), &[(1, READ)]);
+    graph.wait((2, 1), (1, READ), &[(2, WRITE)]);
+    assert!(graph.settle().is_empty());
+    graph.locks.draining.insert((lock(1), 1));
+    graph.graph.recalled(lock(1), &graph.locks, &mut graph.told);
+    assert_eq!(graph.settle(), cycle(&[(2, 1), (1, 1)]));
+}
+
+#[test]
+fn a_reader_whose_node_has_asked_to_write_waits_for_readers() {
+    let mut graph = Graph::default();
+    graph.wait((1, 1), (2, WRITE), &[(1, READ)]);
+    graph.locks.asked_to_write.insert((lock(1), 2));
+    graph.wait((2, 1), (1, READ), &[(2, WRITE)]);
+    assert_eq!(graph.settle(), cycle(&[(2, 1), (1, 1)]));
+}
+
+#[test]
 fn a_node_that_leaves_takes_its_owners_along() {
     let mut graph = Graph::default();
     graph.wait((1, 1), (2, WRITE), &[(1, WRITE)]);
@@ -297,7 +328,9 @@ fn edges(graph: &Graph) -> BTreeSet<(Owner, Owner)> {
             let wanted = waiting.wanted;
             let held = blocking.holds.iter().any(|held| {
                 lock_of(held) == lock_of(&wanted)
-                    && conflict(held.mode, wanted.mode)
+                    && (conflict(held.mode, wanted.mode)
+                        || graph.locks.asked(lock_of(held), one.node) == Some(WRITE)
+                        || (one.node != other.node && graph.locks.is_draining(lock_of(held), other.node)))
                     && graph.locks.has_grant(lock_of(held), other.node, held.mode)
             });
             let same = lock_of(&blocking.wanted) == lock_of(&wanted);
@@ -346,6 +379,8 @@ fn what_is_found_is_what_a_search_of_all_edges_finds() {
             let (one, other) = (u16::try_from(below(3)).unwrap(), u16::try_from(below(3)).unwrap());
             graph.locks.behind.insert((lock(below(5)), one, other));
             graph.locks.gone.insert((lock(below(5)), one));
+            graph.locks.draining.insert((lock(below(5)), other));
+            graph.locks.asked_to_write.insert((lock(below(5)), one));
         }
         for _ in 0..40 {
             let name = (u16::try_from(below(3)).unwrap(), below(3));

@@ -14,12 +14,11 @@ pub use piece::{decode_piece, encode_piece};
 
 use crate::engine::{Entry, LogTime, Piece, SecretHash};
 use bytes::{Buf as _, Bytes};
-use kiln_protocol::codec::{Reader, Sink as _, put_varint};
+use kiln_protocol::codec::{Reader, Sink as _, frame, put_varint};
 use kiln_protocol::limits::{FIELDS_MAX, NAME_BYTES_MAX, STRUCTURE_BYTES_MAX};
 use kiln_protocol::message::{Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, RegisteredField};
 use kiln_protocol::{DecodeError, Epoch, FieldId, GroupId, Incarnation, ObjectId, RootId, TypeId, Version};
-use smallvec::SmallVec;
 
 const OPTION_EPHEMERAL: u64 = 1;
 
@@ -229,23 +228,7 @@ fn at_most(what: &'static str, actual: u64, limit: usize) -> Result<usize, BadBy
     bounded.ok_or(BadBytes::Limit { what, actual, limit: limit as u64 })
 }
 
-/// Appends what `fill` appends, with its length in front.
-pub(super) fn framed(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
-    // One byte for the length fits all small entries; longer ones are moved once.
-    let start = out.len();
-    out.push(0);
-    fill(out);
-    let length = out.len() - start - 1;
-    if let Ok(short @ 0..0x80) = u8::try_from(length) {
-        out[start] = short;
-    } else {
-        let mut prefix = SmallVec::<[u8; 10]>::new();
-        put_varint(&mut prefix, length as u64);
-        out.splice(start..=start, prefix);
-    }
-}
-
-/// Takes what [`framed`] appended off the front; `None` at the end.
+/// Takes what [`frame`] appended off the front; `None` at the end.
 pub(super) fn unframed(body: &mut Bytes) -> Result<Option<Bytes>, BadBytes> {
     if body.is_empty() {
         return Ok(None);
@@ -258,7 +241,7 @@ pub(super) fn unframed(body: &mut Bytes) -> Result<Option<Bytes>, BadBytes> {
 
 /// Appends an entry as records have it: its length, how long after the record it was made, the entry.
 pub(super) fn put_entry(out: &mut Vec<u8>, record: LogTime, time: LogTime, entry: &Entry) {
-    framed(out, |out| {
+    frame(out, |out| {
         put_varint(out, time.to_bits().saturating_sub(record.to_bits()));
         encode(out, entry);
     });
@@ -266,7 +249,7 @@ pub(super) fn put_entry(out: &mut Vec<u8>, record: LogTime, time: LogTime, entry
 
 /// Appends a piece as chunks have it: its length, then the piece.
 pub(super) fn put_piece(out: &mut Vec<u8>, piece: &Piece) {
-    framed(out, |out| encode_piece(out, piece));
+    frame(out, |out| encode_piece(out, piece));
 }
 
 /// Takes a piece off the front of a chunk; `None` at the end.

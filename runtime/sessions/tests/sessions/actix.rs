@@ -1,7 +1,6 @@
 //! The store for actix-session.
 
-use crate::http::{Browser, ROUNDS, Rendezvous, Servers, lost_of_400};
-use crate::typed::Slow;
+use crate::http::{ROUNDS, Rendezvous, Servers, Slow, assert_no_resurrection, lost_of_400};
 use actix_session::config::CookieContentSecurity;
 use actix_session::storage::{CookieSessionStore, SessionKey, SessionStore};
 use actix_session::{Session, SessionMiddleware};
@@ -10,9 +9,8 @@ use actix_web::cookie::time::Duration;
 use actix_web::web::{Data, Path, get};
 use actix_web::{App, HttpServer, Responder};
 use kiln_sessions::ActixStore;
-use kiln_tests::{Coordinator, soon};
+use kiln_tests::{Browser, Coordinator};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use tokio::task::JoinSet;
 
 const TTL: Duration = Duration::minutes(30);
 
@@ -33,8 +31,7 @@ async fn begin(session: Session) -> impl Responder {
 }
 
 async fn slow(session: Session, slow: Data<Slow>) -> impl Responder {
-    slow.begun.notify_one();
-    slow.go_on.notified().await;
+    slow.wait().await;
     session.insert("late", 1).unwrap();
     ""
 }
@@ -53,24 +50,35 @@ async fn is(key: Path<String>, session: Session) -> impl Responder {
     session.contains_key(&key).to_string()
 }
 
+/// What the nodes of a site share.
+struct Site {
+    key: Key,
+    both: Rendezvous,
+    slow: Slow,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self { key: Key::generate(), both: Rendezvous::default(), slow: Slow::default() }
+    }
+}
+
 impl Servers {
-    async fn serve_actix<S: SessionStore + 'static>(
+    fn serve_actix<S: SessionStore + 'static>(
         &mut self,
+        site: &Site,
         store: impl Fn() -> S + Clone + Send + 'static,
-        key: &Key,
-        both: &Rendezvous,
-        slowly: &Slow,
     ) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let (key, both, slowly) = (key.clone(), both.clone(), slowly.clone());
+        let (key, both, slow_request) = (site.key.clone(), site.both.clone(), site.slow.clone());
         let app = move || {
             let sessions = SessionMiddleware::builder(store(), key.clone());
             // The framework's own store keeps all in the cookie, so that it has to be short.
             let sessions = sessions.cookie_content_security(CookieContentSecurity::Private);
             App::new()
                 .app_data(Data::new(both.clone()))
-                .app_data(Data::new(slowly.clone()))
+                .app_data(Data::new(slow_request.clone()))
                 .wrap(sessions.build())
                 .route("/begin", get().to(begin))
                 .route("/set/{key}", get().to(set))
@@ -83,6 +91,12 @@ impl Servers {
         self.0.spawn(HttpServer::new(app).workers(1).disable_signals().listen(listener).unwrap().run());
         address
     }
+
+    /// The site on two nodes with Kiln's store.
+    async fn serve_two_actix(&mut self, site: &Site, coordinator: &Coordinator) -> [SocketAddr; 2] {
+        let (a, b) = two_stores(coordinator).await;
+        [self.serve_actix(site, move || a.clone()), self.serve_actix(site, move || b.clone())]
+    }
 }
 
 async fn two_stores(coordinator: &Coordinator) -> (ActixStore, ActixStore) {
@@ -92,16 +106,11 @@ async fn two_stores(coordinator: &Coordinator) -> (ActixStore, ActixStore) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_400_overlapping_writes_none_is_lost() {
-    let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
-    let (a, b) = two_stores(&coordinator).await;
-    let (key, both, slow) = (Key::generate(), Rendezvous::default(), Slow::default());
-    let with_kiln = [
-        servers.serve_actix(move || a.clone(), &key, &both, &slow).await,
-        servers.serve_actix(move || b.clone(), &key, &both, &slow).await,
-    ];
+    let (coordinator, mut servers, site) = (Coordinator::start().await, Servers::default(), Site::default());
+    let with_kiln = servers.serve_two_actix(&site, &coordinator).await;
     let with_cookie = [
-        servers.serve_actix(CookieSessionStore::default, &key, &both, &slow).await,
-        servers.serve_actix(CookieSessionStore::default, &key, &both, &slow).await,
+        servers.serve_actix(&site, CookieSessionStore::default),
+        servers.serve_actix(&site, CookieSessionStore::default),
     ];
     let (kiln, cookie) = (lost_of_400(with_kiln).await, lost_of_400(with_cookie).await);
     println!("actix-session: of 400 overlapping writes CookieSessionStore lost {cookie}, Kiln {kiln}");
@@ -110,33 +119,14 @@ async fn of_400_overlapping_writes_none_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_request_does_not_bring_a_deleted_session_back() {
-    let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
-    let (a, b) = two_stores(&coordinator).await;
-    let (key, both, slow) = (Key::generate(), Rendezvous::default(), Slow::default());
-    let a = servers.serve_actix(move || a.clone(), &key, &both, &slow).await;
-    let b = servers.serve_actix(move || b.clone(), &key, &both, &slow).await;
-    let mut browser = Browser::default();
-    browser.get(a, "/begin").await;
-    let in_hand = browser.clone();
-    let mut requests = JoinSet::new();
-    requests.spawn(async move { in_hand.ask(a, "/slow").await });
-    soon("the slow request", slow.begun.notified()).await;
-    browser.clone().get(b, "/logout").await;
-    slow.go_on.notify_one();
-    assert_eq!(requests.join_next().await.unwrap().unwrap().status, 200);
-    for node in [a, b] {
-        assert_eq!(browser.ask(node, "/is/begun").await.body, "false");
-        assert_eq!(browser.ask(node, "/is/late").await.body, "false");
-    }
+    let (coordinator, mut servers, site) = (Coordinator::start().await, Servers::default(), Site::default());
+    assert_no_resurrection(servers.serve_two_actix(&site, &coordinator).await, &site.slow).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_session_has_another_key_and_the_same_content() {
     let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
-    let (a, b) = two_stores(&coordinator).await;
-    let (key, both, slow) = (Key::generate(), Rendezvous::default(), Slow::default());
-    let a = servers.serve_actix(move || a.clone(), &key, &both, &slow).await;
-    let b = servers.serve_actix(move || b.clone(), &key, &both, &slow).await;
+    let [a, b] = servers.serve_two_actix(&Site::default(), &coordinator).await;
     let mut browser = Browser::default();
     browser.get(a, "/begin").await;
     let old = browser.clone();

@@ -1,12 +1,12 @@
-//! Servers, and a browser that keeps one cookie.
+//! Servers, and requests that overlap.
 
 use axum::Router;
-use kiln_tests::soon;
+use kiln::Runtime;
+use kiln_tests::{Answer, Browser, Coordinator, soon};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Barrier;
+use tokio::net::TcpListener;
+use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
 
 /// Rounds of two writes that overlap.
@@ -24,62 +24,15 @@ impl Servers {
         self.0.spawn(async move { axum::serve(listener, router).await });
         address
     }
-}
 
-/// An answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) set_cookie: Vec<String>,
-    pub(crate) location: Option<String>,
-    pub(crate) body: String,
-}
-
-/// One visitor.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Browser {
-    /// Name and value.
-    pub(crate) cookie: Option<String>,
-}
-
-impl Browser {
-    /// Asks, and keeps the cookie that comes back.
-    pub(crate) async fn get(&mut self, node: SocketAddr, path: &str) -> Answer {
-        let answer = self.ask(node, path).await;
-        self.keep(&answer);
-        answer
-    }
-
-    /// As a browser does with the answer.
-    pub(crate) fn keep(&mut self, answer: &Answer) {
-        for header in &answer.set_cookie {
-            let (pair, settings) = header.split_once(';').unwrap();
-            self.cookie = (!settings.contains("Max-Age=0")).then(|| pair.to_owned());
-        }
-    }
-
-    /// Asks, and keeps nothing.
-    pub(crate) async fn ask(&self, node: SocketAddr, path: &str) -> Answer {
-        soon(path, self.ask_patiently(node, path)).await
-    }
-
-    async fn ask_patiently(&self, node: SocketAddr, path: &str) -> Answer {
-        let cookie = self.cookie.as_ref().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
-        let mut stream = TcpStream::connect(node).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{cookie}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await.unwrap();
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
-        let of = |wanted: &str| {
-            let found = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            found.map(|(_, value)| (*value).to_owned()).collect::<Vec<_>>()
-        };
-        Answer { status, set_cookie: of("set-cookie"), location: of("location").pop(), body: body.to_owned() }
+    /// The same site on two nodes, `a` and `b`.
+    pub(crate) async fn serve_two(
+        &mut self,
+        coordinator: &Coordinator,
+        site: impl Fn(&Runtime) -> Router,
+    ) -> [SocketAddr; 2] {
+        let (a, b) = coordinator.two_nodes().await;
+        [self.serve(site(&a)).await, self.serve(site(&b)).await]
     }
 }
 
@@ -90,6 +43,56 @@ pub(crate) struct Rendezvous(pub(crate) Arc<Barrier>);
 impl Default for Rendezvous {
     fn default() -> Self {
         Self(Arc::new(Barrier::new(2)))
+    }
+}
+
+/// What the handler of a slow request waits for, and tells.
+#[derive(Clone, Default)]
+pub(crate) struct Slow {
+    begun: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Slow {
+    /// In the handler: waits until the test lets it go on.
+    pub(crate) async fn wait(&self) {
+        self.begun.notify_one();
+        self.go_on.notified().await;
+    }
+
+    /// Asks in the background, and returns when the handler waits.
+    pub(crate) async fn ask(&self, browser: &Browser, node: SocketAddr, path: &'static str) -> InHand {
+        let (browser, mut request) = (browser.clone(), JoinSet::new());
+        request.spawn(async move { browser.ask(node, path).await });
+        soon("the handler begins", self.begun.notified()).await;
+        InHand { slow: self.clone(), request }
+    }
+}
+
+/// A request whose handler waits. Dropped, its visitor goes away.
+pub(crate) struct InHand {
+    slow: Slow,
+    request: JoinSet<Answer>,
+}
+
+impl InHand {
+    /// Lets the handler go on, and returns the answer.
+    pub(crate) async fn go_on(mut self) -> Answer {
+        self.slow.go_on.notify_one();
+        self.request.join_next().await.unwrap().unwrap()
+    }
+}
+
+/// One request has the session in hand while another one, on the other node, logs out: no entry of it comes back.
+pub(crate) async fn assert_no_resurrection([a, b]: [SocketAddr; 2], slow: &Slow) {
+    let mut browser = Browser::default();
+    browser.get(a, "/begin").await;
+    let in_hand = slow.ask(&browser, a, "/slow").await;
+    browser.clone().get(b, "/logout").await;
+    assert_eq!(in_hand.go_on().await.status, 200);
+    for node in [a, b] {
+        assert_eq!(browser.ask(node, "/is/begun").await.body, "false");
+        assert_eq!(browser.ask(node, "/is/late").await.body, "false");
     }
 }
 

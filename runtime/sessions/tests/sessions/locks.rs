@@ -1,12 +1,12 @@
 //! Sessions that are locked to the end of a request.
 
-use crate::http::{Browser, Servers};
-use crate::typed::{Shop, Slow, layer, router};
+use crate::http::{Servers, Slow};
+use crate::typed::{Shop, layer, router};
 use axum::routing::get;
 use axum::{Extension, Router};
 use kiln::Runtime;
 use kiln_sessions::{Busy, Session, SessionError, SessionLock};
-use kiln_tests::{Coordinator, soon, until};
+use kiln_tests::{Browser, Coordinator, until};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -16,15 +16,13 @@ type Result<T> = std::result::Result<T, SessionError>;
 /// Two changes with a wait between them.
 async fn hold(session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<String> {
     session.update(|shop| *shop.visits += 1).await?;
-    slow.begun.notify_one();
-    slow.go_on.notified().await;
+    slow.wait().await;
     session.update(|shop| *shop.visits += 1).await?;
     Ok(session.get(|shop| shop.visits()).unwrap_or_default().to_string())
 }
 
 async fn hold_cart(session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<String> {
-    slow.begun.notify_one();
-    slow.go_on.notified().await;
+    slow.wait().await;
     let mut cart = session.write_group("cart").await?;
     *cart.cart.get_or_insert_with("mug".to_owned(), u32::default) += 1;
     cart.commit().await?;
@@ -63,21 +61,19 @@ fn locked(kiln: &Runtime, slow: &Slow) -> Router {
     routes.merge(router(kiln, layer(kiln))).layer(Extension(slow.clone()))
 }
 
-async fn two_nodes(servers: &mut Servers, coordinator: &Coordinator, slow: &Slow) -> [SocketAddr; 2] {
-    let (a, b) = coordinator.two_nodes().await;
-    [servers.serve(locked(&a, slow)).await, servers.serve(locked(&b, slow)).await]
+/// Two nodes, and a visitor with a session.
+async fn two_nodes(servers: &mut Servers, coordinator: &Coordinator, slow: &Slow) -> ([SocketAddr; 2], Browser) {
+    let nodes = servers.serve_two(coordinator, |kiln| locked(kiln, slow)).await;
+    let mut browser = Browser::default();
+    browser.get(nodes[0], "/visit").await;
+    (nodes, browser)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_changes_a_session_that_a_request_has_locked() {
     let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
-    let [a, b] = two_nodes(&mut servers, &coordinator, &slow).await;
-    let mut browser = Browser::default();
-    browser.get(a, "/visit").await;
-    let mut requests = JoinSet::new();
-    let (one, other) = (browser.clone(), browser.clone());
-    requests.spawn(async move { one.ask(a, "/hold").await.body });
-    soon("the first change", slow.begun.notified()).await;
+    let ([a, b], browser) = two_nodes(&mut servers, &coordinator, &slow).await;
+    let held = slow.ask(&browser, a, "/hold").await;
     // Everybody sees what is committed, and who asks for the lock is told that it is busy, on both nodes.
     for node in [a, b] {
         assert_eq!(browser.ask(node, "/look").await.body, "2");
@@ -86,11 +82,10 @@ async fn nobody_changes_a_session_that_a_request_has_locked() {
         let redirected = browser.ask(node, "/busy-303").await;
         assert_eq!((redirected.status, redirected.location.as_deref()), (303, Some("/busy")));
     }
-    let mut waiting = JoinSet::new();
+    let (other, mut waiting) = (browser.clone(), JoinSet::new());
     waiting.spawn(async move { other.ask(b, "/visit").await.body });
     assert!(waiting.try_join_next().is_none());
-    slow.go_on.notify_one();
-    assert_eq!(requests.join_next().await.unwrap().unwrap(), "3", "somebody changed it in between");
+    assert_eq!(held.go_on().await.body, "3", "somebody changed it in between");
     assert_eq!(waiting.join_next().await.unwrap().unwrap(), "4");
     for node in [a, b] {
         assert_eq!(browser.ask(node, "/busy-503").await.body, "in");
@@ -101,37 +96,23 @@ async fn nobody_changes_a_session_that_a_request_has_locked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lock_of_one_group_leaves_the_others_free() {
     let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
-    let [a, b] = two_nodes(&mut servers, &coordinator, &slow).await;
-    let mut browser = Browser::default();
-    browser.get(a, "/visit").await;
-    let mut requests = JoinSet::new();
-    let one = browser.clone();
-    requests.spawn(async move { one.ask(a, "/hold-cart").await.body });
-    soon("the locked request", slow.begun.notified()).await;
+    let ([a, b], browser) = two_nodes(&mut servers, &coordinator, &slow).await;
+    let held = slow.ask(&browser, a, "/hold-cart").await;
     // The whole is not free, as the cart is part of it; the rest is.
     assert_eq!(browser.ask(b, "/busy-503").await.status, 503);
-    slow.go_on.notify_one();
-    assert_eq!(requests.join_next().await.unwrap().unwrap(), "true", "a field outside of the locked group was changed");
+    assert_eq!(held.go_on().await.body, "true", "a field outside of the locked group was changed");
     assert_eq!(browser.ask(b, "/look").await.body, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_request_may_make_rotate_and_end_its_session() {
     let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
-    let [a, b] = two_nodes(&mut servers, &coordinator, &slow).await;
+    let [a, b] = servers.serve_two(&coordinator, |kiln| locked(kiln, &slow)).await;
     let mut browser = Browser::default();
     // There is none yet: it is made under the lock.
-    let mut requests = JoinSet::new();
-    let mut one = browser.clone();
-    requests.spawn(async move {
-        let answer = one.get(a, "/hold").await;
-        (one, answer.body)
-    });
-    soon("the locked request", slow.begun.notified()).await;
-    slow.go_on.notify_one();
-    let body;
-    (browser, body) = requests.join_next().await.unwrap().unwrap();
-    assert_eq!(body, "2");
+    let answer = slow.ask(&browser, a, "/hold").await.go_on().await;
+    browser.keep(&answer);
+    assert_eq!(answer.body, "2");
     let old = browser.clone();
     assert_eq!(browser.get(b, "/rotate").await.body, "3");
     assert_ne!(browser.cookie, old.cookie);
@@ -143,13 +124,7 @@ async fn a_locked_request_may_make_rotate_and_end_its_session() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_visitor_who_goes_away_leaves_the_lock() {
     let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
-    let [a, b] = two_nodes(&mut servers, &coordinator, &slow).await;
-    let mut browser = Browser::default();
-    browser.get(a, "/visit").await;
-    let mut requests = JoinSet::new();
-    let one = browser.clone();
-    requests.spawn(async move { one.ask(a, "/hold").await.body });
-    soon("the first change", slow.begun.notified()).await;
-    requests.abort_all();
+    let ([a, b], browser) = two_nodes(&mut servers, &coordinator, &slow).await;
+    drop(slow.ask(&browser, a, "/hold").await);
     until("the lock is free", || async { browser.ask(b, "/busy-409").await.status == 200 }).await;
 }

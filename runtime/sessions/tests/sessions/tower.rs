@@ -1,15 +1,13 @@
 //! The store for tower-sessions, with both of its cores.
 
-use crate::http::{Browser, Rendezvous, Servers, lost_of_400};
-use crate::typed::Slow;
+use crate::http::{Rendezvous, Servers, Slow, assert_no_resurrection, lost_of_400};
 use axum::extract::Path;
 use axum::routing::get;
 use axum::{Extension, Router};
 use kiln_sessions::TowerSessionsStore;
-use kiln_tests::{Coordinator, soon};
+use kiln_tests::{Browser, Coordinator};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
-use tokio::task::JoinSet;
 
 /// One trait in two crates: every test with both.
 macro_rules! with {
@@ -39,8 +37,7 @@ macro_rules! with {
 
             async fn slow(session: Session, Extension(slow): Extension<Slow>) {
                 session.get::<bool>("begun").await.unwrap();
-                slow.begun.notify_one();
-                slow.go_on.notified().await;
+                slow.wait().await;
                 session.insert("late", true).await.unwrap();
             }
 
@@ -116,19 +113,7 @@ macro_rules! with {
                 let (a, b) = two_stores(&coordinator).await;
                 let a = servers.serve(router(a).layer(Extension(slow.clone()))).await;
                 let b = servers.serve(router(b)).await;
-                let mut browser = Browser::default();
-                browser.get(a, "/begin").await;
-                let in_hand = browser.clone();
-                let mut requests = JoinSet::new();
-                requests.spawn(async move { in_hand.ask(a, "/slow").await });
-                soon("the slow request", slow.begun.notified()).await;
-                browser.clone().get(b, "/logout").await;
-                slow.go_on.notify_one();
-                assert_eq!(requests.join_next().await.unwrap().unwrap().status, 200);
-                for node in [a, b] {
-                    assert_eq!(browser.ask(node, "/is/begun").await.body, "false");
-                    assert_eq!(browser.ask(node, "/is/late").await.body, "false");
-                }
+                assert_no_resurrection([a, b], &slow).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,16 +1,14 @@
 //! The typed layer.
 
-use crate::http::{Browser, Servers};
+use crate::http::{Servers, Slow};
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
 use kiln::{Away, Clustered, Map, Root, Runtime};
 use kiln_sessions::{Cookie, Session, SessionError, SessionId, SessionLayer};
-use kiln_tests::{Coordinator, Proxy, Weather, soon, until};
+use kiln_tests::{Browser, Coordinator, Proxy, Weather, soon, until};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 #[derive(Clustered, Debug, Default)]
@@ -21,13 +19,6 @@ pub(crate) struct Shop {
     clicks: i64,
     #[clustered(lock = "cart")]
     pub(crate) cart: Map<String, u32>,
-}
-
-/// What a slow request waits for, and tells.
-#[derive(Clone, Default)]
-pub(crate) struct Slow {
-    pub(crate) begun: Arc<Notify>,
-    pub(crate) go_on: Arc<Notify>,
 }
 
 type Result<T> = std::result::Result<T, SessionError>;
@@ -55,6 +46,11 @@ async fn login(mut session: Session<Shop>) -> Result<()> {
     session.update(|shop| *shop.user = Some("ada".to_owned())).await
 }
 
+/// As a login, without a change: a commit has a barrier of its own.
+async fn renew(mut session: Session<Shop>) -> Result<()> {
+    session.rotate().await
+}
+
 async fn logout(mut session: Session<Shop>) -> Result<String> {
     Ok(session.destroy().await?.to_string())
 }
@@ -65,8 +61,7 @@ async fn lost(session: Session<Shop>) -> String {
 
 /// Has the session in hand for a while before it changes it.
 async fn slow(session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<String> {
-    slow.begun.notify_one();
-    slow.go_on.notified().await;
+    slow.wait().await;
     session.update(|shop| *shop.visits += 1).await?;
     Ok(session.get(|shop| shop.visits()).unwrap_or_default().to_string())
 }
@@ -81,6 +76,7 @@ pub(crate) fn router(kiln: &Runtime, layer: SessionLayer<Shop>) -> Router {
         .route("/visit", get(visit))
         .route("/click", get(click))
         .route("/login", get(login))
+        .route("/renew", get(renew))
         .route("/logout", get(logout))
         .route("/lost", get(lost))
         .route("/slow", get(slow))
@@ -93,8 +89,7 @@ pub(crate) fn layer(kiln: &Runtime) -> SessionLayer<Shop> {
 }
 
 async fn two_nodes(servers: &mut Servers, coordinator: &Coordinator) -> [SocketAddr; 2] {
-    let (a, b) = coordinator.two_nodes().await;
-    [servers.serve(router(&a, layer(&a))).await, servers.serve(router(&b, layer(&b))).await]
+    servers.serve_two(coordinator, |kiln| router(kiln, layer(kiln))).await
 }
 
 fn id_in(browser: &Browser) -> SessionId {
@@ -180,22 +175,16 @@ async fn a_login_keeps_the_session_and_kills_the_old_id_on_every_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_request_does_not_undo_a_logout() {
-    let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
-    let (kiln_a, kiln_b) = coordinator.two_nodes().await;
-    let slow = Slow::default();
-    let a = servers.serve(router(&kiln_a, layer(&kiln_a)).layer(Extension(slow.clone()))).await;
-    let b = servers.serve(router(&kiln_b, layer(&kiln_b))).await;
+    let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
+    let site = |kiln: &Runtime| router(kiln, layer(kiln)).layer(Extension(slow.clone()));
+    let [a, b] = servers.serve_two(&coordinator, site).await;
     let mut browser = Browser::default();
     browser.get(a, "/visit").await;
-    let in_hand = browser.clone();
-    let mut requests = JoinSet::new();
-    requests.spawn(async move { in_hand.ask(a, "/slow").await });
-    soon("the slow request", slow.begun.notified()).await;
+    let in_hand = slow.ask(&browser, a, "/slow").await;
     let mut elsewhere = browser.clone();
     assert_eq!(elsewhere.get(b, "/logout").await.body, "true");
     assert_eq!(elsewhere.cookie, None);
-    slow.go_on.notify_one();
-    assert_eq!(requests.join_next().await.unwrap().unwrap().status, 401);
+    assert_eq!(in_hand.go_on().await.status, 401);
     for node in [a, b] {
         assert_eq!(browser.ask(node, "/look").await.body, "none");
     }
