@@ -42,6 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             EventKind::Updated { fields, .. } => println!("{key} changed {} through {writer}", fields.join(", ")),
             EventKind::Renamed { to } => println!("{key} is called {to} now"),
             EventKind::Removed => println!("{key} left"),
+            EventKind::Expired => println!("{key} was away for too long"),
             EventKind::Gap => println!("some news were missed"),
         }
         told += 1;

@@ -32,9 +32,11 @@ struct Node {
 }
 
 impl Node {
-    fn start(number: usize, profile: &Path) -> Self {
+    /// `port` is where it looks for a free one: below those that systems give to connections, so that it is free again
+    /// when a killed node comes back, and each test its own.
+    fn start(number: u16, port: u16, profile: &Path) -> Self {
         let name = format!("web-{number}");
-        let mut process = start(&name, profile, 0);
+        let mut process = start(&name, profile, port + 100 * number);
         let port = ready(&mut process);
         Self { name, process, address: (Ipv4Addr::LOCALHOST, port).into() }
     }
@@ -160,7 +162,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn a_node_that_was_paused_does_not_show_a_session_that_has_ended_meanwhile() {
     let runtime = runtime();
     let coordinator = runtime.block_on(coordinator());
-    let nodes = [1, 2].map(|number| Node::start(number, coordinator.profile_path()));
+    let nodes = [1, 2].map(|number| Node::start(number, 29_000, coordinator.profile_path()));
     let [a, b] = [nodes[0].address, nodes[1].address];
     let mut ada = Browser::default();
     runtime.block_on(async {
@@ -188,7 +190,7 @@ fn nobody_is_logged_out_and_no_update_is_lost_while_nodes_are_killed() {
     let runtime = runtime();
     let coordinator = runtime.block_on(coordinator());
     let profile = coordinator.profile_path();
-    let mut nodes = [1, 2, 3].map(|number| Node::start(number, profile));
+    let mut nodes = [1, 2, 3].map(|number| Node::start(number, 30_000, profile));
     let addresses = [nodes[0].address, nodes[1].address, nodes[2].address];
 
     let (done, pieces) = channel();

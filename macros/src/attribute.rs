@@ -94,6 +94,19 @@ impl Setting {
         Some(name)
     }
 
+    /// What becomes of a change that cannot be archived: whether it is left out.
+    pub(crate) fn into_leaves_out(self, mistakes: &mut Mistakes) -> Option<bool> {
+        let span = self.value.as_ref().map_or_else(|| self.name.span(), syn::spanned::Spanned::span);
+        match self.into_name(mistakes)?.as_str() {
+            "fail" => Some(false),
+            "leave_out" => Some(true),
+            _ => {
+                mistakes.at(span, "`on_archive_failure` is `\"fail\"` or `\"leave_out\"`");
+                None
+            }
+        }
+    }
+
     /// The expression.
     pub(crate) fn into_expression(self, mistakes: &mut Mistakes) -> Option<Expr> {
         if self.value.is_none() {

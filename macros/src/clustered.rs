@@ -49,11 +49,7 @@ fn implementation(record: &Record<'_>, local: &TokenStream, into_local: &TokenSt
         let new = field.in_field_type(quote!(guard));
         quote!(#ident: #new(object, base + #slot))
     });
-    let collects = shared().map(|(_, field)| {
-        let (ident, name) = (field.ident, &field.name);
-        let collect = field.in_field_type(quote!(collect));
-        quote!(#collect(&mut guard.#ident, out).map_err(|error| error.within(#name))?;)
-    });
+    let collects = shared().map(|(_, field)| collect(field));
     let loads = shared().map(|(index, field)| {
         let (ident, slot) = (field.ident, slot(index));
         let load = field.in_field_type(quote!(load));
@@ -129,6 +125,21 @@ fn store(index: usize, field: &Field<'_>) -> TokenStream {
     let (ident, name, slot) = (field.ident, &field.name, slot(index));
     let store = field.in_field_type(quote!(store));
     quote!(#store(&self.#ident, base + #slot, out).map_err(|error| error.within(#name))?;)
+}
+
+fn collect(field: &Field<'_>) -> TokenStream {
+    let (ident, name) = (field.ident, &field.name);
+    let collect = field.in_field_type(quote!(collect));
+    let closure = quote!(|out: &mut ::kiln::Changes| #collect(&mut guard.#ident, out));
+    match (&field.kind, field.leaves_out) {
+        (Kind::Nested, _) => quote!(::kiln::__private::collect_nested(out, #name, #closure)?;),
+        (Kind::Plain | Kind::Archive(_), Some(true)) => {
+            quote!(::kiln::__private::collect_or_leave_out(out, #name, #closure);)
+        }
+        (Kind::Plain | Kind::Archive(_) | Kind::Counter | Kind::Local, _) => {
+            quote!(#collect(&mut guard.#ident, out).map_err(|error| error.within(#name))?;)
+        }
+    }
 }
 
 fn default_slot(index: usize, field: &Field<'_>) -> TokenStream {

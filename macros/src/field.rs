@@ -26,6 +26,8 @@ pub(crate) struct Field<'i> {
     pub(crate) name: String,
     pub(crate) group: String,
     pub(crate) kind: Kind,
+    /// Whether a change that cannot be archived is left out; `None` where the field does not say.
+    pub(crate) leaves_out: Option<bool>,
     default: Option<Expr>,
     documentation: Vec<&'i Attribute>,
 }
@@ -44,6 +46,13 @@ const EXCLUSIONS: &[(&str, &str, &str)] = &[
         "lock",
         "adding to a counter needs no lock: leave `lock` out, or leave `counter` out to guard the field",
     ),
+    ("counter", "on_archive_failure", "adding to a counter archives nothing: leave `on_archive_failure` out"),
+    ("local", "on_archive_failure", "a local field is never archived: leave `on_archive_failure` out"),
+    (
+        "nested",
+        "on_archive_failure",
+        "each field of a nested struct has its own: put `on_archive_failure` on those, or on their struct",
+    ),
     ("counter", "default", "a missing counter is 0: leave `default` out"),
     ("nested", "archive", "a nested struct is shared field by field, an archive as a whole: keep one of the two"),
     ("nested", "default", "each field of a nested struct has its own default: put `default` on those"),
@@ -53,7 +62,7 @@ const EXCLUSIONS: &[(&str, &str, &str)] = &[
 const DEFAULT_GROUP: &str = "default";
 
 const KNOWN: &str = "a field knows `rename = \"..\"`, `lock = \"group\"`, `default = expression`, `counter`, `nested`, \
-                     `archive = \"tag\"` and `local`";
+                     `archive = \"tag\"`, `local` and `on_archive_failure = \"..\"`";
 
 impl<'i> Field<'i> {
     pub(crate) fn new(ident: &'i Ident, field: &'i syn::Field, mistakes: &mut Mistakes) -> Self {
@@ -64,6 +73,7 @@ impl<'i> Field<'i> {
             name: ident.unraw().to_string(),
             group: String::new(),
             kind: Kind::Plain,
+            leaves_out: None,
             default: None,
             documentation: field.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         };
@@ -90,6 +100,7 @@ impl<'i> Field<'i> {
                     }
                 }
                 "archive" => this.kind = Kind::Archive(setting.into_name(mistakes).unwrap_or_default()),
+                "on_archive_failure" => this.leaves_out = setting.into_leaves_out(mistakes),
                 "default" => this.default = setting.into_expression(mistakes),
                 bare @ ("counter" | "nested" | "local") => {
                     setting.expect_bare(mistakes);

@@ -19,7 +19,8 @@ pub(crate) struct Record<'i> {
     pub(crate) local: Vec<Field<'i>>,
 }
 
-const KNOWN: &str = "a struct knows `rename = \"..\"`; everything else goes on a field";
+const KNOWN: &str =
+    "a struct knows `rename = \"..\"` and `on_archive_failure = \"..\"`; everything else goes on a field";
 
 impl<'i> Record<'i> {
     pub(crate) fn new(input: &'i DeriveInput) -> syn::Result<Self> {
@@ -32,15 +33,19 @@ impl<'i> Record<'i> {
             );
         }
         let mut name = input.ident.unraw().to_string();
+        let mut leaves_out = None;
         for setting in settings(&input.attrs, "clustered", &mut mistakes) {
-            if setting.name == "rename" {
-                name = setting.into_name(&mut mistakes).unwrap_or_default();
-            } else {
-                mistakes.at(setting.name.span(), format!("there is no `{}` here: {KNOWN}", setting.name));
+            match setting.name.to_string().as_str() {
+                "rename" => name = setting.into_name(&mut mistakes).unwrap_or_default(),
+                "on_archive_failure" => leaves_out = setting.into_leaves_out(&mut mistakes),
+                unknown => mistakes.at(setting.name.span(), format!("there is no `{unknown}` here: {KNOWN}")),
             }
         }
-        let (local, shared) =
+        let (local, mut shared): (Vec<_>, Vec<_>) =
             fields(input, &mut mistakes).into_iter().partition(|field: &Field<'_>| !field.is_shared());
+        for field in &mut shared {
+            field.leaves_out = field.leaves_out.or(leaves_out);
+        }
         let this = Self { ident: &input.ident, visibility: &input.vis, name, shared, local };
         this.check_names(&mut mistakes);
         mistakes.into_result()?;

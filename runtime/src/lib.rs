@@ -15,14 +15,15 @@ mod driver;
 mod embedded;
 
 pub use api::{
-    AccessError, AttachError, Away, Builder, ClusterEvent, ClusterEvents, Commit, CommitError, CommitTogether,
-    Conflict, ConflictKind, Counter, DetachError, Event, EventKind, FieldConflict, Keys, Level, Lock, LockError,
-    LockedGuard, NamedGuard, NamedLock, NodeInfo, ObjectName, ReadGuard, Root, RootError, Runtime, Shared, Stats,
-    Transaction, TransactionError, TransactionGuard, TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
+    AccessError, AttachError, Away, Builder, ChangedSlot, ClusterEvent, ClusterEvents, Commit, CommitError,
+    CommitTogether, Conflict, ConflictKind, Counter, DetachError, Event, EventKind, FieldConflict, Keys, Level,
+    Listener, Lock, LockError, LockedGuard, NamedGuard, NamedLock, NodeInfo, Notice, ObjectName, ReadGuard, Root,
+    RootError, RootSettings, Runtime, Shared, Stats, Told, Transaction, TransactionError, TransactionGuard,
+    TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
 };
 pub use kiln_engine::{ConflictCause, Corrupt, Ended, LocalValue, OnReturn, Returned, State};
 pub use kiln_object::*;
-pub use kiln_protocol::message::{Failure, Fate, WaitEdge};
+pub use kiln_protocol::message::{Failure, Fate, SlotChange, WaitEdge};
 pub use kiln_protocol::profile::{Profile, ProfileError};
-pub use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Version};
+pub use kiln_protocol::{CommitSeq, Epoch, EventId, Incarnation, ObjectId, Version};
 pub use rkyv;

@@ -48,6 +48,10 @@ impl OnDisk {
         soon("a node attaches", builder.attach()).await.unwrap()
     }
 
+    pub(crate) fn profile(&self) -> &str {
+        &self.profile
+    }
+
     pub(crate) fn kill_and_start(&mut self) {
         self.coordinator.kill();
         self.coordinator = start(&self.files, &self.port).0;

@@ -13,10 +13,11 @@ async fn told<K: Key + Debug>(watch: &mut Watch<K>, events: usize) -> Vec<String
         let who = event.writer.map_or_else(|| "-".to_owned(), |(_, name)| name);
         let what = match event.kind {
             EventKind::Created => "created".to_owned(),
-            EventKind::Updated { fields, group, version } => {
+            EventKind::Updated { fields, group, version, .. } => {
                 format!("{} in {group:?} to {}", fields.join("+"), version.number())
             }
             EventKind::Removed => "removed".to_owned(),
+            EventKind::Expired => "expired".to_owned(),
             EventKind::Renamed { to } => format!("renamed {to:?}"),
             EventKind::Gap => "gap".to_owned(),
         };

@@ -67,6 +67,7 @@ pub(crate) fn pieces(seq: u64) -> Vec<Piece> {
         root: RootId::from_bits(1),
         key: Bytes::from(number.to_string()),
         versions: Vec::new(),
+        times: None,
         writes: Bytes::from(vec![low(seq); 40]),
     });
     std::iter::once(start).chain(objects).collect()

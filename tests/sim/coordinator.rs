@@ -178,7 +178,7 @@ impl World {
         } else {
             self.invariants.begin_epoch(epoch);
             for process in self.processes() {
-                process.undecided.borrow_mut().clear();
+                process.forget_commits();
             }
         }
         drop(inner);

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MEASURE_PERIOD: Duration = Duration::from_secs(1);
-pub(crate) const OUTBOX_BYTES: usize = 1 << 13;
+pub(crate) const OUTBOX_BYTES: usize = 1 << 11;
 
 impl World {
     /// An attempt to connect begins.
@@ -193,7 +193,7 @@ impl World {
             }
             Adoption::Rejoined { .. } => {
                 self.invariants.told_unknown(process, acked);
-                process.undecided.borrow_mut().clear();
+                process.forget_commits();
                 process.figures.lapses.set(process.figures.lapses.get() + 1);
                 self.reached(Sometimes::Rejoined);
                 self.serve(process, link);
@@ -232,7 +232,7 @@ impl World {
                 self.reached(Sometimes::LapsedWithUnknown);
             }
             process.figures.lapses.set(process.figures.lapses.get() + 1);
-            process.undecided.borrow_mut().clear();
+            process.forget_commits();
             if process.leaving.get() {
                 return self.replace(process, 0);
             }

@@ -22,6 +22,8 @@ pub(crate) struct Made {
 pub(crate) struct Known {
     pub(crate) root: RootId,
     pub(crate) key: Vec<u8>,
+    /// Those that it had before.
+    pub(crate) old_keys: Vec<Vec<u8>>,
     /// When it was removed.
     pub(crate) removed: Option<u64>,
 }
@@ -126,7 +128,11 @@ impl Ledger {
     /// Takes an entry of the log in; for a commit, says what it did to the fields that are looked at.
     pub(crate) fn append(&mut self, now: u64, entry: &Entry) -> Vec<Step> {
         match entry {
-            Entry::Started { .. } => {}
+            Entry::Started { .. }
+            | Entry::Used { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. }
+            | Entry::Heard { .. } => {}
             Entry::Attached { incarnation, .. } => drop(self.lives.insert(*incarnation, Life::default())),
             Entry::Gone { incarnation, .. } => self.lives.entry(*incarnation).or_default().gone = true,
             Entry::TypeAdded { id, name, .. } if name == Session::NAME => self.session_type = Some(*id),
@@ -144,7 +150,7 @@ impl Ledger {
                 }
             }
             Entry::Created { object, root, key, writes, .. } => {
-                let known = Known { root: *root, key: key.to_vec(), removed: None };
+                let known = Known { root: *root, key: key.to_vec(), old_keys: Vec::new(), removed: None };
                 self.objects.insert(*object, known);
                 if self.session_roots.contains(root) {
                     let _steps = self.write(*object, writes);
@@ -160,14 +166,14 @@ impl Ledger {
                 life.decided = *last;
                 life.refused.extend((first.to_bits()..=last.to_bits()).map(CommitSeq::from_bits));
             }
-            Entry::Removed { object, .. } => {
+            Entry::Removed { object, .. } | Entry::Expired { object } => {
                 if let Some(known) = self.objects.get_mut(object) {
                     known.removed = Some(now);
                 }
             }
             Entry::Renamed { object, key, .. } => {
                 if let Some(known) = self.objects.get_mut(object) {
-                    known.key = key.to_vec();
+                    known.old_keys.push(std::mem::replace(&mut known.key, key.to_vec()));
                 }
             }
         }

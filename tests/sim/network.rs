@@ -204,13 +204,14 @@ impl World {
         let mut links = self.links.borrow_mut();
         let of = &mut links[link];
         let reach = self.reach.borrow()[of.place];
-        let mut delay = self.delay(of.place);
-        if reach.slow && towards == End::Node {
-            delay += 50 * MILLI + self.random.next() % (300 * MILLI);
-        }
+        let delay = self.delay(of.place);
         let side = of.side(towards);
         let last = side.arriving.back().map_or(0, |(at, _)| *at);
-        let at = last.max(self.now() + delay);
+        let mut at = last.max(self.now() + delay);
+        if reach.slow && towards == End::Node {
+            // One piece after the other.
+            at += 20 * MILLI + self.random.next() % (100 * MILLI);
+        }
         side.arriving.push_back((at, bytes));
         drop(links);
         if !reach.is_cut(towards) {

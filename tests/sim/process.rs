@@ -66,6 +66,8 @@ pub(crate) struct Process {
     pub(crate) unwaited: RefCell<BTreeSet<CommitSeq>>,
     /// Its commits of this incarnation that the coordinator has not decided.
     pub(crate) undecided: RefCell<BTreeMap<CommitSeq, Vec<Added>>>,
+    /// Fields that a refused commit had changed, and the last commit that may have been made on top of it.
+    shaken: RefCell<BTreeMap<(ObjectId, Field), CommitSeq>>,
 }
 
 /// What happened to a process.
@@ -119,6 +121,7 @@ impl Process {
             doing: RefCell::default(),
             unwaited: RefCell::default(),
             undecided: RefCell::default(),
+            shaken: RefCell::default(),
         }
     }
 
@@ -173,6 +176,36 @@ impl Process {
             Stage::Apart => None,
             Stage::Connecting(link) | Stage::Served(link) => Some(link),
         }
+    }
+
+    /// It hears that a commit was refused: what it had published is undone.
+    pub(crate) fn was_refused(&self, seq: CommitSeq) {
+        let added = self.undecided.borrow_mut().remove(&seq).unwrap_or_default();
+        for (object, field, _) in added {
+            self.shaken.borrow_mut().insert((object, field), self.node().outbox.last());
+        }
+    }
+
+    /// A commit was made on a copy that is stale: of one that was refused.
+    pub(crate) fn made_on_stale(&self, object: ObjectId, seq: CommitSeq) {
+        for field in Field::ALL {
+            self.shaken.borrow_mut().insert((object, field), seq);
+        }
+    }
+
+    /// Its commits so far are nobody's any more.
+    pub(crate) fn forget_commits(&self) {
+        self.undecided.borrow_mut().clear();
+        self.shaken.borrow_mut().clear();
+    }
+
+    /// Whether it has commits to a field that were made on top of a refused one: they will be refused as well, and what is
+    /// shown until then nobody can say.
+    pub(crate) fn is_shaken(&self, object: ObjectId, field: Field) -> bool {
+        let Some(last) = self.shaken.borrow().get(&(object, field)).copied() else { return false };
+        let undecided = self.undecided.borrow();
+        let mut before = undecided.range(..=last);
+        before.any(|(_, added)| added.iter().any(|(of, to, _)| (*of, *to) == (object, field)))
     }
 
     /// What it committed and the coordinator has not decided, to one field.

@@ -90,10 +90,10 @@ async fn run<P: Program>(world: Rc<World>, process: Rc<Process>, index: usize) {
 impl<P: Program> Actor<P> {
     async fn begin(world: Rc<World>, process: Rc<Process>, index: usize) -> Option<Self> {
         let plain = RootOptions::default();
-        let sessions = open::<P>(&process, ROOTS[0], plain).await?;
+        let sessions = open::<P>(&process, ROOTS[0], plain.clone()).await?;
         let orders = open::<P>(&process, ROOTS[1], plain).await?;
         *process.roots.borrow_mut() = [&sessions, &orders].map(|root| Some(Arc::clone(root)));
-        let named = open::<Named>(&process, LOCKS, RootOptions { ephemeral: true }).await?;
+        let named = open::<Named>(&process, LOCKS, RootOptions { ephemeral: true, ..RootOptions::default() }).await?;
         Some(Self { world, process, roots: [sessions, orders], named, index, program: PhantomData })
     }
 
@@ -221,11 +221,11 @@ fn record<T: Clustered>(root: &RootCache, value: &T) -> Bytes {
 }
 
 async fn open<T: Clustered>(process: &Process, name: &str, options: RootOptions) -> Option<Arc<RootCache>> {
-    let opened = Wait::new(process.node().open_root::<T>(name, "string".to_owned(), options)).await;
+    let opened = Wait::new(process.node().open_root::<T>(name, "string".to_owned(), options.clone())).await;
     let (id, binding) = match opened {
         Ok(opened) => opened,
         Err(RequestError::Disconnected) => return None,
         Err(error) => unreachable!("root {name} cannot be opened: {error}"),
     };
-    Some(process.node().add_root::<T>(name, id, &binding).expect("the type fits"))
+    Some(process.node().add_root::<T>(name, id, &binding, &options).expect("the type fits"))
 }

@@ -23,7 +23,7 @@ const PURE: [(&str, &[&str]); 4] = [
     ("coordinator/protocol", &["bytes", "crc32fast", "postcard", "serde", "smallvec", "thiserror", "toml"]),
     ("runtime/heap", &["crossbeam-epoch", "memmap2", "rkyv", "smallvec", "thiserror"]),
     ("runtime/object", &["rkyv", "smallvec", "thiserror"]),
-    ("runtime/engine", &["bytes", "dashmap", "hashbrown", "smallvec", "thiserror"]),
+    ("runtime/engine", &["bytes", "crossbeam-queue", "dashmap", "hashbrown", "smallvec", "thiserror"]),
 ];
 
 fn manifest(folder: &str) -> toml::Table {

@@ -9,6 +9,7 @@ use crate::output::{Output, shown};
 use bytes::Bytes;
 use kiln_protocol::message::{Record, RootInfo};
 use kiln_protocol::structure::Rendered;
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 pub(crate) struct Args {
     /// The root.
     root: String,
-    /// The key, as `kiln ls ROOT` shows it.
+    /// The key, as `kiln ls ROOT` shows it. Of a root whose keys are hashes, also what was hashed: the id of a web session.
     #[arg(allow_hyphen_values = true)]
     key: String,
     #[command(flatten)]
@@ -74,7 +75,19 @@ pub(crate) async fn find(client: &mut Client, root: &RootInfo, text: &str) -> Re
             return Ok((key, record));
         }
     }
+    if root.options.hashed_keys {
+        let key = Bytes::from(hashed(text));
+        if let Some(record) = client.peek(root.root, key.clone()).await? {
+            return Ok((key, record));
+        }
+    }
     Err(Failure::NoObject { root: shown(&root.name), key: shown(text) })
+}
+
+/// The key of what people know an object by, in a root of which it is said that its keys are hashes.
+fn hashed(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn versions(catalog: &Catalog, record: &Record) -> Vec<(Arc<str>, Rendered)> {

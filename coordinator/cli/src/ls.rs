@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::key;
 use crate::output::{Output, note, shown};
 use kiln_protocol::limits::KEYS_PAGE_MAX;
-use kiln_protocol::message::RootInfo;
+use kiln_protocol::message::{RootInfo, RootOptions};
 use kiln_protocol::schema::FieldKind;
 use kiln_protocol::{ToCoordinator, ToNode};
 use serde::Serialize;
@@ -41,6 +41,11 @@ struct Root<'a> {
     type_name: &'a str,
     objects: u64,
     ephemeral: bool,
+    idle_timeout_ms: Option<u64>,
+    absolute_timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    locking: &'a str,
+    hashed_keys: bool,
     fields: Vec<Field<'a>>,
 }
 
@@ -67,6 +72,10 @@ impl<'a> Root<'a> {
             type_name: &root.type_info.name,
             objects: root.objects,
             ephemeral: root.options.ephemeral,
+            idle_timeout_ms: Some(root.options.idle_timeout_ms).filter(|ms| *ms > 0),
+            absolute_timeout_ms: Some(root.options.absolute_timeout_ms).filter(|ms| *ms > 0),
+            locking: &root.options.locking,
+            hashed_keys: root.options.hashed_keys,
             fields: fields.collect(),
         }
     }
@@ -123,6 +132,26 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
     Ok(())
 }
 
+fn options(options: &RootOptions) -> String {
+    let mut said = Vec::new();
+    if options.ephemeral {
+        said.push("ephemeral".to_owned());
+    }
+    if options.idle_timeout_ms > 0 {
+        said.push(format!("idle {} ms", options.idle_timeout_ms));
+    }
+    if options.absolute_timeout_ms > 0 {
+        said.push(format!("absolute {} ms", options.absolute_timeout_ms));
+    }
+    if !options.locking.is_empty() {
+        said.push(format!("locking {}", shown(&options.locking)));
+    }
+    if options.hashed_keys {
+        said.push("hashed keys".to_owned());
+    }
+    said.join(", ")
+}
+
 fn list(out: &mut Output, roots: &[RootInfo], json: bool) -> io::Result<()> {
     if json {
         return roots.iter().try_for_each(|root| out.json(&Root::of(root)));
@@ -135,7 +164,7 @@ fn list(out: &mut Output, roots: &[RootInfo], json: bool) -> io::Result<()> {
                 shown(&root.key),
                 shown(&root.type_info.name),
                 root.objects.to_string(),
-                if root.options.ephemeral { "ephemeral".to_owned() } else { String::new() },
+                options(&root.options),
             ]
         })
         .collect();

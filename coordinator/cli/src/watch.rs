@@ -111,7 +111,7 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
             let roots = catalog::roots(client).await?;
             catalog = Catalog::new(&catalog::find(&roots, &args.root)?);
         }
-        let ended = one_object && change == Change::Removed;
+        let ended = one_object && matches!(change, Change::Removed | Change::Expired);
         let line = line(&catalog, &root, object, &key, writer, change);
         if args.json {
             out.json(&line)?;
@@ -153,7 +153,7 @@ fn line(
     };
     match change {
         Change::Created => {}
-        Change::Updated { group, version, fields, writes } => {
+        Change::Updated { group, version, fields, writes, .. } => {
             line.change = "updated";
             line.group = Some(catalog.group(group));
             line.version = Some(version.to_string());
@@ -161,11 +161,13 @@ fn line(
             line.writes = writes.map(|writes| catalog.delta(&writes)).unwrap_or_default();
         }
         Change::Removed => line.change = "removed",
+        Change::Expired => line.change = "expired",
         Change::Renamed { to } => {
             line.change = "renamed";
             line.to = Some(key::show(&root.key, &to));
         }
-        Change::Gap => line.change = "gap: changes before this may be missing",
+        // Of the queues of listener groups only.
+        Change::Missed { .. } | Change::Gap => line.change = "gap: changes before this may be missing",
     }
     line
 }

@@ -92,6 +92,14 @@ told_id!(
     WatchId(u32)
 );
 told_id!(
+    /// A listener of one node, chosen by the node.
+    ListenerId(u32)
+);
+told_id!(
+    /// The place of an event among all those of its listener group, from 1.
+    EventId(u64)
+);
+told_id!(
     /// A transaction of one node, chosen by the node: what owns locks in the wait-for graph.
     OwnerId(u64)
 );

@@ -18,14 +18,14 @@ pub use codec::{DecodeError, FrameDecoder, encode_to_coordinator, encode_to_node
 pub use connection::CloseCode;
 pub use delta::{BadDelta, Write, Writes};
 pub use ids::{
-    BarrierId, CheckId, CommitSeq, Epoch, FieldId, GroupId, Incarnation, ObjectId, OwnerId, Partition, RequestId,
-    RootId, Secret, Token, TypeId, Version, WatchId,
+    BarrierId, CheckId, CommitSeq, Epoch, EventId, FieldId, GroupId, Incarnation, ListenerId, ObjectId, OwnerId,
+    Partition, RequestId, RootId, Secret, Token, TypeId, Version, WatchId,
 };
 pub use message::{Failure, ToCoordinator, ToNode};
 pub use profile::{Profile, ProfileError};
 
 /// The version of this protocol, sent in `Hello`. A peer that speaks another one is refused (S19).
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The ALPN name offered in the TLS handshake.
 pub const ALPN: &[u8] = b"kiln/1";

@@ -32,6 +32,14 @@ pub const KEYS_PAGE_BYTES_MAX: usize = 1 << 20;
 pub const LOCKS_PAGE_MAX: usize = 4096;
 /// Watches of one node.
 pub const WATCHES_MAX: usize = 4096;
+/// Objects in one `Used`: a node says once in a heartbeat which it has used.
+pub const USES_MAX: usize = 1 << 16;
+/// Slots that an event names one by one.
+pub const CHANGED_SLOTS_MAX: usize = 256;
+/// Listeners of one node.
+pub const LISTENERS_MAX: usize = 1024;
+/// Listener groups of a cluster.
+pub const LISTENER_GROUPS_MAX: usize = 256;
 /// Requests of one node that the coordinator has not answered, lock requests included.
 pub const REQUESTS_MAX: usize = 1 << 18;
 /// Waits of one node's transactions that the coordinator keeps at once. More of them have only their deadlines.

@@ -29,7 +29,7 @@ impl Engine {
         name: &str,
         key: &str,
         description: &TypeDescription,
-        options: RootOptions,
+        options: &RootOptions,
     ) {
         let wanted = Wanted { name, key, type_name: &description.name, options };
         match self.register(node, &wanted, description) {
@@ -121,7 +121,7 @@ impl Engine {
                 name: root.name.clone(),
                 key: root.key.clone(),
                 objects: root.keys.len() as u64,
-                options: root.options,
+                options: root.options.clone(),
                 type_info: RegisteredType {
                     id: of.id,
                     name: of.name.clone(),
@@ -171,11 +171,12 @@ impl Engine {
         let party = |party: Party, mode: Mode, since: Duration| {
             let (node, operation) = match party {
                 Party::Operation(id) => self.operations.of(id).map(|(node, what)| (node, Some(what.to_owned())))?,
-                // The grant of a node that left is nobody's.
-                Party::Node(node) => (node, None),
+                Party::Node(node) => (Some(node), None),
             };
             let age_ms = ms(self.now.saturating_sub(since));
-            Some(LockParty { node: Some(self.name_of(node)?), operation, mode, age_ms })
+            // The grant of a node that left is nobody's.
+            let node = node.map(|node| self.name_of(node).ok_or(())).transpose().ok()?;
+            Some(LockParty { node, operation, mode, age_ms })
         };
         let holders = lock.holders().iter().filter_map(|holder| party(holder.party, holder.mode, holder.since));
         let waiters = lock.queue().iter().filter_map(|waiter| party(waiter.party, waiter.mode, waiter.since));
@@ -200,7 +201,9 @@ impl Engine {
             | ToCoordinator::Refetch { request, .. }
             | ToCoordinator::Insert { request, .. }
             | ToCoordinator::Remove { request, .. }
-            | ToCoordinator::Rename { request, .. } => self.fail(node, request, Failure::NotANode),
+            | ToCoordinator::Rename { request, .. }
+            | ToCoordinator::Listen { request, .. }
+            | ToCoordinator::EndListeners { request, .. } => self.fail(node, request, Failure::NotANode),
             ToCoordinator::Acquire { request, object, group, .. } => {
                 let failed = ToNode::LockFailed { request, object, group, failure: Failure::NotANode };
                 self.answer(node, failed);

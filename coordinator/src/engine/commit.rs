@@ -8,7 +8,7 @@ use super::object::Object;
 use super::schema::at_most;
 use super::{Engine, Entry};
 use kiln_protocol::limits::{PARTS_MAX, RECORD_BYTES_MAX};
-use kiln_protocol::message::{Commit, Delta, DeltaPart, Part};
+use kiln_protocol::message::{ChangedSlot, Commit, Delta, DeltaPart, Part};
 use kiln_protocol::{CommitSeq, Failure, GroupId, Incarnation, ToNode, Token, Writes};
 use smallvec::SmallVec;
 
@@ -16,6 +16,8 @@ use smallvec::SmallVec;
 const GROWTH_MAX: usize = 6;
 
 type Slots = SmallVec<[u32; 1]>;
+/// What each part of a commit did to slots; nothing where nobody watched.
+pub(super) type Changed = Vec<Vec<ChangedSlot>>;
 type Concerned = SmallVec<[(NodeSlot, u16); 8]>;
 
 impl Engine {
@@ -46,16 +48,17 @@ impl Engine {
         let Commit { everywhere, durable, parts } = commit;
         let (concerned, watched) = self.concerned(Some(node), &slots);
         let waits = self.settings.durable && (everywhere || durable || self.unsynced.holds_any());
+        let changed = if watched { self.changed_by(&slots, &parts) } else { Changed::new() };
         if concerned.is_empty() && !watched && !waits {
             self.append(Entry::Committed { writer, seq, parts });
         } else {
             let deltas: SmallVec<[DeltaPart; 1]> = parts.iter().map(delta_part).collect();
             self.append(Entry::Committed { writer, seq, parts });
             if waits && let Some(after) = self.must_wait(everywhere || durable, &deltas) {
-                self.show_later(after, writer, deltas, everywhere.then_some(seq));
+                self.show_later(after, writer, (deltas, changed), everywhere.then_some(seq));
                 return self.ack_due(node);
             }
-            self.spread(Some(node), writer, &slots, &deltas, &concerned, watched);
+            self.spread(Some(node), writer, &slots, &deltas, &concerned, watched.then_some(&changed));
         }
         self.ack_due(node);
         if everywhere {
@@ -64,12 +67,20 @@ impl Engine {
     }
 
     /// Shows a commit that has waited until it was safe.
-    pub(super) fn show(&mut self, writer: Incarnation, parts: &[DeltaPart], everywhere: Option<CommitSeq>) {
+    pub(super) fn show(
+        &mut self,
+        writer: Incarnation,
+        (parts, changed): &(SmallVec<[DeltaPart; 1]>, Changed),
+        everywhere: Option<CommitSeq>,
+    ) {
         let by = self.nodes.find(writer);
+        let is_there = |object| self.state.objects.find(object).is_some();
+        let changed: Changed =
+            parts.iter().zip(changed).filter(|(part, _)| is_there(part.object)).map(|(_, of)| of.clone()).collect();
         let there = parts.iter().filter_map(|part| Some((self.state.objects.find(part.object)?, part.clone())));
         let (slots, parts): (Slots, SmallVec<[DeltaPart; 1]>) = there.unzip();
         let (concerned, watched) = self.concerned(by, &slots);
-        self.spread(by, writer, &slots, &parts, &concerned, watched);
+        self.spread(by, writer, &slots, &parts, &concerned, watched.then_some(&changed));
         if let (Some(seq), Some(by)) = (everywhere, by) {
             self.wait_for_concerned(by, &concerned, seq);
         }
@@ -99,7 +110,7 @@ impl Engine {
         slots: &[u32],
         parts: &[DeltaPart],
         concerned: &Concerned,
-        watched: bool,
+        watched: Option<&Changed>,
     ) {
         for of_node in concerned.chunk_by(|one, other| one.0 == other.0) {
             let to = of_node[0].0;
@@ -110,9 +121,14 @@ impl Engine {
                 self.send(to, ToNode::Delta(Delta { writer, parts }));
             }
         }
-        if watched {
-            self.watch_commit(by, slots, parts);
+        if let Some(changed) = watched {
+            self.watch_commit(by, slots, parts, changed);
         }
+    }
+
+    /// What each part is about to do to the slots of its object.
+    fn changed_by(&self, slots: &[u32], parts: &[Part]) -> Changed {
+        slots.iter().zip(parts).map(|(slot, part)| self.state.objects.at(*slot).changed_by(&part.writes)).collect()
     }
 
     fn wait_for_concerned(&mut self, node: NodeSlot, concerned: &Concerned, seq: CommitSeq) {

@@ -2,10 +2,11 @@
 //!
 //! Bodies are shared by reference count with the messages that carry them. No I/O: the driver hands entries to a log.
 
+use super::queues::QueueId;
 use bytes::Bytes;
 use kiln_protocol::message::{Part, Role, RootOptions};
 use kiln_protocol::schema::RegisteredField;
-use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, RootId, Secret, TypeId};
+use kiln_protocol::{CommitSeq, Epoch, EventId, Incarnation, ObjectId, RootId, Secret, TypeId};
 use smallvec::SmallVec;
 use std::fmt;
 
@@ -152,6 +153,41 @@ pub enum Entry {
         by: Option<Incarnation>,
         /// The object.
         object: ObjectId,
+    },
+    /// An object was destroyed because it had not been used for too long, or was too old.
+    Expired {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Objects of roots with timeouts were used. Written at most once in a tenth of the idle timeout for each of them.
+    Used {
+        /// The objects.
+        objects: Vec<ObjectId>,
+    },
+    /// A listener group was made: what happens in the root from now on is in its queue.
+    QueueAdded {
+        /// Who asked for it.
+        by: Option<Incarnation>,
+        /// The number of its queue.
+        queue: QueueId,
+        /// The root.
+        root: RootId,
+        /// Its name.
+        name: String,
+    },
+    /// A listener group was ended.
+    QueueRemoved {
+        /// Who asked for it.
+        by: Option<Incarnation>,
+        /// Its queue.
+        queue: QueueId,
+    },
+    /// Events of a listener group were heard.
+    Heard {
+        /// Its queue.
+        queue: QueueId,
+        /// The events.
+        events: Vec<EventId>,
     },
     /// An object got another key.
     Renamed {

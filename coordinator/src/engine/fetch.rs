@@ -37,6 +37,7 @@ impl Engine {
 
     fn fetched(&mut self, node: NodeSlot, request: RequestId, slot: u32) {
         let record = self.hold(node, slot);
+        self.note_use(record.object);
         self.totals.faults += 1;
         let fetched = ToNode::Fetched { request, record, created: false, grants: Vec::new() };
         self.answer(node, fetched);

@@ -13,18 +13,22 @@ mod behind;
 mod commit;
 mod deadlock;
 mod entry;
+mod expiry;
 mod fetch;
 mod full;
 mod grants;
 mod interest;
 mod keys;
+mod listeners;
 mod lock;
 mod locking;
+mod messages;
 mod nodes;
 mod object;
 mod objects;
 mod operations;
 mod owners;
+mod queues;
 mod restore;
 mod resume;
 mod roots;
@@ -40,6 +44,7 @@ mod watch;
 mod window;
 
 pub use entry::{BadEntry, Entry, LogSeq, LogTime, SecretHash};
+pub use queues::{QueueId, QueuedEvent};
 pub use restore::Restore;
 pub use walk::{Cut, Piece};
 
@@ -47,8 +52,9 @@ use barrier::Waits;
 use deadlock::WaitGraph;
 use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
 use kiln_protocol::limits::{NODES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX};
-use kiln_protocol::message::{Hello, Role};
+use kiln_protocol::message::Hello;
 use kiln_protocol::{CommitSeq, Epoch, Failure, GroupId, Incarnation, ObjectId, Secret, ToCoordinator, ToNode};
+use listeners::Listeners;
 use lock::{Step, Tokens};
 use nodes::{NodeSlot, Nodes};
 use operations::Operations;
@@ -255,6 +261,8 @@ pub struct Engine {
     restored_tokens: window::Tokens,
     /// Objects of ephemeral roots to look at: nobody may have to do with them any more.
     unused: VecDeque<ObjectId>,
+    /// Before this time no object of a root with timeouts counts as idle.
+    idle_from: LogTime,
     /// The log is full.
     full: bool,
     /// Who attached since, to look.
@@ -263,6 +271,7 @@ pub struct Engine {
     owed: BTreeMap<Incarnation, CommitSeq>,
     waits: Waits,
     watches: Watches,
+    listeners: Listeners,
     sweep: Sweep,
     acks_due: Vec<NodeSlot>,
     barriers_due: Vec<NodeSlot>,
@@ -280,7 +289,9 @@ impl Engine {
     }
 
     /// An engine that goes on with this state, in which everything up to this entry is safe.
-    fn with(settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
+    fn with(mut settings: Settings, state: State, last: LogSeq, time: LogTime) -> Self {
+        // A clock that was set back meanwhile stops no timeout.
+        settings.started = settings.started.max(time);
         let tokens = Tokens::new(settings.epoch);
         Self {
             settings,
@@ -301,11 +312,13 @@ impl Engine {
             window: None,
             restored_tokens: window::Tokens::default(),
             unused: VecDeque::new(),
+            idle_from: LogTime::default(),
             full: false,
             full_observers: 0,
             owed: BTreeMap::new(),
             waits: Waits::default(),
             watches: Watches::default(),
+            listeners: Listeners::default(),
             sweep: Sweep::default(),
             acks_due: Vec::new(),
             barriers_due: Vec::new(),
@@ -357,6 +370,8 @@ impl Engine {
         self.cool();
         self.sweep();
         self.remove_unused();
+        self.expire();
+        self.hand_out();
         std::mem::swap(&mut self.out, effects);
     }
 
@@ -383,78 +398,6 @@ impl Engine {
         }
     }
 
-    fn message(&mut self, session: SessionId, message: ToCoordinator) {
-        // A closed session's last messages may still arrive: this is where they end.
-        let Some(node) = self.nodes.of(session) else { return };
-        let Some(message) = self.stall(node, message) else { return };
-        self.said(node, message);
-    }
-
-    /// Carries out what a node said.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is matched in `node_message`")]
-    fn said(&mut self, node: NodeSlot, message: ToCoordinator) {
-        let observer = self.nodes.get(node).is_some_and(|node| node.role == Role::Observer);
-        match message {
-            ToCoordinator::Commit(commit) => self.commit(node, commit, observer),
-            ToCoordinator::Hello(_) => {
-                if let Some(session) = self.nodes.session(node) {
-                    self.violation(session, "a second Hello");
-                }
-            }
-            ToCoordinator::Bye => self.bye(node),
-            ToCoordinator::Barrier { barrier } => self.barrier(node, barrier),
-            ToCoordinator::Status { request } => self.status(node, request),
-            ToCoordinator::Roots { request } => self.list_roots(node, request),
-            ToCoordinator::Locks { request } => self.list_locks(node, request),
-            ToCoordinator::Peek { request, root, key } => self.peek(node, request, root, &key),
-            ToCoordinator::Contains { request, root, key } => self.contains(node, request, root, &key),
-            ToCoordinator::Keys { request, root, after, limit } => {
-                self.list_keys(node, request, root, after.as_deref(), limit);
-            }
-            ToCoordinator::Watch { request, watch, target, with_writes } => {
-                self.watch(node, request, watch, target, with_writes);
-            }
-            ToCoordinator::Unwatch { watch } => self.unwatch(node, watch),
-            ToCoordinator::Fate { request, incarnation, seq } => self.tell_fate(node, request, incarnation, seq),
-            message if observer => self.refuse_observer(node, &message),
-            message => self.node_message(node, message),
-        }
-    }
-
-    /// What only nodes may send.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is matched in `message`")]
-    fn node_message(&mut self, node: NodeSlot, message: ToCoordinator) {
-        match message {
-            ToCoordinator::Acquire { request, object, group, mode, want_record } => {
-                self.acquire(node, request, object, group, mode, want_record);
-            }
-            ToCoordinator::Release { object, group, token, keep_read } => {
-                self.release(node, object, group, token, keep_read);
-            }
-            ToCoordinator::Withdraw { request, object, group } => self.withdraw(node, request, object, group),
-            ToCoordinator::OwnerWaits(wait) => self.owner_waits(node, wait),
-            ToCoordinator::OwnerGoesOn { owner, wait } => self.owner_goes_on(node, owner, wait),
-            ToCoordinator::Forget { object } => self.forget(node, object),
-            ToCoordinator::Refetch { request, object } => self.refetch(node, request, object),
-            ToCoordinator::Fetch { request, root, key, create } => self.fetch(node, request, root, key, create),
-            ToCoordinator::OpenRoot { request, name, key, type_description, options } => {
-                self.open_root(node, request, &name, &key, &type_description, options);
-            }
-            ToCoordinator::Insert { request, root, key, writes } => self.insert(node, request, root, key, writes),
-            ToCoordinator::Remove { request, root, key, everywhere } => {
-                self.remove(node, request, root, key, everywhere);
-            }
-            ToCoordinator::Rename { request, root, from, to } => self.rename(node, request, root, from, to),
-            ToCoordinator::GiveUp { request } => self.give_up(node, request),
-            ToCoordinator::Heartbeat { number } => self.heartbeat(node, number),
-            ToCoordinator::Reassert { object, group, token, mode } => self.reassert(node, object, group, token, mode),
-            ToCoordinator::Revalidate { object, key, versions } => self.revalidate(node, object, &key, &versions),
-            ToCoordinator::Resynced => self.resynced(node),
-            ToCoordinator::AwaitEverywhere { seq } => self.await_everywhere(node, seq),
-            _ => {}
-        }
-    }
-
     fn stop(&mut self) {
         if std::mem::replace(&mut self.stopping, true) {
             return;
@@ -467,12 +410,11 @@ impl Engine {
 
     /// Carries a decided entry out and hands it to the log.
     fn append(&mut self, entry: Entry) {
-        let uptime_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
-        let time = LogTime::from_bits(self.settings.started.to_bits().saturating_add(uptime_ms));
-        self.time = self.time.max(time);
-        self.state.apply(&entry).expect("what was decided can be carried out");
+        self.time = self.clock();
+        self.state.apply(self.time, &entry).expect("what was decided can be carried out");
         self.appended = self.appended.next();
         self.wait_for_entry(self.appended, &entry);
+        self.queued(self.appended);
         self.out.push(Effect::Append { seq: self.appended, time: self.time, entry });
     }
 

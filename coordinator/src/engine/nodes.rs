@@ -7,12 +7,15 @@ use super::barrier::WaitId;
 use super::behind::Behind;
 use super::entry::SecretHash;
 use super::operations::OperationId;
+use super::queues::QueueId;
 use super::schema::at_most;
 use super::unsynced::Held;
 use super::{Effect, Engine, Entry, LogSeq, SessionId};
 use kiln_protocol::limits::NAME_BYTES_MAX;
 use kiln_protocol::message::{Hello, Past, Role, WatchTarget};
-use kiln_protocol::{BarrierId, CommitSeq, Failure, Incarnation, ObjectId, PROTOCOL_VERSION, Secret, ToNode, WatchId};
+use kiln_protocol::{
+    BarrierId, CommitSeq, Failure, Incarnation, ListenerId, ObjectId, PROTOCOL_VERSION, Secret, ToNode, WatchId,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -77,6 +80,7 @@ pub(super) struct Node {
     /// Barriers in its stream, and the waits that each ends.
     pub(super) barriers: VecDeque<(BarrierId, Vec<WaitId>)>,
     pub(super) watches: BTreeMap<WatchId, WatchTarget>,
+    pub(super) listeners: BTreeMap<ListenerId, QueueId>,
     pub(super) operations: BTreeSet<OperationId>,
     /// Objects of ephemeral roots that it had to do with.
     pub(super) ephemeral: BTreeSet<ObjectId>,
@@ -107,6 +111,7 @@ impl Node {
             durable: CommitSeq::from_bits(0),
             barriers: VecDeque::new(),
             watches: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             operations: BTreeSet::new(),
             ephemeral: BTreeSet::new(),
         }
@@ -364,6 +369,7 @@ impl Engine {
         for wait in waits.chain(node.barrier_due) {
             self.passed(wait);
         }
+        self.leave_listening(slot, node.listeners);
         for operation in node.operations {
             self.cancel(operation);
         }

@@ -7,7 +7,8 @@ use super::grants::Locks;
 use super::interest::Interest;
 use super::slots::{Gathered, slot_len};
 use bytes::Bytes;
-use kiln_protocol::limits::KEY_BYTES_MAX;
+use kiln_protocol::limits::{CHANGED_SLOTS_MAX, KEY_BYTES_MAX};
+use kiln_protocol::message::{ChangedSlot, SlotChange};
 use kiln_protocol::{BadDelta, FieldId, GroupId, ObjectId, RootId, Version, Write, Writes};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -226,6 +227,41 @@ impl Object {
         }
         let new: usize = growth.slots.values().chain(growth.entries.values()).sum();
         self.slot_bytes() - growth.old + new
+    }
+
+    /// What these writes, which are well-formed, will do to slots; of very many, to some.
+    pub(super) fn changed_by<'a>(&'a self, writes: &'a [u8]) -> Vec<ChangedSlot> {
+        let mut stays = BTreeMap::new();
+        for write in Writes::new(writes).flatten() {
+            let field = write.field();
+            let (key, stay) = match write {
+                Write::Scalar { .. } | Write::Block { .. } | Write::Add { .. } => (None, true),
+                Write::Unset { .. } => (None, false),
+                Write::MapPut { key, .. } => (Some(key), true),
+                Write::MapRemove { key, .. } => (Some(key), false),
+                Write::MapClear { .. } => {
+                    stays.retain(|(of, _), _| *of != field);
+                    let entries = self.entries(field).into_iter().flat_map(|map| map.entries.keys());
+                    stays.extend(entries.map(|key| ((field, Some(&key[..])), false)));
+                    continue;
+                }
+            };
+            stays.insert((field, key), stay);
+        }
+        let changed = stays.into_iter().filter_map(|((field, key), stays)| {
+            let was = match key {
+                Some(key) => self.entry_len(field, key) > 0,
+                None => slot_len(self.slots(), field) > 0,
+            };
+            let change = match (was, stays) {
+                (false, true) => SlotChange::Added,
+                (true, true) => SlotChange::Changed,
+                (true, false) => SlotChange::Removed,
+                (false, false) => return None,
+            };
+            Some(ChangedSlot { field, entry: key.map(Bytes::copy_from_slice), change })
+        });
+        changed.take(CHANGED_SLOTS_MAX).collect()
     }
 
     fn entry_len(&self, field: FieldId, key: &[u8]) -> usize {

@@ -1,4 +1,4 @@
-//! Insert, remove and rename: each takes every lock of the object first, so that no node writes to it meanwhile.
+//! Insert, remove, rename and expiry: each takes every lock of the object first, so that no node writes to it meanwhile.
 //!
 //! An operation waits in the queue of each lock like a node, one group after the other, ascending. The node holders are
 //! recalled, flush and release; then the operation acts in one step and is over. While it waited its key may have come to
@@ -23,15 +23,23 @@ kiln_protocol::id!(
 /// What is to be done once all locks are taken.
 #[derive(Clone, Debug)]
 enum Act {
-    Insert { writes: Bytes },
-    Remove { everywhere: bool },
-    Rename { to: Bytes },
+    Insert {
+        writes: Bytes,
+    },
+    Remove {
+        everywhere: bool,
+    },
+    Rename {
+        to: Bytes,
+    },
+    /// The coordinator's own.
+    Expire,
 }
 
 #[derive(Debug)]
 struct Operation {
-    node: NodeSlot,
-    request: RequestId,
+    /// Who asked for it; `None`: the coordinator.
+    asker: Option<(NodeSlot, RequestId)>,
     root: RootId,
     key: Bytes,
     act: Act,
@@ -47,6 +55,8 @@ pub(super) struct Operations {
     operations: BTreeMap<OperationId, Operation>,
     by_request: BTreeMap<(NodeSlot, RequestId), OperationId>,
     last: OperationId,
+    /// How many of them are expiries.
+    expiring: usize,
     /// Those that something happened to.
     awake: VecDeque<OperationId>,
 }
@@ -54,23 +64,31 @@ pub(super) struct Operations {
 impl Operations {
     fn remove(&mut self, id: OperationId) -> Option<Operation> {
         let operation = self.operations.remove(&id)?;
-        let asked = (operation.node, operation.request);
+        self.expiring -= usize::from(matches!(operation.act, Act::Expire));
         // Another one may have been asked for under the same id.
-        if self.by_request.get(&asked) == Some(&id) {
-            self.by_request.remove(&asked);
+        if let Some(asker) = operation.asker
+            && self.by_request.get(&asker) == Some(&id)
+        {
+            self.by_request.remove(&asker);
         }
         Some(operation)
     }
 
-    /// Who asked for an operation, and what it is.
-    pub(super) fn of(&self, id: OperationId) -> Option<(NodeSlot, &'static str)> {
+    /// How many objects are being removed because their time is over.
+    pub(super) const fn expiring(&self) -> usize {
+        self.expiring
+    }
+
+    /// Who asked for an operation, if not the coordinator, and what it is.
+    pub(super) fn of(&self, id: OperationId) -> Option<(Option<NodeSlot>, &'static str)> {
         let operation = self.operations.get(&id)?;
         let what = match operation.act {
             Act::Insert { .. } => "insert",
             Act::Remove { .. } => "remove",
             Act::Rename { .. } => "rename",
+            Act::Expire => "expire",
         };
-        Some((operation.node, what))
+        Some((operation.asker.map(|(node, _)| node), what))
     }
 
     /// Lets an operation look at its state again.
@@ -103,16 +121,33 @@ impl Engine {
         if let Err(failure) = checked {
             return self.fail(node, request, failure);
         }
-        let id = self.operations.last.next();
-        self.operations.last = id;
+        let id = self.next_operation();
         if let Some(node) = self.nodes.get_mut(node) {
             node.requests += 1;
             node.operations.insert(id);
         }
-        let operation = Operation { node, request, root, key, act, object: None, asked: 0 };
+        let asker = Some((node, request));
+        let operation = Operation { asker, root, key, act, object: None, asked: 0 };
         self.operations.operations.insert(id, operation);
         self.operations.by_request.insert((node, request), id);
         self.operations.wake(id);
+    }
+
+    /// An object's time is over.
+    pub(super) fn begin_expiry(&mut self, object: ObjectId) {
+        let Some(of) = self.state.objects.get(object) else { return };
+        let (root, key, object) = (of.root, Bytes::new(), Some(object));
+        let id = self.next_operation();
+        let operation = Operation { asker: None, root, key, act: Act::Expire, object, asked: 0 };
+        self.operations.operations.insert(id, operation);
+        self.operations.expiring += 1;
+        self.operations.wake(id);
+    }
+
+    const fn next_operation(&mut self) -> OperationId {
+        let id = self.operations.last.next();
+        self.operations.last = id;
+        id
     }
 
     /// Lets every operation proceed that can.
@@ -127,7 +162,13 @@ impl Engine {
             return;
         };
         let (root, taking) = (operation.root, operation.object);
-        let target = self.look_up(root, &operation.key).ok().flatten();
+        let target = match operation.act {
+            // Under whatever key.
+            Act::Expire => taking.and_then(|object| self.state.objects.find(object)),
+            Act::Insert { .. } | Act::Remove { .. } | Act::Rename { .. } => {
+                self.look_up(root, &operation.key).ok().flatten()
+            }
+        };
         let object = target.map(|slot| self.state.objects.at(slot).id);
         if taking.is_some() && taking != object {
             self.give_up_locks(id);
@@ -204,7 +245,9 @@ impl Engine {
 
     fn finish(&mut self, id: OperationId) -> Option<Operation> {
         let operation = self.operations.remove(id)?;
-        if let Some(node) = self.nodes.get_mut(operation.node) {
+        if let Some((node, _)) = operation.asker
+            && let Some(node) = self.nodes.get_mut(node)
+        {
             node.requests -= 1;
             node.operations.remove(&id);
         }
@@ -212,11 +255,13 @@ impl Engine {
     }
 
     fn act_on_nothing(&mut self, id: OperationId) {
-        let Some(Operation { node, request, root, key, act, .. }) = self.finish(id) else {
+        let Some(Operation { asker, root, key, act, .. }) = self.finish(id) else {
             return;
         };
+        let Some((node, request)) = asker else { return };
         self.wait_for_keys();
         match act {
+            Act::Expire => {}
             Act::Insert { writes } => self.insert_now(node, request, root, key, writes),
             Act::Rename { .. } => self.answer(node, ToNode::Done { request, yes: false }),
             Act::Remove { everywhere: false } => self.answer(node, ToNode::Done { request, yes: false }),
@@ -229,9 +274,12 @@ impl Engine {
     }
 
     fn act(&mut self, id: OperationId, slot: u32) {
+        if let Some(Operation { act: Act::Expire, .. }) = self.operations.operations.get(&id) {
+            return self.expire_now(id, slot);
+        }
         if let Err(failure) = self.check_log() {
             self.give_up_locks(id);
-            if let Some(Operation { node, request, .. }) = self.finish(id) {
+            if let Some(Operation { asker: Some((node, request)), .. }) = self.finish(id) {
                 self.fail(node, request, failure);
             }
             return;
@@ -242,13 +290,13 @@ impl Engine {
             let to = to.clone();
             let answer = self.rename_now(id, slot, to);
             self.give_up_locks(id);
-            if let Some(Operation { node, .. }) = self.finish(id) {
+            if let Some(Operation { asker: Some((node, _)), .. }) = self.finish(id) {
                 self.answer(node, answer);
             }
             return;
         }
         let Some(operation) = self.finish(id) else { return };
-        let (node, request) = (operation.node, operation.request);
+        let Some((node, request)) = operation.asker else { return };
         match operation.act {
             Act::Insert { writes } => {
                 self.destroy(slot, Some(node));
@@ -262,7 +310,19 @@ impl Engine {
                 }
                 self.wait_for(node, &others, Awaited::Removal(request, true));
             }
-            Act::Rename { .. } => {}
+            Act::Rename { .. } | Act::Expire => {}
+        }
+    }
+
+    /// Nobody holds the object's locks, so nobody uses it unless he has said so.
+    fn expire_now(&mut self, id: OperationId, slot: u32) {
+        let object = self.state.objects.at(slot).id;
+        if self.is_due(object) {
+            self.finish(id);
+            self.end_object(slot, None, Entry::Expired { object }, &Change::Expired);
+        } else {
+            self.give_up_locks(id);
+            self.finish(id);
         }
     }
 
@@ -278,7 +338,8 @@ impl Engine {
         let Some(operation) = self.operations.operations.get(&id) else {
             return ToNode::Stopping;
         };
-        let (node, request, root) = (operation.node, operation.request, operation.root);
+        let Some((node, request)) = operation.asker else { return ToNode::Stopping };
+        let root = operation.root;
         if operation.key == to {
             return ToNode::Done { request, yes: true };
         }
@@ -301,14 +362,19 @@ impl Engine {
     /// Destroys an object: whoever holds it is told, whoever waits for its locks fails (S10). Returns the nodes that
     /// held it.
     pub(super) fn destroy(&mut self, slot: u32, by: Option<NodeSlot>) -> Vec<NodeSlot> {
+        let object = self.state.objects.at(slot).id;
+        let incarnation = by.and_then(|by| self.nodes.get(by)).map(|node| node.incarnation);
+        self.end_object(slot, by, Entry::Removed { by: incarnation, object }, &Change::Removed)
+    }
+
+    fn end_object(&mut self, slot: u32, by: Option<NodeSlot>, entry: Entry, change: &Change) -> Vec<NodeSlot> {
         let object = self.state.objects.at_mut(slot);
         let id = object.id;
         let interested = object.interest.as_slice().to_vec();
         let locks = object.locks.used();
         let notice = self.notice(by, slot);
         self.watches.end_object(id, &mut self.nodes);
-        let by = by.and_then(|by| self.nodes.get(by)).map(|node| node.incarnation);
-        self.append(Entry::Removed { by, object: id });
+        self.append(entry);
         self.forget_ephemeral(id);
         self.owners_forget(id);
         for node in &interested {
@@ -317,7 +383,7 @@ impl Engine {
             }
             self.answer(*node, ToNode::Destroyed { object: id });
         }
-        self.notify(notice, &Change::Removed);
+        self.notify(notice, change);
         for (group, mut lock) in locks {
             self.contended.remove(&(id, group));
             for holder in lock.holders() {

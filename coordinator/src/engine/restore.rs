@@ -66,7 +66,7 @@ impl Restore {
         if !self.state.unindexed.is_empty() {
             self.state.index()?;
         }
-        self.state.apply(entry)?;
+        self.state.apply(self.time.max(time), entry)?;
         if let Entry::Committed { parts, .. } = entry {
             for part in parts.iter().filter(|part| part.token != Token::default()) {
                 let highest = self.tokens.entry((part.object, part.group)).or_default();

@@ -38,9 +38,11 @@ impl Engine {
         node.ack_due = false;
         let (incarnation, watches) = (node.incarnation, std::mem::take(&mut node.watches));
         let operations = std::mem::take(&mut node.operations);
+        let listeners = std::mem::take(&mut node.listeners);
         for (watch, target) in &watches {
             self.watches.remove(slot, *watch, target, &mut self.state);
         }
+        self.leave_listening(slot, listeners);
         for operation in operations {
             self.cancel(operation);
         }

@@ -29,12 +29,12 @@ pub(super) struct Root {
 }
 
 /// What a program says about a root.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     pub(super) key: &'a str,
     pub(super) type_name: &'a str,
-    pub(super) options: RootOptions,
+    pub(super) options: &'a RootOptions,
 }
 
 impl Roots {
@@ -79,7 +79,7 @@ impl Roots {
                 name: wanted.name.to_owned(),
                 key: wanted.key.to_owned(),
                 type_id,
-                options: wanted.options,
+                options: wanted.options.clone(),
             }));
         };
         let changed = |what: &str, registered: &str, wanted_text: &str| Failure::RootChanged {
@@ -95,8 +95,20 @@ impl Roots {
         if known.key != wanted.key {
             return Err(changed("key", &known.key, wanted.key));
         }
-        if known.options != wanted.options {
-            return Err(changed("options", show(known.options), show(wanted.options)));
+        let (ours, theirs) = (&known.options, wanted.options);
+        if ours.ephemeral != theirs.ephemeral {
+            return Err(changed("options", lasts(ours), lasts(theirs)));
+        }
+        for (what, ours, theirs) in [
+            ("idle timeout", ours.idle_timeout_ms, theirs.idle_timeout_ms),
+            ("absolute timeout", ours.absolute_timeout_ms, theirs.absolute_timeout_ms),
+        ] {
+            if ours != theirs {
+                return Err(changed(what, &timeout(ours), &timeout(theirs)));
+            }
+        }
+        if ours.locking != theirs.locking {
+            return Err(changed("locking", locking(ours), locking(theirs)));
         }
         Ok(None)
     }
@@ -119,6 +131,7 @@ impl Wanted<'_> {
         if self.name.is_empty() {
             return Err(Failure::UnnamedRoot);
         }
+        check_name("the word for how a root's objects are locked", &self.options.locking)?;
         check_structure(self.type_name, "the root's key", self.key)
     }
 }
@@ -127,6 +140,14 @@ fn place(root: RootId) -> Option<usize> {
     usize::try_from(root.to_bits()).ok()?.checked_sub(1)
 }
 
-const fn show(options: RootOptions) -> &'static str {
+const fn lasts(options: &RootOptions) -> &'static str {
     if options.ephemeral { "ephemeral" } else { "lasting" }
+}
+
+fn timeout(ms: u64) -> String {
+    if ms == 0 { "none".to_owned() } else { format!("{ms} ms") }
+}
+
+fn locking(options: &RootOptions) -> &str {
+    if options.locking.is_empty() { "not said" } else { &options.locking }
 }

@@ -3,17 +3,19 @@
 //! Deciding what may happen is the business of the other modules; [`State::apply`] carries out what was decided, and is
 //! what a replay of the log calls. It draws on nothing but the state and the entry.
 
-use super::entry::{BadEntry, Entry, SecretHash};
+use super::entry::{BadEntry, Entry, LogTime, SecretHash};
+use super::expiry::Expiry;
 use super::keys::KeyIndex;
 use super::object::Object;
 use super::objects::Objects;
+use super::queues::{Queue, Queues};
 use super::roots::{Root, Roots};
 use super::schema::{Schema, Type};
 use super::walk::{Piece, Walk};
 use bytes::Bytes;
-use kiln_protocol::message::{Part, Role};
-use kiln_protocol::{CommitSeq, Epoch, Incarnation, ObjectId, Partition, RootId};
-use std::collections::{BTreeMap, VecDeque};
+use kiln_protocol::message::{Change, ChangedSlot, Part, Role};
+use kiln_protocol::{CommitSeq, Epoch, EventId, FieldId, Incarnation, ObjectId, Partition, RootId, Writes};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Ended incarnations whose last commit is remembered, for nodes that come back and ask.
@@ -76,6 +78,10 @@ pub(super) struct State {
     pub(super) history: Epoch,
     /// Objects of a snapshot whose keys are in no index yet.
     pub(super) unindexed: Vec<(RootId, u64, u32)>,
+    /// Objects of roots with timeouts.
+    pub(super) expiry: Expiry,
+    /// Of listener groups.
+    pub(super) queues: Queues,
     /// A snapshot under way: what it has not seen yet is shown to it before it changes.
     pub(super) walk: Option<Walk>,
 }
@@ -94,6 +100,8 @@ impl State {
             epoch: Epoch::default(),
             history: Epoch::default(),
             unindexed: Vec::new(),
+            expiry: Expiry::default(),
+            queues: Queues::default(),
             walk: None,
         }
     }
@@ -143,7 +151,7 @@ impl State {
     /// # Errors
     /// When the entry does not fit this state, which then must not be used any more: the log is damaged, or of another
     /// history.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), BadEntry> {
+    pub(super) fn apply(&mut self, time: LogTime, entry: &Entry) -> Result<(), BadEntry> {
         match entry {
             Entry::Started { epoch, history, skipped } => self.start(*epoch, *history, *skipped),
             Entry::Attached { incarnation, name, role, secret } => {
@@ -157,13 +165,24 @@ impl State {
                 name: name.clone(),
                 key: key.clone(),
                 type_id: *type_id,
-                options: *options,
+                options: options.clone(),
                 keys: KeyIndex::new(),
             }),
-            Entry::Created { object, root, key, writes, .. } => self.create(*object, *root, key, writes),
+            Entry::Created { by, object, root, key, writes } => {
+                self.create(time, *object, *root, key, writes)?;
+                self.queue(*by, *object, &Change::Created);
+                Ok(())
+            }
             Entry::Committed { writer, seq, parts } => {
                 self.count(*writer, *seq)?;
-                parts.iter().try_for_each(|part| self.commit(part))
+                for part in parts {
+                    if self.is_heard(part.object) {
+                        let changed = self.objects.get(part.object).map(|object| object.changed_by(&part.writes));
+                        self.queue(Some(*writer), part.object, &updated(part, changed.unwrap_or_default()));
+                    }
+                    self.commit(time, part)?;
+                }
+                Ok(())
             }
             Entry::Refused { writer, first, last } => {
                 self.count(*writer, *first)?;
@@ -177,9 +196,46 @@ impl State {
                 }
                 Ok(())
             }
-            Entry::Removed { object, .. } => self.remove(*object),
-            Entry::Renamed { object, key, .. } => self.rename(*object, key),
+            Entry::Removed { by, object } => {
+                self.queue(*by, *object, &Change::Removed);
+                self.remove(*object)
+            }
+            Entry::Expired { object } => {
+                self.queue(None, *object, &Change::Expired);
+                self.remove(*object)
+            }
+            Entry::QueueAdded { queue, root, name, .. } => {
+                let missing = || BadEntry::Missing { what: "root", number: root.to_bits().into() };
+                self.roots.get(*root).ok_or_else(missing)?;
+                self.queues.add(*queue, Queue::new(*root, name.clone(), EventId::default()))
+            }
+            Entry::QueueRemoved { queue, .. } => self.queues.remove(*queue),
+            Entry::Heard { queue, events } => self.queues.heard(*queue, events),
+            Entry::Used { objects } => objects.iter().try_for_each(|object| self.note_used(time, *object)),
+            Entry::Renamed { by, object, key } => {
+                self.queue(*by, *object, &Change::Renamed { to: key.clone() });
+                self.rename(*object, key)
+            }
         }
+    }
+
+    /// Whether a listener group is to hear what happens to an object.
+    fn is_heard(&self, object: ObjectId) -> bool {
+        self.queues.len() > 0 && self.objects.get(object).is_some_and(|object| self.queues.has(object.root))
+    }
+
+    /// Puts what happens to an object into the queues of those who are to hear it.
+    fn queue(&mut self, by: Option<Incarnation>, id: ObjectId, change: &Change) {
+        if !self.is_heard(id) {
+            return;
+        }
+        let Some(object) = self.objects.get(id) else { return };
+        let key = Bytes::copy_from_slice(object.key());
+        let named = |by: Incarnation| {
+            let living = self.living.get(&by).or_else(|| self.ended.get(&by).map(|ended| &**ended));
+            (by, living.map_or_else(String::new, |life| life.name.clone()))
+        };
+        self.queues.push(object.root, id, &key, by.map(named).as_ref(), change);
     }
 
     fn start(&mut self, epoch: Epoch, history: Epoch, skipped: u64) -> Result<(), BadEntry> {
@@ -246,7 +302,14 @@ impl State {
         Ok(())
     }
 
-    fn create(&mut self, id: ObjectId, root: RootId, key: &Bytes, writes: &Bytes) -> Result<(), BadEntry> {
+    fn create(
+        &mut self,
+        time: LogTime,
+        id: ObjectId,
+        root: RootId,
+        key: &Bytes,
+        writes: &Bytes,
+    ) -> Result<(), BadEntry> {
         if id.sequence() <= self.last_object {
             return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
         }
@@ -256,6 +319,7 @@ impl State {
             walk.leave_out(slot);
         }
         self.last_object = id.sequence();
+        self.begin_times(root, id, time, time);
         Ok(())
     }
 
@@ -296,11 +360,12 @@ impl State {
         if let Some(walk) = &mut self.walk
             && walk.leave_out(slot)
         {
-            walk.save(Piece::of(self.objects.at(slot)));
+            let object = self.objects.at(slot);
+            walk.save(Piece::of(object, self.expiry.kept(object.id)));
         }
     }
 
-    fn commit(&mut self, part: &Part) -> Result<(), BadEntry> {
+    fn commit(&mut self, time: LogTime, part: &Part) -> Result<(), BadEntry> {
         let slot = self.objects.find(part.object).ok_or_else(|| missing(part.object))?;
         self.show(slot);
         let object = self.objects.at_mut(slot);
@@ -308,7 +373,25 @@ impl State {
         object.set_version(part.group, part.version);
         object.apply(&part.writes).map_err(|bad| BadEntry::Writes { object: part.object, bad })?;
         self.object_bytes = self.object_bytes - before as u64 + object.bytes() as u64;
+        self.expiry.record(part.object, time);
         Ok(())
+    }
+
+    /// An object was used.
+    fn note_used(&mut self, time: LogTime, id: ObjectId) -> Result<(), BadEntry> {
+        let slot = self.objects.find(id).ok_or_else(|| missing(id))?;
+        self.show(slot);
+        self.expiry.record(id, time);
+        Ok(())
+    }
+
+    /// An object's time begins, if its root has timeouts.
+    pub(super) fn begin_times(&mut self, root: RootId, id: ObjectId, created: LogTime, used: LogTime) {
+        if let Some(root) = self.roots.get(root)
+            && root.options.has_timeouts()
+        {
+            self.expiry.begin(id, &root.options, created, used);
+        }
     }
 
     fn remove(&mut self, id: ObjectId) -> Result<(), BadEntry> {
@@ -319,6 +402,7 @@ impl State {
         if let Some(root) = self.roots.get_mut(object.root) {
             root.keys.remove(object.key(), |slot| self.objects.at(slot).key());
         }
+        self.expiry.end(id);
         self.objects.remove(slot);
         Ok(())
     }
@@ -339,6 +423,13 @@ impl State {
         root.keys.insert(key, slot, |slot| self.objects.at(slot).key());
         Ok(())
     }
+}
+
+/// What a part of a commit did.
+fn updated(part: &Part, slots: Vec<ChangedSlot>) -> Change {
+    let fields: BTreeSet<FieldId> = Writes::new(&part.writes).flatten().map(|write| write.field()).collect();
+    let (group, version) = (part.group, part.version);
+    Change::Updated { group, version, fields: fields.into_iter().collect(), slots, writes: None }
 }
 
 const fn gone(incarnation: Incarnation) -> BadEntry {

@@ -9,6 +9,7 @@
 //!
 //! A log is safe up to some entry, so what waits for a later one waits for all before it.
 
+use super::commit::Changed;
 use super::nodes::NodeSlot;
 use super::{Effect, Engine, Entry, LogSeq};
 use kiln_protocol::message::DeltaPart;
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug)]
 enum Later {
     /// A commit is shown.
-    Show { writer: Incarnation, parts: SmallVec<[DeltaPart; 1]>, everywhere: Option<CommitSeq> },
+    Show { writer: Incarnation, parts: (SmallVec<[DeltaPart; 1]>, Changed), everywhere: Option<CommitSeq> },
     /// Somebody is told when no node shows what was before.
     Await { writer: Incarnation, seq: CommitSeq },
 }
@@ -109,11 +110,15 @@ impl Engine {
         }
         let unsynced = &mut self.unsynced;
         match entry {
-            Entry::Committed { .. } | Entry::Refused { .. } => return,
+            Entry::Committed { .. } | Entry::Refused { .. } | Entry::Used { .. } | Entry::Heard { .. } => return,
             Entry::Started { .. } | Entry::Attached { .. } => {}
             Entry::Gone { .. } => unsynced.gone = seq,
-            Entry::TypeAdded { .. } | Entry::FieldsAdded { .. } | Entry::RootAdded { .. } => unsynced.schema = seq,
-            Entry::Removed { .. } => unsynced.keys = seq,
+            Entry::TypeAdded { .. }
+            | Entry::FieldsAdded { .. }
+            | Entry::RootAdded { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. } => unsynced.schema = seq,
+            Entry::Removed { .. } | Entry::Expired { .. } => unsynced.keys = seq,
             Entry::Created { object, .. } | Entry::Renamed { object, .. } => {
                 unsynced.keys = seq;
                 unsynced.fresh.insert(*object, seq);
@@ -169,7 +174,7 @@ impl Engine {
         &mut self,
         seq: LogSeq,
         writer: Incarnation,
-        parts: SmallVec<[DeltaPart; 1]>,
+        parts: (SmallVec<[DeltaPart; 1]>, Changed),
         everywhere: Option<CommitSeq>,
     ) {
         self.later(seq, Later::Show { writer, parts, everywhere });
@@ -235,6 +240,7 @@ impl Engine {
             return;
         }
         self.logged = seq;
+        self.safe_events(seq);
         while let Some((_, object)) = self.unsynced.fresh_order.pop_front_if(|(of, _)| *of <= seq) {
             if self.unsynced.fresh.get(&object).is_some_and(|of| *of <= seq) {
                 self.unsynced.fresh.remove(&object);

@@ -10,12 +10,13 @@
 use super::entry::{BadEntry, LogSeq, LogTime, SecretHash};
 use super::object::Object;
 use super::objects::Objects;
+use super::queues::{Queue, QueueId, QueuedEvent};
 use super::state::{Life, State};
 use super::{Engine, keys::KeyIndex, roots::Root};
 use bytes::Bytes;
 use kiln_protocol::message::{Role, RootOptions};
 use kiln_protocol::schema::RegisteredField;
-use kiln_protocol::{CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RootId, TypeId, Version};
+use kiln_protocol::{CommitSeq, Epoch, EventId, GroupId, Incarnation, ObjectId, RootId, TypeId, Version};
 use std::sync::Arc;
 
 /// Slots that one step looks at, in use or not.
@@ -69,6 +70,24 @@ pub enum Piece {
         /// What became of commits up to this one is not known any more.
         forgotten: CommitSeq,
     },
+    /// A listener group.
+    Queue {
+        /// The number of its queue.
+        queue: QueueId,
+        /// The root.
+        root: RootId,
+        /// Its name.
+        name: String,
+        /// The last event that was given an id.
+        last: EventId,
+    },
+    /// An event in a queue, behind those before it.
+    Event {
+        /// The queue.
+        queue: QueueId,
+        /// The event.
+        event: Arc<QueuedEvent>,
+    },
     /// An object.
     Object {
         /// Its id.
@@ -79,6 +98,8 @@ pub enum Piece {
         key: Bytes,
         /// The version of each group that was ever committed to.
         versions: Vec<(GroupId, Version)>,
+        /// Of a root with timeouts: when it was made, and when it was last used, as far as that was logged.
+        times: Option<(LogTime, LogTime)>,
         /// Its slots, as writes.
         writes: Bytes,
     },
@@ -103,12 +124,13 @@ pub struct Cut {
 
 impl Piece {
     /// An object as it is.
-    pub(super) fn of(object: &Object) -> Self {
+    pub(super) fn of(object: &Object, times: Option<(LogTime, LogTime)>) -> Self {
         Self::Object {
             object: object.id,
             root: object.root,
             key: Bytes::copy_from_slice(object.key()),
             versions: object.versions(),
+            times,
             writes: object.writes(),
         }
     }
@@ -137,6 +159,8 @@ impl Piece {
             }
             Self::Root { name, key, .. } => name.len() + key.len(),
             Self::Life { name, refused, .. } => name.len() + refused.len() * size_of::<CommitSeq>(),
+            Self::Queue { name, .. } => name.len(),
+            Self::Event { event, .. } => event.bytes(),
             Self::Object { key, writes, .. } => key.len() + writes.len(),
         }
     }
@@ -154,6 +178,7 @@ pub(super) struct Walk {
     next_root: usize,
     living: std::vec::IntoIter<(Incarnation, Life)>,
     ended: std::vec::IntoIter<(Incarnation, Arc<Life>)>,
+    queues: std::vec::IntoIter<Piece>,
     /// Slots below `next` were seen, and those with a bit here; slots from `end` on were free at the cut.
     seen: Box<[u64]>,
     next: u32,
@@ -180,6 +205,7 @@ impl Walk {
             next_root: 0,
             living: living.into_iter(),
             ended: ended.into_iter(),
+            queues: state.queues.pieces().into_iter(),
             seen: vec![0; end.div_ceil(u64::BITS) as usize].into_boxed_slice(),
             next: 0,
             end,
@@ -218,16 +244,19 @@ impl Walk {
             name: root.name.clone(),
             key: root.key.clone(),
             type_id: root.type_id,
-            options: root.options,
+            options: root.options.clone(),
         }));
         let living = self.living.by_ref().take(HEAD_MAX);
         out.extend(living.map(|(incarnation, life)| Piece::life(incarnation, &life, true)));
         let ended = self.ended.by_ref().take(HEAD_MAX);
         out.extend(ended.map(|(incarnation, life)| Piece::life(incarnation, &life, false)));
+        if self.next_root == self.roots {
+            out.extend(self.queues.by_ref().take(HEAD_MAX));
+        }
     }
 
     fn is_past_head(&self) -> bool {
-        let lives = self.living.len() + self.ended.len();
+        let lives = self.living.len() + self.ended.len() + self.queues.len();
         self.start.is_none() && self.fields.len() == 0 && self.next_root == self.roots && lives == 0
     }
 
@@ -241,7 +270,7 @@ impl Walk {
             if self.seen[word] & bit == 0
                 && let Some(object) = state.objects.slot(self.next)
             {
-                let piece = Piece::of(object);
+                let piece = Piece::of(object, state.expiry.kept(object.id));
                 bytes += piece.bytes();
                 out.push(piece);
             }
@@ -368,7 +397,14 @@ impl State {
                 }
                 Ok(())
             }
-            Piece::Object { object: id, root, key, versions, writes } => {
+            Piece::Queue { queue, root, name, last } => {
+                if self.roots.get(root).is_none() {
+                    return Err(BadEntry::Missing { what: "root", number: root.to_bits().into() });
+                }
+                self.queues.add(queue, Queue::new(root, name, last))
+            }
+            Piece::Event { queue, event } => self.queues.restore(queue, event),
+            Piece::Object { object: id, root, key, versions, times, writes } => {
                 if id.sequence() > self.last_object {
                     return Err(BadEntry::OutOfOrder { what: "object", number: id.sequence(), last: self.last_object });
                 }
@@ -378,6 +414,9 @@ impl State {
                 let object = Object::restored(id, root, &key, &versions, &writes);
                 let object = object.map_err(|bad| BadEntry::Writes { object: id, bad })?;
                 let slot = self.store(object, Objects::append)?;
+                if let Some((created, used)) = times {
+                    self.begin_times(root, id, created, used);
+                }
                 self.unindexed.push((root, prefix(&key), slot));
                 Ok(())
             }

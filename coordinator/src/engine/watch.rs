@@ -3,6 +3,7 @@
 //! Events follow the delta of the same commit in the same stream, and go to the writer's node as well.
 
 use super::Engine;
+use super::commit::Changed;
 use super::nodes::{NodeSlot, Nodes};
 use super::schema::at_most;
 use super::state::State;
@@ -150,8 +151,8 @@ impl Engine {
     }
 
     /// Tells watchers what a commit changed.
-    pub(super) fn watch_commit(&mut self, by: Option<NodeSlot>, slots: &[u32], parts: &[DeltaPart]) {
-        for (slot, part) in slots.iter().zip(parts) {
+    pub(super) fn watch_commit(&mut self, by: Option<NodeSlot>, slots: &[u32], parts: &[DeltaPart], changed: &Changed) {
+        for (at, (slot, part)) in slots.iter().zip(parts).enumerate() {
             let object = self.state.objects.at(*slot);
             if !object.watched && !self.watches.any_root() {
                 continue;
@@ -168,6 +169,7 @@ impl Engine {
                     group: part.group,
                     version: part.version,
                     fields: fields.iter().copied().collect(),
+                    slots: changed.get(at).cloned().unwrap_or_default(),
                     writes: watcher.with_writes.then(|| part.writes.clone()),
                 };
                 self.event(watcher, part.object, key.clone(), writer.clone(), change);

@@ -72,6 +72,8 @@ impl Engine {
             let key_of = |slot| self.state.objects.at(slot).key();
             self.unused.extend(root.keys.after(None, key_of).map(|slot| self.state.objects.at(slot).id));
         }
+        self.expect_uses();
+        self.expect_listeners();
         let tokens = std::mem::take(&mut self.restored_tokens);
         if waiting.is_empty() {
             return;
@@ -267,6 +269,7 @@ impl Engine {
 
     fn end_window(&mut self) {
         let Some(window) = self.window.take() else { return };
+        self.expect_uses();
         for ((object, ..), incarnations) in window.ahead {
             for node in
                 incarnations.into_iter().filter_map(|incarnation| self.nodes.find(incarnation)).collect::<Vec<_>>()

@@ -18,6 +18,14 @@ struct Session {
     g: u64,
     #[clustered(nested, counter)]
     h: i64,
+    #[clustered(counter, on_archive_failure = "leave_out")]
+    i: i64,
+    #[clustered(local, on_archive_failure = "leave_out")]
+    j: u64,
+    #[clustered(nested, on_archive_failure = "leave_out")]
+    k: u64,
+    #[clustered(on_archive_failure = "ignore")]
+    l: u64,
 }
 
 fn main() {}

@@ -179,7 +179,7 @@ impl Node {
         if let Some(slot) = corrupt.first() {
             return Err(bad(&format!("field `{}` is no valid archive", root.binding.slot_name(*slot))));
         }
-        let entry = Arc::new(Entry::new(record.object, root.id, key, object, Arc::clone(&root.binding)));
+        let entry = Arc::new(Entry::new(record.object, &root, key, object));
         entry.set_state(State::Local);
         self.cache.insert(&root, &entry);
         journal.add_made(&entry, writes.clone(), on_return);

@@ -133,7 +133,7 @@ impl Node {
             })
         });
         let (object, corrupt) = made.inspect_err(|_| forget())?;
-        let entry = Arc::new(Entry::new(record.object, root.id, key, object, Arc::clone(&root.binding)));
+        let entry = Arc::new(Entry::new(record.object, &root, key, object));
         for slot in corrupt {
             entry.mark_corrupt(slot, None);
         }

@@ -63,6 +63,11 @@ pub fn describe<T: Clustered>() -> TypeDescription {
 }
 
 impl Binding {
+    /// The slot of a field.
+    pub(crate) fn slot_named(&self, name: &str) -> Option<u16> {
+        self.field_names.iter().position(|known| *known == name).and_then(|slot| u16::try_from(slot).ok())
+    }
+
     /// Binds a type to the registry's answer.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use crate::binding::Binding;
 use crate::entry::{Entry, State};
+use crate::uses::Uses;
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use kiln_protocol::{ObjectId, RootId};
@@ -22,20 +23,22 @@ pub struct RootCache {
     pub name: String,
     /// What its objects' slots mean.
     pub binding: Arc<Binding>,
+    /// With timeouts: where uses of its objects are noted.
+    pub(crate) uses: Option<Arc<Uses>>,
     by_key: DashMap<Arc<[u8]>, Arc<Entry>, hashbrown::DefaultHashBuilder>,
 }
 
 impl RootCache {
     /// A root without resident objects.
-    #[must_use]
-    pub fn new(id: RootId, name: String, binding: Arc<Binding>) -> Self {
-        Self { id, name, binding, by_key: DashMap::default() }
+    pub(crate) fn new(id: RootId, name: String, binding: Arc<Binding>, uses: Option<Arc<Uses>>) -> Self {
+        Self { id, name, binding, uses, by_key: DashMap::default() }
     }
 
     /// The resident object under this key.
     pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
         let entry = Arc::clone(self.by_key.get(key)?.value());
         entry.touch();
+        entry.note_use();
         Some(entry)
     }
 }

@@ -1,9 +1,12 @@
 //! One resident object.
 
 use crate::binding::Binding;
+use crate::cache::RootCache;
 use crate::lock::{GroupLock, LockContext, LockFailure, RequestIds};
 use crate::outbox::Outbox;
+use crate::uses::Noted;
 use kiln_heap::Object;
+use kiln_object::ValueError;
 use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -56,27 +59,34 @@ pub struct Entry {
     locks: Box<[GroupLock]>,
     state: AtomicU8,
     touched: AtomicBool,
-    /// Whether `corrupt` was ever more than empty: commits look here first.
-    any_corrupt: AtomicBool,
+    /// Of a root with timeouts.
+    noted: Option<Noted>,
+    /// Whether `corrupt` or `left_out` was ever more than empty: commits look here first.
+    any_missing: AtomicBool,
     corrupt: Mutex<Vec<Corrupt>>,
+    /// Fields that a commit of this node left out, by slot.
+    left_out: Mutex<Vec<(u16, Arc<ValueError>)>>,
     /// What this process keeps beside the object, made at first use.
     pub local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Entry {
-    pub(crate) fn new(id: ObjectId, root: RootId, key: &[u8], object: Object, binding: Arc<Binding>) -> Self {
+    pub(crate) fn new(id: ObjectId, root: &RootCache, key: &[u8], object: Object) -> Self {
+        let (noted, binding) = (root.uses.clone().map(Noted::new), Arc::clone(&root.binding));
         let locks = binding.groups().iter().map(|_| GroupLock::default()).collect();
         Self {
             id: AtomicU64::new(id.to_bits()),
-            root,
+            root: root.id,
             object,
             binding,
             key: Mutex::new(key.into()),
             locks,
             state: AtomicU8::new(CURRENT),
             touched: AtomicBool::new(true),
-            any_corrupt: AtomicBool::new(false),
+            noted,
+            any_missing: AtomicBool::new(false),
             corrupt: Mutex::default(),
+            left_out: Mutex::default(),
             local: OnceLock::new(),
         }
     }
@@ -94,7 +104,11 @@ impl Entry {
 
     /// Whether only this node knows the object.
     pub fn is_provisional(&self) -> bool {
-        self.id().to_bits() >= PROVISIONAL
+        Self::is_provisional_id(self.id())
+    }
+
+    pub(crate) const fn is_provisional_id(id: ObjectId) -> bool {
+        id.to_bits() >= PROVISIONAL
     }
 
     /// The cluster knows the object by this id.
@@ -166,6 +180,14 @@ impl Entry {
         }
     }
 
+    /// The program uses the object: in a root with timeouts it is not idle.
+    #[inline]
+    pub fn note_use(&self) {
+        if let Some(noted) = &self.noted {
+            noted.note(|| self.id());
+        }
+    }
+
     pub(crate) fn untouch(&self) -> bool {
         self.touched.swap(false, Ordering::Relaxed)
     }
@@ -202,17 +224,37 @@ impl Entry {
         corrupt.retain(|known| known.slot != slot);
         corrupt.push(Corrupt { field, writer, slot });
         // Relaxed: the lock of the group orders whoever marks a field before whoever writes it again.
-        self.any_corrupt.store(true, Ordering::Relaxed);
+        self.any_missing.store(true, Ordering::Relaxed);
+    }
+
+    /// Fields whose last change here could not be archived, and that nobody has changed since.
+    pub fn left_out(&self) -> Vec<Arc<ValueError>> {
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        left_out.iter().map(|(_, error)| Arc::clone(error)).collect()
+    }
+
+    /// A commit goes on without these fields.
+    pub fn leave_out(&self, errors: Vec<ValueError>) {
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        for error in errors {
+            let Some(slot) = self.binding.slot_named(error.field()) else { continue };
+            left_out.retain(|(known, _)| *known != slot);
+            left_out.push((slot, Arc::new(error)));
+        }
+        // Relaxed: as in `mark_corrupt`.
+        self.any_missing.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn heal(&self, slots: impl Iterator<Item = u16>) {
-        if !self.any_corrupt.load(Ordering::Relaxed) {
+        if !self.any_missing.load(Ordering::Relaxed) {
             return;
         }
         let mut corrupt = self.corrupt.lock().unwrap_or_else(PoisonError::into_inner);
-        if !corrupt.is_empty() {
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if !corrupt.is_empty() || !left_out.is_empty() {
             for slot in slots {
                 corrupt.retain(|known| known.slot != slot);
+                left_out.retain(|(known, _)| *known != slot);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::binding::Tail;
 use crate::entry::{Entry, State};
+use crate::listen::Handed;
 use crate::lock::{GroupLock, LockContext, LockFailure};
 use crate::node::{Counters, Ended, Node};
 use crate::request::{Found, KeysPage, Pending, RequestError};
@@ -60,7 +61,15 @@ impl Node {
                     queue.push(WatchEvent { object, key, writer, change });
                 }
             }
-            ToNode::Heartbeat { number } => self.link.renewed(number),
+            ToNode::Notice { listener, event: id, redelivered, object, key, writer, change } => {
+                let event = WatchEvent { object, key, writer, change };
+                self.handed(listener, Handed { id, redelivered, event });
+            }
+            ToNode::ListenerEnded { listener } => self.listener_ended(listener),
+            ToNode::Heartbeat { number } => {
+                self.link.renewed(number);
+                self.uses.answered(number);
+            }
             ToNode::GrantLost { object, group, token } => {
                 self.with_lock(object, group, |lock, context| lock.grant_lost(context, token));
             }

@@ -18,6 +18,7 @@ mod grant;
 mod handle;
 mod journal;
 mod link;
+mod listen;
 mod lock;
 mod node;
 mod outbox;
@@ -25,6 +26,7 @@ mod pace;
 mod request;
 mod sync;
 mod ticket;
+mod uses;
 mod watch;
 
 pub use alone::AloneError;
@@ -39,6 +41,7 @@ pub use journal::{
     ConflictCause, ConflictWrite, LocalConflict, LocalDeed, LocalId, LocalValue, OnReturn, Removal, Returned,
 };
 pub use link::{Lapse, LinkState, Member, UnknownCommit};
+pub use listen::{Handed, ListenerQueue};
 pub use lock::{Admission, Claim, GroupLock, LockContext, LockFailure, RECALL_BATCH_MAX, RequestIds};
 pub use node::{Ended, Figures, Node, Settings};
 pub use outbox::{CommitFailure, OutPart, Outbox, Outcome, Output, QueueError, Waiter};

@@ -11,7 +11,7 @@ use crate::outbox::{CommitFailure, Lapsed};
 use crate::request::RequestError;
 use crate::ticket::Ticket;
 use kiln_protocol::message::{Resume, WatchTarget};
-use kiln_protocol::{CommitSeq, Epoch, Incarnation, Secret, ToCoordinator, Version, WatchId};
+use kiln_protocol::{CommitSeq, Epoch, Incarnation, ListenerId, Secret, ToCoordinator, Version, WatchId};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -216,6 +216,13 @@ impl Node {
         }
         inner.heartbeats.push_back((number, now_nanos));
         drop(inner);
+        if self.link.is_synced()
+            && let Some(mut objects) = self.uses.say(number)
+        {
+            // What only this node knows cannot expire.
+            objects.retain(|object| !Entry::is_provisional_id(*object));
+            self.outbox.send(&ToCoordinator::Used { objects });
+        }
         self.outbox.send(&ToCoordinator::Heartbeat { number });
     }
 
@@ -227,6 +234,7 @@ impl Node {
     /// The connection is lost. Copies are not trusted from now on: to be called before another connection is sought.
     pub fn disconnected(&self) {
         self.link.synced.store(false, Ordering::Release);
+        self.uses.lost();
         self.outbox.down();
     }
 
@@ -350,7 +358,8 @@ impl Node {
                 lock.report_again(entry.lock_context(index, &self.outbox, &self.requests));
             }
         }
-        let watching = self.ask_again();
+        let (watching, listening) = self.ask_again();
+        self.listen_again(|listener| listening.contains(&listener));
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = watches.1.iter().map(|(watch, queue)| (*watch, Arc::clone(queue))).collect();
         drop(watches);
@@ -377,9 +386,9 @@ impl Node {
         });
     }
 
-    /// Returns the watches that were asked for and not answered.
-    fn ask_again(&self) -> BTreeSet<WatchId> {
-        let mut watching = BTreeSet::new();
+    /// Returns the watches and the listeners that were asked for and not answered.
+    fn ask_again(&self) -> (BTreeSet<WatchId>, BTreeSet<ListenerId>) {
+        let (mut watching, mut listening) = (BTreeSet::new(), BTreeSet::new());
         let mut unanswered = self.unanswered();
         let mut lost = Vec::new();
         for (request, mut asked) in std::mem::take(&mut unanswered.requests) {
@@ -389,6 +398,9 @@ impl Node {
             }
             if let ToCoordinator::Watch { watch, .. } = &asked.question {
                 watching.insert(*watch);
+            }
+            if let ToCoordinator::Listen { listener, .. } = &asked.question {
+                listening.insert(*listener);
             }
             self.outbox.send(&asked.question);
             asked.sent = true;
@@ -400,7 +412,7 @@ impl Node {
         for pending in lost {
             pending.fail(RequestError::Unknown);
         }
-        watching
+        (watching, listening)
     }
 
     fn watch_again(&self, watch: WatchId, target: WatchTarget) {

@@ -7,10 +7,12 @@ use crate::cache::{Cache, RootCache};
 use crate::entry::{Entry, State};
 use crate::journal::Journal;
 use crate::link::LinkState;
+use crate::listen::Listeners;
 use crate::lock::{LockFailure, RequestIds};
 use crate::outbox::Outbox;
 use crate::request::{Answer, Asked, Found, KeysPage, Pending, RequestError, Unanswered};
 use crate::ticket::Ticket;
+use crate::uses::Uses;
 use crate::watch::WatchQueue;
 use bytes::Bytes;
 use kiln_heap::Heap;
@@ -108,10 +110,12 @@ pub struct Node {
     pub(crate) counters: Counters,
     /// Its connection and its lease.
     pub link: LinkState,
+    pub(crate) uses: Arc<Uses>,
     pub(crate) journal: Mutex<Journal>,
     /// Held while the lease lapses, and while the node becomes another incarnation.
     pub(crate) turning: Mutex<()>,
     unanswered: Mutex<Unanswered>,
+    pub(crate) listeners: Mutex<Listeners>,
     pub(crate) watches: Mutex<(WatchId, BTreeMap<WatchId, Arc<WatchQueue>>)>,
     ended: Mutex<EndedState>,
     /// Commits that were refused although nobody waited for their answer: for the application, oldest first.
@@ -133,9 +137,11 @@ impl Node {
             requests: RequestIds::default(),
             gate: RwLock::default(),
             counters: Counters::default(),
+            uses: Arc::default(),
             journal: Mutex::default(),
             turning: Mutex::default(),
             unanswered: Mutex::default(),
+            listeners: Mutex::default(),
             watches: Mutex::default(),
             ended: Mutex::default(),
             refusals: Mutex::default(),
@@ -304,7 +310,7 @@ impl Node {
         Some(entry.object.bytes())
     }
 
-    /// Opens a root that the coordinator answered for.
+    /// Opens a root that the coordinator answered for, when asked with these options.
     ///
     /// # Errors
     /// When the answer does not fit the type.
@@ -313,12 +319,14 @@ impl Node {
         name: &str,
         root: RootId,
         answer: &TypeBinding,
+        options: &RootOptions,
     ) -> Result<Arc<RootCache>, BindError> {
         if let Some(known) = self.cache.root(root) {
             return Ok(known);
         }
         let binding = Arc::new(Binding::new::<T>(answer)?);
-        Ok(self.cache.add_root(RootCache::new(root, name.to_owned(), binding)))
+        let uses = options.has_timeouts().then(|| Arc::clone(&self.uses));
+        Ok(self.cache.add_root(RootCache::new(root, name.to_owned(), binding, uses)))
     }
 
     /// The node is no longer attached. Every waiter is told.
@@ -347,6 +355,7 @@ impl Node {
         for queue in watches.into_values() {
             queue.close();
         }
+        self.end_listeners();
         for ticket in waiting {
             drop(ticket.complete(why.clone()));
         }

@@ -65,7 +65,7 @@ impl WatchQueue {
             inner.events.pop_front();
             inner.gap = true;
         }
-        inner.closed |= self.of_object && matches!(event.change, Change::Removed);
+        inner.closed |= self.of_object && matches!(event.change, Change::Removed | Change::Expired);
         inner.events.push_back(event);
         wake(inner);
     }

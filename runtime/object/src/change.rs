@@ -1,6 +1,6 @@
 //! What a guard changed: typed slot writes, before they are encoded for the wire and applied to the heap.
 
-use crate::value::Stored;
+use crate::value::{Stored, ValueError};
 use kiln_heap::{ArchivedBuf, SlotWrite};
 use smallvec::SmallVec;
 
@@ -82,7 +82,10 @@ impl Change {
 
 /// The slot writes of one commit or of one new object, in the order of the fields. A map's clear comes before its puts.
 #[derive(Debug, Default)]
-pub struct Changes(SmallVec<[Change; 4]>);
+pub struct Changes {
+    writes: SmallVec<[Change; 4]>,
+    left_out: Vec<ValueError>,
+}
 
 impl Changes {
     /// No change.
@@ -95,7 +98,7 @@ impl Changes {
     /// Appends a change.
     #[inline]
     pub fn push(&mut self, change: Change) {
-        self.0.push(change);
+        self.writes.push(change);
     }
 
     #[inline]
@@ -109,31 +112,67 @@ impl Changes {
     /// The changes, in order.
     #[inline]
     pub fn iter(&self) -> std::slice::Iter<'_, Change> {
-        self.0.iter()
+        self.writes.iter()
     }
 
     /// The changes, in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Change] {
-        &self.0
+        &self.writes
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.writes.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.writes.is_empty()
     }
 
     /// Forgets all changes, keeping the room they took.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.writes.clear();
+        self.left_out.clear();
     }
+
+    /// The changed fields that are not among the changes, because they cannot be archived and may be left out.
+    #[must_use]
+    pub fn take_left_out(&mut self) -> Vec<ValueError> {
+        std::mem::take(&mut self.left_out)
+    }
+}
+
+/// For the derive: collects a field that is left out when it cannot be archived.
+pub fn collect_or_leave_out(
+    out: &mut Changes,
+    name: &str,
+    collect: impl FnOnce(&mut Changes) -> Result<(), ValueError>,
+) {
+    let before = out.writes.len();
+    if let Err(error) = collect(out) {
+        out.writes.truncate(before);
+        out.left_out.push(error.within(name));
+    }
+}
+
+/// For the derive: collects a nested struct. What that leaves out has the name of the field before its own.
+///
+/// # Errors
+/// Those of the fields that may not be left out.
+pub fn collect_nested(
+    out: &mut Changes,
+    name: &str,
+    collect: impl FnOnce(&mut Changes) -> Result<(), ValueError>,
+) -> Result<(), ValueError> {
+    let before = out.left_out.len();
+    collect(out).map_err(|error| error.within(name))?;
+    let inner = out.left_out.split_off(before);
+    out.left_out.extend(inner.into_iter().map(|error| error.within(name)));
+    Ok(())
 }
 
 impl<'c> IntoIterator for &'c Changes {
@@ -150,7 +189,7 @@ impl IntoIterator for Changes {
     type IntoIter = IntoChanges;
 
     fn into_iter(self) -> IntoChanges {
-        IntoChanges(self.0.into_iter())
+        IntoChanges(self.writes.into_iter())
     }
 }
 

@@ -33,6 +33,11 @@ use kiln_heap::{Object, Pinned};
 /// | `nested` | the fields of another clustered struct become fields `a.b` of this one; its lock groups join the groups of the same name |
 /// | `archive = "tag"` | a foreign type that has rkyv's traits; the tag stands for its layout and must change with it |
 /// | `local` | stays in this process, see [`Clustered::Local`] |
+/// | `on_archive_failure = "leave_out"` | a change that cannot be archived, because it is over a limit or its serialiser fails, is left out: the field keeps its value, the rest is committed, a warning is logged, and `Shared::left_out` lists the field. A map's changes are left out together. `"fail"`, the default: nothing is committed |
+///
+/// On the struct, `on_archive_failure` is for all its fields that do not say otherwise, except nested ones, whose own
+/// struct says it. It is about changes of single fields: an object that cannot be archived is not made, and a commit whose
+/// fields are too large only together fails.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a clustered struct",
     label = "does not derive `kiln::Clustered`",
@@ -80,7 +85,7 @@ pub trait Clustered: Sized + Send + Sync + 'static {
     /// Writes the changed slots, and takes them for unchanged from then on.
     ///
     /// # Errors
-    /// The first field whose value cannot be stored; the fields before it count as unchanged.
+    /// The first field whose value cannot be stored and may not be left out; the fields before it count as unchanged.
     fn collect(guard: &mut Self::Mut<'_>, out: &mut Changes) -> Result<(), ValueError>;
 
     /// The pinned content.

@@ -4,7 +4,7 @@ use crate::stored::{Base, Data, Merge, Moment, ROOT, Saved, Store};
 use crate::{SessionError, key_of};
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key};
 use actix_web::cookie::time::{Duration, OffsetDateTime};
-use kiln::{Level, Runtime};
+use kiln::{Level, RootSettings, Runtime};
 use std::fmt::Write as _;
 
 /// The entry of a loaded state that says what the rest was loaded as.
@@ -65,7 +65,18 @@ impl ActixStore {
     /// # Errors
     /// [`SessionError`].
     pub async fn open_root(kiln: &Runtime, root: &str) -> Result<Self, SessionError> {
-        Ok(Self { store: Store::open(kiln, root).await?, fails_when_deleted: false })
+        Self::open_with(kiln, root, &RootSettings::new()).await
+    }
+
+    /// Opens another root for them, whose sessions end by the coordinator's time as well. The framework's own expiry stays:
+    /// an expired session is not loaded, whatever the coordinator says. With an idle timeout of the framework's longest expiry
+    /// or more, the coordinator removes what nobody loads or saves any more, and no task has to look for it. All nodes say
+    /// the same.
+    ///
+    /// # Errors
+    /// [`SessionError`]; when the nodes do not agree, it names both values.
+    pub async fn open_with(kiln: &Runtime, root: &str, settings: &RootSettings) -> Result<Self, SessionError> {
+        Ok(Self { store: Store::open(kiln, root, settings).await?, fails_when_deleted: false })
     }
 
     /// How safe an update is when it returns. Default: [`Level::Everywhere`].

@@ -25,6 +25,12 @@ pub enum SessionError {
     /// The lock that a `SessionLock` asked for is not the one it was asked for before.
     #[error("the request has asked for another lock of its session already")]
     OtherLock,
+    /// The lock that a `SessionLock` asked for is none that the nodes have agreed on.
+    #[error("the nodes have agreed on the lock mode `{mode}`, which does not allow the lock of this route")]
+    OtherLockMode {
+        /// The word for what they have agreed on.
+        mode: &'static str,
+    },
     /// The system has no randomness to give for an id.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -44,6 +50,7 @@ impl SessionError {
         match self {
             Self::Destroyed => StatusCode::UNAUTHORIZED,
             Self::OtherLock
+            | Self::OtherLockMode { .. }
             | Self::NoLayer
             | Self::Lock(LockError::UnknownGroup { .. })
             | Self::Commit(

@@ -60,7 +60,7 @@ impl SessionId {
 }
 
 /// The key under which the session with this id is kept: the SHA-256 of the id's text, in hexadecimal. `kiln get
-/// sessions KEY` shows the session.
+/// sessions KEY` shows the session, and so does `kiln get sessions ID`, since the root says that its keys are hashes.
 #[must_use]
 pub fn key_of(id: &str) -> String {
     let hash = digest(&SHA256, id.as_bytes());

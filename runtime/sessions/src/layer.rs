@@ -2,16 +2,17 @@
 
 use crate::request::RequestState;
 use crate::settings::Settings;
-use crate::{Cookie, SessionError};
+use crate::{Cookie, LockMode, SessionError};
 use http::header::SET_COOKIE;
 use http::{Request, Response};
-use kiln::{Away, Clustered, Level, Runtime};
+use kiln::{Away, Clustered, Level, Listener, Runtime, Watch};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -71,6 +72,52 @@ impl<T: Clustered + Default> SessionLayer<T> {
     pub fn away(mut self, away: Away) -> Self {
         Arc::make_mut(&mut self.settings).away = Some(away);
         self
+    }
+
+    /// Sessions that nobody has used for this long end, on every node, by the coordinator's time: see
+    /// [`RootSettings::idle_timeout`](kiln::RootSettings::idle_timeout). A request that only looks is a use. Default: none
+    /// does. All nodes say the same: the coordinator refuses to open the root otherwise, and names both values.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.agreed = settings.agreed.clone().idle_timeout(timeout);
+        self
+    }
+
+    /// Sessions end this long after they were made, used or not, also when they got a new id since. Default: none does. All
+    /// nodes say the same.
+    #[must_use]
+    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.agreed = settings.agreed.clone().absolute_timeout(timeout);
+        self
+    }
+
+    /// Which locks the routes may keep to the end of a request. All nodes say the same. Default: [`LockMode::Unsaid`].
+    #[must_use]
+    pub fn lock_mode(mut self, mode: LockMode) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.agreed = settings.agreed.clone().locking(mode.word());
+        settings.lock_mode = mode;
+        self
+    }
+
+    /// Watches all sessions from this node: who makes, changes, rotates (`Renamed`) and ends them, on whatever node. The keys
+    /// are those of the root: hashes of ids ([`key_of`](crate::key_of)). What a slow watcher misses it is told as a gap.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn watch(&self) -> Result<Watch<String>, SessionError> {
+        Ok(self.settings.root().await?.watch().await?)
+    }
+
+    /// Listens to all sessions for the whole cluster: of all who listen in the group of this name, one is told each event, and
+    /// another one if that is gone before it has acknowledged it. See [`Root::listen`](kiln::Root::listen).
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn listen(&self, group: &str) -> Result<Listener<String>, SessionError> {
+        Ok(self.settings.root().await?.listen(group).await?)
     }
 
     /// Opens the root now instead of at the first request: a mistake is found at the start.

@@ -94,8 +94,13 @@
 //! # }
 //! ```
 //!
-//! The cluster knows a session by a hash of its id: [`key_of`] the id in the cookie is the key for `kiln get sessions`, and
-//! for programs without a web server.
+//! The cluster knows a session by a hash of its id: [`key_of`] the id in the cookie is the key for programs without a web
+//! server, like `examples/session_reader.rs`. `kiln get sessions ID` hashes the id itself, because the root says that its keys
+//! are hashes ([`kiln::RootSettings::hashed_keys`]).
+//!
+//! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type says
+//! `#[clustered(on_archive_failure = "leave_out")]`: then it is left out with a warning, and
+//! [`Shared::left_out`](kiln::Shared::left_out) of [`Session::handle`] lists the field.
 //!
 //! Absent so far: timeouts of typed sessions (idle ones stay until they are destroyed), listeners that are told on one node
 //! for the whole cluster (a [`Root::watch`](kiln::Root::watch) tells every node), and changes while the cluster is away.
@@ -126,7 +131,7 @@ pub use cookie::{Cookie, SameSite};
 pub use error::SessionError;
 pub use id::{SessionId, key_of};
 pub use layer::{SessionFuture, SessionLayer, SessionService};
-pub use lock::{Busy, LockedService, SessionLock};
+pub use lock::{Busy, LockMode, LockedService, SessionLock};
 pub use session::{Session, SessionGuard};
 #[cfg(feature = "tower-sessions")]
 pub use tower_sessions::TowerSessionsStore;

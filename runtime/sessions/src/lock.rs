@@ -31,6 +31,42 @@ pub enum Busy {
     Redirect(HeaderValue),
 }
 
+/// Which locks the routes of a site may keep to the end of a request ([`SessionLock`]). The coordinator keeps it with the
+/// sessions and refuses a node that says something else, naming both: where one node keeps the session locked and another
+/// does not, neither has what it counts on. A route that asks for a lock that this does not allow is answered with a 500.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LockMode {
+    /// Each route as it likes. All nodes leave it unsaid then.
+    #[default]
+    Unsaid,
+    /// None: each change takes its lock for itself alone.
+    None,
+    /// Those of field groups.
+    Groups,
+    /// That of the whole session.
+    Session,
+}
+
+impl LockMode {
+    /// As the coordinator keeps it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unsaid => "",
+            Self::None => "none",
+            Self::Groups => "groups",
+            Self::Session => "session",
+        }
+    }
+
+    pub(crate) const fn allows(self, locking: &Locking) -> bool {
+        match (self, locking) {
+            (Self::Unsaid, _) | (Self::Groups, Locking::Group(_)) | (Self::Session, Locking::Whole) => true,
+            (Self::None, _) | (Self::Groups, Locking::Whole) | (Self::Session, Locking::Group(_)) => false,
+        }
+    }
+}
+
 /// Locks the session of a request, or one group of its fields, to the end of the request: the handler's changes are made
 /// under that lock, and nobody else in the cluster changes what it covers in between. For the routes that need it; without
 /// it, each change takes the lock for itself alone.

@@ -163,6 +163,9 @@ impl<T: Clustered + Default> RequestState<T> {
 
     /// Asks for a lock to the end of the request; `false` when it was asked for before.
     pub(crate) async fn ask_for_lock(&self, locking: &Locking) -> Result<bool, SessionError> {
+        if !self.settings.lock_mode.allows(locking) {
+            return Err(SessionError::OtherLockMode { mode: self.settings.lock_mode.word() });
+        }
         match &self.current().locking {
             Some(Locking::Whole) => return Ok(false),
             Some(asked) if asked == locking => return Ok(false),

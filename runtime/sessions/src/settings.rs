@@ -1,8 +1,8 @@
 //! What the layer was told, and the root that it opens.
 
 use crate::keys::KnownKeys;
-use crate::{Cookie, SessionError};
-use kiln::{Away, Clustered, Level, Root, Runtime};
+use crate::{Cookie, LockMode, SessionError};
+use kiln::{Away, Clustered, Level, Root, RootSettings, Runtime};
 use tokio::sync::OnceCell;
 
 /// The root of the sessions, where none is named.
@@ -15,6 +15,9 @@ pub(crate) struct Settings<T: Clustered> {
     pub(crate) level: Level,
     pub(crate) away: Option<Away>,
     pub(crate) keys: KnownKeys,
+    /// What all nodes agree on.
+    pub(crate) agreed: RootSettings,
+    pub(crate) lock_mode: LockMode,
     opened: OnceCell<Root<String, T>>,
 }
 
@@ -28,6 +31,8 @@ impl<T: Clustered> Clone for Settings<T> {
             level: self.level,
             away: self.away,
             keys: KnownKeys::default(),
+            agreed: self.agreed.clone(),
+            lock_mode: self.lock_mode,
             opened: OnceCell::new(),
         }
     }
@@ -42,6 +47,8 @@ impl<T: Clustered> Settings<T> {
             level: Level::Everywhere,
             away: None,
             keys: KnownKeys::default(),
+            agreed: RootSettings::new().hashed_keys(),
+            lock_mode: LockMode::default(),
             opened: OnceCell::new(),
         }
     }
@@ -49,7 +56,7 @@ impl<T: Clustered> Settings<T> {
     /// The root, opened at first use.
     pub(crate) async fn root(&self) -> Result<&Root<String, T>, SessionError> {
         let open = async {
-            let root = self.kiln.root(&self.root).await?;
+            let root = self.kiln.root_with(&self.root, &self.agreed).await?;
             Ok(self.away.map_or_else(|| root.clone(), |away| root.with_away(away)))
         };
         self.opened.get_or_try_init(|| open).await

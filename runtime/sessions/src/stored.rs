@@ -2,7 +2,7 @@
 //! is merged. What a value consists of is the framework's business: a value is never merged into another.
 
 use crate::SessionError;
-use kiln::{Clustered, Level, Map, Root, Runtime, Shared};
+use kiln::{Clustered, Level, Map, Root, RootSettings, Runtime, Shared};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
@@ -75,8 +75,9 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) async fn open(kiln: &Runtime, root: &str) -> Result<Self, SessionError> {
-        Ok(Self { root: kiln.root(root).await?, level: Level::Everywhere })
+    pub(crate) async fn open(kiln: &Runtime, root: &str, settings: &RootSettings) -> Result<Self, SessionError> {
+        let settings = settings.clone().hashed_keys();
+        Ok(Self { root: kiln.root_with(root, &settings).await?, level: Level::Everywhere })
     }
 
     /// A new session; `false`, and nothing changed, when the key is in use.

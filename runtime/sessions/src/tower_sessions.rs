@@ -4,7 +4,7 @@ use crate::bases::{BASES_MAX, Bases, Known, RecordMark};
 use crate::stored::{Base, Data, Merge, Moment, ROOT, Saved, Store};
 use crate::{SessionError, key_of};
 use async_trait::async_trait;
-use kiln::{Level, Runtime};
+use kiln::{Level, RootSettings, Runtime};
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -82,7 +82,18 @@ impl TowerSessionsStore {
     /// # Errors
     /// [`SessionError`].
     pub async fn open_root(kiln: &Runtime, root: &str) -> Result<Self, SessionError> {
-        let store = Store::open(kiln, root).await?;
+        Self::open_with(kiln, root, &RootSettings::new()).await
+    }
+
+    /// Opens another root for them, whose sessions end by the coordinator's time as well. The framework's own expiry stays:
+    /// an expired session is not loaded, whatever the coordinator says. With an idle timeout of the framework's longest expiry
+    /// or more, the coordinator removes what nobody loads or saves any more, and no task has to look for it. All nodes say
+    /// the same.
+    ///
+    /// # Errors
+    /// [`SessionError`]; when the nodes do not agree, it names both values.
+    pub async fn open_with(kiln: &Runtime, root: &str, settings: &RootSettings) -> Result<Self, SessionError> {
+        let store = Store::open(kiln, root, settings).await?;
         Ok(Self { store, bases: Arc::new(Bases::new(BASES_MAX)), fails_when_deleted: false })
     }
 

@@ -7,7 +7,7 @@ use super::runtime::Attached;
 use super::shared::Shared;
 use crate::clock::boot_nanos;
 use kiln_engine::{Admission, Changed, Claim, Entry, State, Ticket};
-use kiln_object::{Change, Changes, Clustered};
+use kiln_object::{Change, Changes, Clustered, ValueError};
 use kiln_protocol::Incarnation;
 use kiln_protocol::message::{Mode, OwnerLock};
 use std::fmt;
@@ -315,8 +315,7 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
     /// # Errors
     /// [`CommitError`]. Dropped while it waits for its level, the commit stays made.
     pub async fn commit_with(mut self, level: Level) -> Result<Commit, CommitError> {
-        let (shared, mut changes) = (self.shared, Changes::default());
-        T::collect(&mut self.fields, &mut changes)?;
+        let (shared, changes) = (self.shared, collect(self.shared, &mut self.fields)?);
         let held = self.held;
         let (groups, life, incarnation) = (held.groups.clone(), held.life, held.incarnation);
         let pending = Pending { shared, groups: &groups, life, incarnation, changes };
@@ -327,11 +326,24 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub fn rollback(self) {}
 
     pub(super) fn into_parts(mut self) -> Result<Uncommitted<'a>, CommitError> {
-        let mut changes = Changes::default();
-        T::collect(&mut self.fields, &mut changes)?;
+        let changes = collect(self.shared, &mut self.fields)?;
         self.held.check(changes.as_slice())?;
         Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout, away: self.shared.away })
     }
+}
+
+/// What a guard has changed, without the fields that cannot be archived and may be left out: these are noted.
+pub(super) fn collect<T: Clustered>(shared: &Shared<T>, fields: &mut T::Mut<'_>) -> Result<Changes, ValueError> {
+    let mut changes = Changes::default();
+    T::collect(fields, &mut changes)?;
+    let left_out = changes.take_left_out();
+    if !left_out.is_empty() {
+        for error in &left_out {
+            tracing::warn!(%error, object = %shared.id(), "a field is left out of a commit");
+        }
+        shared.entry.leave_out(left_out);
+    }
+    Ok(changes)
 }
 
 /// The changes of a guard, to be committed.

@@ -2,9 +2,9 @@
 
 use super::commit::{Commit, Level};
 use super::error::{CommitError, LockError};
-use super::guard::{Kept, Pending};
+use super::guard::{Kept, Pending, collect};
 use super::shared::Shared;
-use kiln_object::{Changes, Clustered};
+use kiln_object::Clustered;
 use kiln_protocol::message::Mode;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -149,8 +149,8 @@ impl<T: Clustered> LockedGuard<'_, T> {
     /// # Errors
     /// [`CommitError`]. Dropped while it waits for its level, the commit stays made.
     pub async fn commit_with(mut self, level: Level) -> Result<Commit, CommitError> {
-        let (shared, mut changes) = (&self.lock.shared, Changes::default());
-        T::collect(&mut self.fields, &mut changes)?;
+        let shared = &self.lock.shared;
+        let changes = collect(shared, &mut self.fields)?;
         let incarnation = shared.runtime.node.link.incarnation();
         let pending = Pending { shared, groups: &self.lock.groups, life: self.life, incarnation, changes };
         let turn = self.turn;

@@ -7,11 +7,13 @@ mod conflict;
 mod counter;
 mod error;
 mod guard;
+mod listen;
 mod lock;
 mod named;
 mod room;
 mod root;
 mod runtime;
+mod settings;
 mod shared;
 mod together;
 mod transaction;
@@ -27,14 +29,16 @@ pub use error::{
     UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
+pub use listen::{Listener, Notice, Told};
 pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
 pub use root::{Keys, Root};
 pub use runtime::{NodeInfo, Runtime, Stats};
+pub use settings::RootSettings;
 pub use shared::Shared;
 pub use together::{CommitTogether, ViewTogether};
 pub use transaction::{Transaction, TransactionGuard};
-pub use watch::{Event, EventKind, Watch};
+pub use watch::{ChangedSlot, Event, EventKind, Watch};
 
 /// What the driver needs of this module.
 pub(crate) mod internals {

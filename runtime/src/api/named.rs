@@ -8,7 +8,7 @@ use super::runtime::Runtime;
 use super::shared::Shared;
 use kiln_heap::Object;
 use kiln_object::{Changes, Clustered, FieldInfo, ValueError, private};
-use kiln_protocol::message::Mode;
+use kiln_protocol::message::{Mode, RootOptions};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,7 +75,8 @@ impl Runtime {
     /// # Errors
     /// [`RootError`] when the coordinator cannot be asked.
     pub async fn lock(&self, name: &str) -> Result<NamedLock, RootError> {
-        let root = self.open_root::<String, LockOnly>(ROOT, true).await?;
+        let options = RootOptions { ephemeral: true, ..RootOptions::default() };
+        let root = self.open_root::<String, LockOnly>(ROOT, options).await?;
         // A named lock is for the cluster: while that is away, nobody has it.
         let away = self.attached.options.away;
         let root = root.with_away(if away.on_return().is_some() { Away::Fail } else { away });

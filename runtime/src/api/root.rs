@@ -2,7 +2,9 @@
 
 use super::builder::Away;
 use super::error::{AccessError, LockError, RootError};
+use super::listen::Listener;
 use super::runtime::{Attached, Runtime};
+use super::settings::RootSettings;
 use super::shared::Shared;
 use super::watch::Watch;
 use crate::clock::boot_nanos;
@@ -50,20 +52,19 @@ impl Runtime {
     /// [`RootError`]: another type or key is registered for it, a field has another structure in the cluster, or the
     /// coordinator cannot be asked.
     pub async fn root<K: Key, T: Clustered>(&self, name: &str) -> Result<Root<K, T>, RootError> {
-        self.open_root(name, false).await
+        self.root_with(name, &RootSettings::default()).await
     }
 
     pub(super) async fn open_root<K: Key, T: Clustered>(
         &self,
         name: &str,
-        ephemeral: bool,
+        options: RootOptions,
     ) -> Result<Root<K, T>, RootError> {
         let runtime = &self.attached;
-        let options = RootOptions { ephemeral };
         let (id, binding) = runtime
-            .wait(runtime.options.away, |node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options))
+            .wait(runtime.options.away, |node| node.open_root::<T>(name, K::STRUCTURE.to_string(), options.clone()))
             .await?;
-        let cache = runtime.node.add_root::<T>(name, id, &binding)?;
+        let cache = runtime.node.add_root::<T>(name, id, &binding, &options)?;
         runtime.claim_type::<T>(id, name)?;
         let away = runtime.options.away;
         Ok(Root { runtime: Arc::clone(runtime), cache, away, _types: PhantomData })
@@ -360,6 +361,24 @@ impl<K: Key, T: Clustered> Root<K, T> {
     pub async fn watch(&self) -> Result<Watch<K>, AccessError> {
         let target = WatchTarget::Root(self.cache.id);
         Watch::start(&self.runtime, target, Arc::clone(&self.cache.binding)).await
+    }
+
+    /// Listens in a group of this name, which is made when the root has none: it is told what happens in the root from then
+    /// on. See [`Listener`].
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn listen(&self, group: &str) -> Result<Listener<K>, AccessError> {
+        Listener::start(&self.runtime, self.cache.id, group, Arc::clone(&self.cache.binding)).await
+    }
+
+    /// Ends a listener group, with all it has not acknowledged; its listeners end. `false` when there is none. A group that
+    /// nobody listens in any more is to be ended: its queue fills.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn end_listeners(&self, group: &str) -> Result<bool, AccessError> {
+        self.ask(|request, root| ToCoordinator::EndListeners { request, root, group: group.to_owned() }).await
     }
 
     /// Asks for an object made of `value`, or that was there before.

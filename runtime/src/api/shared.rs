@@ -9,7 +9,7 @@ use super::room::Room;
 use super::runtime::{Attached, Whereabouts};
 use super::watch::Watch;
 use kiln_engine::{Claim, Entry, RequestError, State, Wait};
-use kiln_object::{Clustered, CounterSource, Key};
+use kiln_object::{Clustered, CounterSource, Key, ValueError};
 use kiln_protocol::message::{Mode, WatchTarget};
 use kiln_protocol::{ObjectId, Version};
 use std::fmt;
@@ -92,11 +92,19 @@ impl<T: Clustered> Shared<T> {
         self.entry.corrupt()
     }
 
+    /// Fields with `on_archive_failure = "leave_out"` whose last change by this process could not be archived, and that
+    /// nobody has changed since: they show the value from before, and each error says why.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<Arc<ValueError>> {
+        self.entry.left_out()
+    }
+
     /// The last version held: plain memory, never half-applied, possibly behind the cluster. Not `Send`: it pins the
     /// version it shows, so drop it before an `.await`, or use [`get`](Self::get).
     #[must_use]
     #[inline]
     pub fn view(&self) -> T::View<'_> {
+        self.entry.note_use();
         T::view(self.entry.object.pin())
     }
 
@@ -151,6 +159,7 @@ impl<T: Clustered> Shared<T> {
     /// Takes the write lock of every group if this node has its grants and nobody here holds them. Never waits.
     #[must_use]
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        self.entry.note_use();
         let held = Held::try_enter(self, self.all_groups(), Mode::Write)?;
         Some(WriteGuard::new(self, held))
     }
@@ -217,6 +226,7 @@ impl<T: Clustered> Shared<T> {
     }
 
     pub(super) async fn enter(&self, groups: Range<usize>, mode: Mode) -> Result<Held<'_>, LockError> {
+        self.entry.note_use();
         match Held::try_enter(self, groups.clone(), mode) {
             Some(held) => Ok(held),
             // Boxed: what waits is large, and what does not wait must not carry it.

@@ -3,7 +3,7 @@
 use super::builder::Away;
 use super::commit::{Commit, Level, Terms, queue};
 use super::error::{CommitError, LockError, TransactionError};
-use super::guard::{Held, Kept, ReadGuard, check_locked};
+use super::guard::{Held, Kept, ReadGuard, check_locked, collect};
 use super::runtime::Runtime;
 use super::shared::Shared;
 use kiln_engine::{Changed, Claim, Entry};
@@ -293,13 +293,13 @@ impl Transaction {
     }
 
     fn stage<T: Clustered>(&self, shared: &Shared<T>, groups: &Range<usize>, fields: &mut T::Mut<'_>) {
-        let mut changes = Changes::default();
-        let collected = T::collect(fields, &mut changes).map_err(CommitError::from);
-        let checked = collected.and_then(|()| check_locked(&shared.entry, groups, changes.as_slice()));
+        let collected = collect(shared, fields).map_err(CommitError::from);
+        let checked =
+            collected.and_then(|changes| check_locked(&shared.entry, groups, changes.as_slice()).map(|()| changes));
         let mut work = self.work();
         match checked {
-            Ok(()) if changes.is_empty() => {}
-            Ok(()) => work.changed.push((Arc::clone(&shared.entry), changes)),
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => work.changed.push((Arc::clone(&shared.entry), changes)),
             Err(error) => work.failed = Some(error),
         }
     }

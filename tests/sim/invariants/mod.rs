@@ -33,9 +33,10 @@ mod s18_own_root;
 mod s19_protocol;
 mod s20_bounded;
 mod s22_grant_again;
+mod words;
 
 pub(crate) use l08_answers_alone::cut_off;
-pub(crate) use owners::WaitNumber;
+pub(crate) use owners::{Hold, WaitNumber};
 pub(crate) use s03_disjoint::Section;
 
 use crate::clock::{SECOND, nanos};
@@ -47,13 +48,13 @@ use crate::program::Field;
 use crate::sometimes::Sometimes;
 use crate::world::World;
 use bytes::Bytes;
-use kiln_coordinator::engine::{Effect, Entry, Event, SessionId};
+use kiln_coordinator::engine::SessionId;
 use kiln_protocol::connection::{LEASE, RECONNECT_WINDOW};
 use kiln_protocol::message::{Fate, Mode};
-use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, RootId, ToCoordinator, ToNode, Version};
+use kiln_protocol::{CommitSeq, Epoch, Failure, Incarnation, ObjectId, RootId, Version};
 use kiln_tests::Random;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -68,8 +69,8 @@ pub(crate) struct Invariants {
     sections: s03_disjoint::Sections,
     unknown: RefCell<s09_unknown::Unknown>,
     released: RefCell<s13_after_release::Released>,
-    /// For each connection, what was removed before it began.
-    gone_before: RefCell<BTreeMap<SessionId, BTreeSet<ObjectId>>>,
+    /// For each connection, how things were when it began.
+    before: RefCell<BTreeMap<SessionId, s10_no_resurrection::Before>>,
     skew: s19_protocol::Skew,
     given: RefCell<s22_grant_again::Given>,
     dead: l02_dead_are_free::Dead,
@@ -89,7 +90,7 @@ impl Invariants {
         *self.unknown.borrow_mut() = s09_unknown::Unknown::default();
         *self.released.borrow_mut() = s13_after_release::Released::default();
         *self.given.borrow_mut() = s22_grant_again::Given::default();
-        self.gone_before.borrow_mut().clear();
+        self.before.borrow_mut().clear();
         self.owners.forget_all();
     }
 
@@ -133,224 +134,6 @@ impl Invariants {
     pub(crate) fn is_gone(&self, process: &Process) -> bool {
         let ledger = self.ledger.borrow();
         self.is_of_this_epoch(process) && ledger.lives.get(&process.incarnation()).is_some_and(|life| life.gone)
-    }
-
-    /// The coordinator is about to be told something.
-    pub(crate) fn before(&self, world: &World, event: &Event) {
-        self.dead.check_goodbye(world, &self.ledger.borrow());
-        self.skew.begin(event);
-        self.in_tick.set(matches!(event, Event::Tick));
-        match event {
-            Event::Message { session, message } => {
-                let from = self.ledger.borrow().sessions.get(session).copied();
-                if let Some(from) = from {
-                    self.says(world, *session, from, message);
-                }
-            }
-            Event::Attached { hello, .. } => {
-                let ledger = self.ledger.borrow();
-                if hello.resume.is_some_and(|resume| ledger.sessions.values().any(|of| *of == resume.incarnation)) {
-                    world.reached(Sometimes::ResumedUnnoticed);
-                }
-            }
-            Event::Detached { session } => drop(self.ledger.borrow_mut().sessions.remove(session)),
-            Event::Behind { .. }
-            | Event::CaughtUp { .. }
-            | Event::Logged { .. }
-            | Event::LogFull
-            | Event::LogHasRoom
-            | Event::Tick
-            | Event::Stop => {}
-        }
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the others say nothing of grants")]
-    fn says(&self, world: &World, session: SessionId, from: Incarnation, message: &ToCoordinator) {
-        let mut grants = self.grants.borrow_mut();
-        let note = |reached: bool, what| {
-            if reached {
-                world.reached(what);
-            }
-        };
-        match message {
-            ToCoordinator::Release { object, group, token, keep_read } => {
-                let released = grants.release((*object, *group), from, *token, *keep_read);
-                note(released && *keep_read, Sometimes::Downgraded);
-                if released && !keep_read {
-                    self.released.borrow_mut().note(*token);
-                }
-            }
-            ToCoordinator::Forget { object } => {
-                grants.retain(|(of, _), grant| of != *object || grant.holder != from);
-            }
-            ToCoordinator::Reassert { object, group, token, mode } => {
-                let kept = grants.reassert((*object, *group), from, session, (*token, *mode));
-                note(kept, Sometimes::ReassertionKept);
-            }
-            ToCoordinator::Resynced => grants.resynced(from, session),
-            ToCoordinator::Withdraw { request, object, group } => {
-                let own = grants.own((*object, *group), from);
-                note(own.is_some_and(|grant| grant.request == *request), Sometimes::GrantMetWithdraw);
-            }
-            ToCoordinator::Bye => self.dead.says_goodbye(from),
-            _ => {}
-        }
-    }
-
-    /// The coordinator decided or said something.
-    pub(crate) fn after(&self, world: &World, effect: &Effect) {
-        self.skew.check(effect);
-        match effect {
-            Effect::Send { session, message } => self.is_told(world, *session, message),
-            Effect::Append { entry, .. } => self.decided(world, entry),
-            Effect::Close { session, .. } => drop(self.ledger.borrow_mut().sessions.remove(session)),
-        }
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are looked at where they arrive")]
-    fn is_told(&self, world: &World, session: SessionId, message: &ToNode) {
-        if let ToNode::Welcome { incarnation, .. } = message {
-            let mut ledger = self.ledger.borrow_mut();
-            ledger.sessions.insert(session, *incarnation);
-            let gone = ledger.objects.keys().copied().filter(|object| ledger.is_removed(*object)).collect();
-            self.gone_before.borrow_mut().insert(session, gone);
-        }
-        let Some(to) = self.ledger.borrow().sessions.get(&session).copied() else { return };
-        match message {
-            ToNode::Grant { request, object, group, mode, token, cached, .. } => {
-                s10_no_resurrection::check(&self.ledger.borrow(), *object, "granted");
-                if !cached {
-                    world.reached(Sometimes::Uncached);
-                }
-                let mut grants = self.grants.borrow_mut();
-                self.tokens.borrow_mut().check(&grants, (*object, *group), to, (*token, *mode));
-                grants.give((*object, *group), to, session, (*request, *token, *mode));
-                s01_one_writer::check(&grants, (*object, *group));
-            }
-            ToNode::Fetched { request, record, grants, .. } => {
-                // It may have been decided before the removal, and told only now that it is safe. The removal is told next.
-                if !world.coordinator.told_late(record.object) {
-                    s10_no_resurrection::check(&self.ledger.borrow(), record.object, "fetched");
-                }
-                for (group, token) in grants {
-                    let lock = (record.object, *group);
-                    let mut known = self.grants.borrow_mut();
-                    self.tokens.borrow_mut().check(&known, lock, to, (*token, Mode::Write));
-                    known.give(lock, to, session, (*request, *token, Mode::Write));
-                    s01_one_writer::check(&known, lock);
-                }
-            }
-            ToNode::Recall { object, group, .. } => {
-                self.grants.borrow_mut().recall((*object, *group), to, world.now());
-            }
-            ToNode::GrantLost { .. } => world.reached(Sometimes::ReassertionRefused),
-            ToNode::Deadlock { cycle, .. } => {
-                self.owners.check(world.now(), cycle);
-                world.reached(Sometimes::Deadlock);
-                if cycle.iter().any(|edge| edge.incarnation != cycle[0].incarnation) {
-                    world.reached(Sometimes::DeadlockAcross);
-                }
-            }
-            ToNode::CheckWait { .. } => world.reached(Sometimes::CycleChecked),
-            ToNode::CommitRefused { failure: Failure::Fenced { .. }, .. } => world.reached(Sometimes::FencedCommit),
-            ToNode::Outdated { .. } => world.reached(Sometimes::Outdated),
-            _ => {}
-        }
-    }
-
-    fn decided(&self, world: &World, entry: &Entry) {
-        let mut ledger = self.ledger.borrow_mut();
-        let mut of = None;
-        match entry {
-            Entry::Committed { writer, seq, parts } => {
-                s14_fenced::check(&ledger, *writer);
-                s08_applied_once::check(&ledger, *writer, *seq);
-                for part in parts {
-                    s10_no_resurrection::check(&ledger, part.object, "committed to");
-                    // What the log has lost is sent again, perhaps after its lock was given back: no lock changes hands
-                    // before all of that has come.
-                    let is_sent_again = part.token.epoch() < world.coordinator.epoch() && self.is_unsettled(world);
-                    if !is_sent_again {
-                        s02_current_token::check(&self.grants.borrow(), *writer, part);
-                        self.released.borrow().check(part);
-                    }
-                    s05_gapless::check(&ledger, part);
-                }
-                of = Some((*writer, *seq));
-            }
-            Entry::Refused { writer, first, .. } => {
-                s08_applied_once::check(&ledger, *writer, *first);
-            }
-            Entry::Gone { incarnation, .. } => {
-                self.grants.borrow_mut().retain(|_, grant| grant.holder != *incarnation);
-                ledger.sessions.retain(|_, of| of != incarnation);
-                if self.in_tick.get() {
-                    world.reached(Sometimes::LapsedAtCoordinator);
-                }
-            }
-            Entry::Removed { object, .. } => {
-                s10_no_resurrection::removed(&self.grants.borrow(), *object);
-                self.grants.borrow_mut().retain(|(of, _), _| of != *object);
-            }
-            Entry::Created { object, .. } => s10_no_resurrection::created(&ledger, *object),
-            Entry::Started { .. }
-            | Entry::Attached { .. }
-            | Entry::TypeAdded { .. }
-            | Entry::FieldsAdded { .. }
-            | Entry::RootAdded { .. }
-            | Entry::Renamed { .. } => {}
-        }
-        let steps = ledger.append(world.now(), entry);
-        if let Some((writer, seq)) = of {
-            let made = ledger.made.get(&(writer, seq)).cloned();
-            let made = made.unwrap_or_else(|| unreachable!("S8: commit {seq} of {writer} was applied, and never made"));
-            s04_sees_all::check_commit(&made, &steps);
-            s11_all_or_nothing::check_commit(&made, &steps);
-            Self::is_decided(world, writer, seq);
-        }
-    }
-
-    fn is_decided(world: &World, writer: Incarnation, seq: CommitSeq) {
-        for process in world.processes().iter().filter(|process| process.incarnation() == writer) {
-            process.undecided.borrow_mut().remove(&seq);
-        }
-    }
-
-    /// A node is about to take a message in.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are checked where they are said")]
-    pub(crate) fn heard(&self, world: &World, process: &Process, message: &ToNode) {
-        // What a coordinator has said that died since may be lost.
-        if !self.is_of_this_epoch(process) || process.node().link.epoch() != world.coordinator.epoch() {
-            return;
-        }
-        match message {
-            ToNode::Delta(delta) => {
-                for part in &delta.parts {
-                    s06_same_bytes::check_delta(&self.ledger.borrow(), part);
-                }
-            }
-            ToNode::Grant { .. } => self.given.borrow_mut().note(process, message),
-            // What it had published is undone now.
-            ToNode::CommitRefused { seq, failure } => {
-                process.undecided.borrow_mut().remove(seq);
-                let is_gone = matches!(failure, Failure::Destroyed { .. });
-                process.figures.refusals.set(process.figures.refusals.get() + u64::from(is_gone));
-            }
-            ToNode::Recall { object, .. } => {
-                let undecided = process.undecided.borrow();
-                if undecided.values().flatten().any(|(of, _, _)| of == object) {
-                    world.reached(Sometimes::RecallMetCommit);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A node has named all that it has, and was told what of that is not so.
-    pub(crate) fn is_back(&self, process: &Process, session: SessionId) {
-        if let Some(gone) = self.gone_before.borrow().get(&session) {
-            s10_no_resurrection::check_back(process, gone);
-        }
     }
 
     /// The lease of a process has lapsed: its program is told of commits that nobody waits for.
@@ -526,6 +309,9 @@ impl Invariants {
 
     /// Looks at every copy of every node.
     pub(crate) fn look(&self, world: &World) {
+        if world.calm_since().is_some_and(|since| since + 2 * SECOND < world.now()) && !self.is_unsettled(world) {
+            self.owners.check_broken(world.now());
+        }
         let ledger = self.ledger.borrow();
         for process in world.processes().iter().filter(|process| self.is_of_this_epoch(process)) {
             s20_bounded::check(process);

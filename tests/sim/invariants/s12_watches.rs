@@ -52,8 +52,8 @@ impl Seen {
                 let before = before.or_else(|| self.created.contains(&object).then_some(0));
                 assert!(before.is_none_or(|before| now == before + 1), "S12: {event:?} after version {before:?}");
             }
-            Change::Removed => drop(self.removed.insert(object)),
-            Change::Renamed { .. } | Change::Gap => {}
+            Change::Removed | Change::Expired => drop(self.removed.insert(object)),
+            Change::Renamed { .. } | Change::Missed { .. } | Change::Gap => {}
         }
         false
     }

@@ -8,8 +8,9 @@ use crate::ledger::Made;
 use crate::process::Added;
 use crate::program::{Field, Program};
 use crate::sometimes::Sometimes;
+use crate::world::Happening;
 use kiln::Changes;
-use kiln_engine::{Changed, CommitError, CommitFailure, Entry, Outcome, Ticket, Wait, Waiter};
+use kiln_engine::{Changed, CommitError, CommitFailure, Entry, Outcome, State, Ticket, Wait, Waiter};
 use kiln_heap::Object;
 use kiln_protocol::message::Mode;
 use kiln_protocol::{CommitSeq, Failure, Incarnation};
@@ -125,6 +126,9 @@ impl<P: Program> Actor<P> {
             match node.commit(life, &changed, waiter.clone()) {
                 Ok(seq) => {
                     self.world.invariants.made(&self.process, incarnation, seq, Made { added });
+                    for (entry, _) in changes.iter().filter(|(entry, _)| entry.state() == State::Stale) {
+                        self.process.made_on_stale(entry.id(), seq);
+                    }
                     if ticket.is_none() {
                         self.process.unwaited.borrow_mut().insert(seq);
                     }
@@ -213,6 +217,12 @@ impl<P: Program> Actor<P> {
         let held = self.enter(&entry, MONEY, Mode::Write).await?;
         self.world.pause(&self.process, 30 * MILLI).await;
         held.check();
+        // Often it is gone for sure when the commit comes, and sometimes the answer is lost.
+        let removal = if self.world.random.below(2) == 0 { Some(self.removal(passing)) } else { None };
+        if self.world.plan.has(Fault::Cut) && !self.world.faults_over.get() && self.world.random.below(4) == 0 {
+            let after = self.world.random.next() % (60 * MILLI);
+            self.world.schedule(after, Happening::Break { fault: Fault::Cut, place: self.process.place });
+        }
         let mut made = Vec::new();
         for alone in [false, true] {
             if alone && self.world.random.below(2) == 0 {
@@ -229,6 +239,7 @@ impl<P: Program> Actor<P> {
         for committed in made {
             let _refused = committed.settled().await;
         }
+        drop(removal);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Operations of the coordinator, watches, and questions about commits.
 
-use super::{Actor, Done, PASSING};
+use super::{Actor, Address, Done, PASSING};
 use crate::clock::MILLI;
 use crate::program::Program;
 use crate::sometimes::Sometimes;
@@ -44,6 +44,14 @@ impl<P: Program> Actor<P> {
         let ((key, _), root) = (self.passing(), self.roots[0].id);
         let everywhere = self.world.random.below(2) == 0;
         self.ask(|request| ToCoordinator::Remove { request, root, key, everywhere }).await
+    }
+
+    /// Removes an object, without waiting for it.
+    pub(super) fn removal(&self, (root, key): Address) -> impl Drop + use<'_, P> {
+        let (root, key) = (self.roots[root].id, Bytes::from_static(key.as_bytes()));
+        let remove = |request| ToCoordinator::Remove { request, root, key, everywhere: false };
+        let (request, ticket) = self.process.node().ask_yes_no(remove);
+        Operation { actor: self, request, ticket: Some(ticket) }
     }
 
     pub(super) async fn rename(&self) -> Done {

@@ -2,8 +2,9 @@
 
 use super::{Actor, Done, Failed, KEPT, LOCKS, MONEY, NAMES, ROOTS, SHARED, record};
 use crate::clock::{MILLI, SECOND};
+use crate::executor::span;
 use crate::held::{Held, NotHeld};
-use crate::invariants::WaitNumber;
+use crate::invariants::{Hold, WaitNumber};
 use crate::program::{Field, Named, Program};
 use crate::sometimes::Sometimes;
 use kiln::Changes;
@@ -48,6 +49,7 @@ impl Wanted {
 struct Owner<'a, P: Program> {
     actor: &'a Actor<P>,
     claim: Claim,
+    holds: Vec<Hold>,
     wait: Option<WaitNumber>,
 }
 
@@ -58,10 +60,11 @@ impl<P: Program> Drop for Owner<'_, P> {
 }
 
 impl<P: Program> Owner<'_, P> {
-    fn waits(&mut self, wanted: Wanted) {
+    fn waits(&mut self, wanted: Wanted, mode: Mode) {
         let Actor { world, process, .. } = self.actor;
         let who = (process.incarnation(), self.claim.owner);
-        self.wait = Some(world.invariants.owners.waits(world.now(), who, wanted.lock()));
+        let wait = world.invariants.owners.waits(world.now(), who, (wanted.lock(), mode), self.holds.clone());
+        self.wait = Some(wait);
     }
 
     fn goes_on(&mut self) {
@@ -76,7 +79,10 @@ impl<P: Program> Actor<P> {
     pub(super) async fn transact(&self) -> Done {
         let mut deadlocked = false;
         for _ in 0..4 {
-            match self.transact_once().await {
+            // Some give up soon, and word of that is on its way while others wait for them.
+            let most = span(self.world.random.one_of(&[60, 250, 10_000, 10_000]));
+            let Some(done) = self.world.within(&self.process, most, self.transact_once()).await else { return Ok(()) };
+            match done {
                 Ok(true) if deadlocked => {
                     self.world.reached(Sometimes::DeadlockSurvived);
                     return Ok(());
@@ -96,7 +102,7 @@ impl<P: Program> Actor<P> {
         let node = self.process.node();
         let owner = OwnerId::from_bits(node.requests.take().to_bits());
         let claim = Claim { owner, begun: node.requests.newest_grant(), holds: Vec::new() };
-        let mut owner = Owner { actor: self, claim, wait: None };
+        let mut owner = Owner { actor: self, claim, holds: Vec::new(), wait: None };
         let mut wanted: Vec<Wanted> = Vec::new();
         // Half of them take only what other transactions take, some for long: they meet.
         let from = if random.below(2) == 0 { &WANTED[..] } else { &WANTED[WANTED.len() - SHARED.len()..] };
@@ -116,12 +122,13 @@ impl<P: Program> Actor<P> {
             let reads = matches!(next, Wanted::Shared(_)) && random.below(2) == 0;
             let mode = if reads { Mode::Read } else { Mode::Write };
             self.doing("lock in a transaction");
-            owner.waits(next);
+            owner.waits(next, mode);
             let taken = Held::enter(&self.world, &self.process, &entry, (groups, mode), Some(&owner.claim)).await;
             owner.goes_on();
             match taken {
                 Ok(taken) => {
                     owner.claim.holds.extend(taken.locks());
+                    owner.holds.push((next.lock(), mode));
                     held.push(taken);
                 }
                 Err(NotHeld::Lock(LockFailure::Deadlock(cycle))) => {

@@ -2,6 +2,7 @@
 
 use kiln::{AttachError, Away, Builder, Level, OnReturn, Root, Runtime, Shared};
 use kiln_tests::{Load, SESSIONS, Session, SessionCounters as _};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::Write as _;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 type Failed = Box<dyn Error + Send + Sync>;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Events that a listener has written down and not acknowledged.
+const ACKNOWLEDGED_LATER: usize = 8;
 const DETACH_DEADLINE: Duration = Duration::from_secs(5);
 
 struct Steered {
@@ -20,6 +23,7 @@ struct Steered {
     sessions: Root<String, Session>,
     held: Option<Holding>,
     load: Option<Load>,
+    listening: JoinSet<()>,
 }
 
 /// The guard that `hold` took.
@@ -43,7 +47,7 @@ async fn main() -> Result<(), Failed> {
     let builder = Runtime::builder().profile(profile).node_name(name).timeout(TIMEOUT).away(away).level(level);
     let kiln = attach(builder).await?;
     let sessions = kiln.root(SESSIONS).await?;
-    let mut node = Steered { kiln, sessions, held: None, load: None };
+    let mut node = Steered { kiln, sessions, held: None, load: None, listening: JoinSet::new() };
     say("attached")?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -123,6 +127,24 @@ impl Steered {
             ["unload"] => {
                 self.load.take().ok_or("there is no load")?.stop().await;
                 Ok("unloaded".to_owned())
+            }
+            // Writes down what it is told, and acknowledges it some events later.
+            ["listen", group, file] => {
+                let mut listener = self.sessions.listen(group).await?;
+                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+                self.listening.spawn(async move {
+                    let mut told = VecDeque::new();
+                    while let Some(notice) = listener.next().await {
+                        let how = if notice.redelivered() { "again" } else { "first" };
+                        if writeln!(file, "{} {how} {:?}", notice.id(), notice.told()).is_ok() {
+                            told.push_back(notice);
+                        }
+                        if told.len() > ACKNOWLEDGED_LATER {
+                            told.pop_front().map(kiln::Notice::acknowledge);
+                        }
+                    }
+                });
+                Ok("listening".to_owned())
             }
             ["release", how] => self.release(how == "commit").await,
             ["closed"] => Ok(format!("closed {:?}", self.kiln.closed().await)),

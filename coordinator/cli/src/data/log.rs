@@ -169,7 +169,7 @@ impl<'a> Teller<'a> {
                 (line.version, line.writes) = (Some(version), catalog.delta(writes));
             }
             Change::Renamed(to) => line.to = Some(key::show(&root.key, to)),
-            Change::Removed => {}
+            Change::Removed | Change::Expired => {}
         }
         let told = if self.args.json { self.out.json(&line) } else { self.out.line(&line) };
         if let Err(error) = told {
@@ -183,6 +183,7 @@ enum Change<'a> {
     Updated(String, &'a [u8]),
     Renamed(&'a [u8]),
     Removed,
+    Expired,
 }
 
 impl Change<'_> {
@@ -192,6 +193,7 @@ impl Change<'_> {
             Self::Updated(..) => "updated",
             Self::Renamed(_) => "renamed",
             Self::Removed => "removed",
+            Self::Expired => "expired",
         }
     }
 }
@@ -207,6 +209,7 @@ impl Replay for Teller<'_> {
             Piece::Life { incarnation, name, .. } => {
                 self.nodes.insert(incarnation, name);
             }
+            Piece::Queue { .. } | Piece::Event { .. } => {}
             Piece::Object { object, root, key, .. } => self.add_object(object, root, key),
         }
         Ok(())
@@ -214,7 +217,13 @@ impl Replay for Teller<'_> {
 
     fn entry(&mut self, seq: LogSeq, time: LogTime, entry: Entry) -> Result<(), BadEntry> {
         match entry {
-            Entry::Started { .. } | Entry::Gone { .. } | Entry::Refused { .. } => {}
+            Entry::Started { .. }
+            | Entry::Gone { .. }
+            | Entry::Refused { .. }
+            | Entry::Used { .. }
+            | Entry::QueueAdded { .. }
+            | Entry::QueueRemoved { .. }
+            | Entry::Heard { .. } => {}
             Entry::Attached { incarnation, name, .. } => {
                 self.nodes.insert(incarnation, name);
             }
@@ -237,6 +246,10 @@ impl Replay for Teller<'_> {
             }
             Entry::Removed { by, object } => {
                 self.tell(seq, time, by, object, Change::Removed);
+                self.objects.remove(&object);
+            }
+            Entry::Expired { object } => {
+                self.tell(seq, time, None, object, Change::Expired);
                 self.objects.remove(&object);
             }
             Entry::Renamed { by, object, key } => {

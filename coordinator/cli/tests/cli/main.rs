@@ -7,6 +7,7 @@
 mod client;
 mod data;
 mod full;
+mod hashed;
 mod node;
 mod settings;
 

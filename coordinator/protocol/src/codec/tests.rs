@@ -71,7 +71,7 @@ fn commits_and_deltas_survive_the_wire() {
 
 #[test]
 fn other_messages_survive_the_wire() {
-    let hello = ToCoordinator::Hello(Hello { protocol: 1, name: "n".repeat(200), role: Role::Node, resume: None });
+    let hello = ToCoordinator::Hello(Hello { protocol: 2, name: "n".repeat(200), role: Role::Node, resume: None });
     let mut bytes = Vec::new();
     encode_to_coordinator(&mut bytes, EPOCH, &hello);
     encode_to_coordinator(&mut bytes, EPOCH, &ToCoordinator::Bye);

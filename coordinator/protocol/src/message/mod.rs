@@ -112,11 +112,28 @@ pub enum Fate {
     Unknown,
 }
 
-/// How a root treats its objects.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+/// How a root treats its objects. All who open it say the same.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct RootOptions {
     /// An object that no node holds, locks or waits for is removed: named locks.
     pub ephemeral: bool,
+    /// An object that nobody has used for so many milliseconds is removed; 0: however long.
+    pub idle_timeout_ms: u64,
+    /// An object is removed so many milliseconds after it was made, used or not; 0: never.
+    pub absolute_timeout_ms: u64,
+    /// How the programs lock its objects, in a word of theirs; empty: nothing is said.
+    pub locking: String,
+    /// Its keys are hashes (SHA-256, in hexadecimal) of what people know its objects by. For tools that people ask; who
+    /// opens the root need not say the same.
+    pub hashed_keys: bool,
+}
+
+impl RootOptions {
+    /// Whether its objects are removed some time.
+    #[must_use]
+    pub const fn has_timeouts(&self) -> bool {
+        self.idle_timeout_ms > 0 || self.absolute_timeout_ms > 0
+    }
 }
 
 /// The slots of a whole object.
@@ -192,6 +209,28 @@ pub enum WatchTarget {
     Object(ObjectId),
 }
 
+/// What became of a slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum SlotChange {
+    /// It had nothing, or its field's default, unwritten.
+    Added,
+    /// It was written anew, perhaps as it was.
+    Changed,
+    /// It is no more, or back to its field's default.
+    Removed,
+}
+
+/// A slot that a commit changed.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ChangedSlot {
+    /// The field.
+    pub field: FieldId,
+    /// The key of an entry, if the field is a map.
+    pub entry: Option<Bytes>,
+    /// What became of it.
+    pub change: SlotChange,
+}
+
 /// What a watcher is told.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Change {
@@ -205,15 +244,24 @@ pub enum Change {
         version: Version,
         /// The fields it wrote.
         fields: Vec<FieldId>,
+        /// Its slots, as many as an event names. None of a commit that the watch began behind, before it was safe.
+        slots: Vec<ChangedSlot>,
         /// The writes themselves, for watches that asked for them.
         writes: Option<Bytes>,
     },
     /// The object was removed.
     Removed,
+    /// The object was removed because it had not been used for too long, or was too old.
+    Expired,
     /// The object has another key now.
     Renamed {
         /// The new key.
         to: Bytes,
+    },
+    /// So many changes found no room in the queue of a listener group, and are told to nobody.
+    Missed {
+        /// How many.
+        events: u64,
     },
     /// Changes before this one may be missing.
     Gap,

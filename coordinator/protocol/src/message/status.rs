@@ -116,7 +116,7 @@ pub struct LockInfo {
 pub struct LockParty {
     /// The node, and its name; `None` for the coordinator itself.
     pub node: Option<(Incarnation, String)>,
-    /// What the node asked the coordinator to do: `insert`, `remove` or `rename`. `None`: the node itself has or wants
+    /// What the node asked the coordinator to do: `insert`, `remove` or `rename`; `expire` of the coordinator's own. `None`: the node itself has or wants
     /// the lock.
     pub operation: Option<String>,
     /// Held or wanted.

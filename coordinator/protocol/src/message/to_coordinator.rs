@@ -4,7 +4,8 @@ use super::{Commit, Hello, Mode, OwnerWait, RootOptions, WatchTarget};
 #[cfg(doc)]
 use super::{Failure, ToNode};
 use crate::ids::{
-    BarrierId, CommitSeq, GroupId, Incarnation, ObjectId, OwnerId, RequestId, RootId, Token, Version, WatchId,
+    BarrierId, CommitSeq, EventId, GroupId, Incarnation, ListenerId, ObjectId, OwnerId, RequestId, RootId, Token,
+    Version, WatchId,
 };
 use crate::schema::TypeDescription;
 use bytes::Bytes;
@@ -249,6 +250,45 @@ pub enum ToCoordinator {
         owner: OwnerId,
         /// The wait that is over.
         wait: RequestId,
+    },
+    /// The node has used these objects of roots with timeouts since it last said so, or since it was made. No answer.
+    Used {
+        /// The objects, of which some may be no more.
+        objects: Vec<ObjectId>,
+    },
+    /// Listens in a group, which is made when there is none of that name. Answer: [`ToNode::Done`], then, to one listener of
+    /// all of the group, [`ToNode::Notice`]s of what happens in the root from then on that the group was made.
+    Listen {
+        /// Names the answer.
+        request: RequestId,
+        /// The node's name for the listener.
+        listener: ListenerId,
+        /// The root.
+        root: RootId,
+        /// The group's name.
+        group: String,
+    },
+    /// Ends a listener: what it has not acknowledged is handed to another one of its group. No answer.
+    Unlisten {
+        /// The listener.
+        listener: ListenerId,
+    },
+    /// An event of a group was heard, and is not handed to anybody any more. No answer.
+    Heard {
+        /// The listener that was handed it.
+        listener: ListenerId,
+        /// The event.
+        event: EventId,
+    },
+    /// Ends a listener group, and with it all that it has not heard. Answer: [`ToNode::Done`] (`false`: there was none) and,
+    /// to all who listen, [`ToNode::ListenerEnded`].
+    EndListeners {
+        /// Names the answer.
+        request: RequestId,
+        /// The root.
+        root: RootId,
+        /// The group's name.
+        group: String,
     },
     /// Asks for a snapshot of what is there now. Answer, some time: [`ToNode::SnapshotTaken`] or [`ToNode::Failed`] with
     /// [`Failure::NoSnapshot`]; before that, several times a second, [`ToNode::SnapshotGoesOn`].

@@ -4,7 +4,8 @@
 use super::ToCoordinator;
 use super::{Change, Delta, Failure, Fate, LockInfo, Mode, Past, Record, RootInfo, SnapshotInfo, Status, WaitEdge};
 use crate::ids::{
-    BarrierId, CheckId, CommitSeq, Epoch, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, Token, WatchId,
+    BarrierId, CheckId, CommitSeq, Epoch, EventId, GroupId, Incarnation, ListenerId, ObjectId, RequestId, RootId,
+    Secret, Token, WatchId,
 };
 use crate::schema::TypeBinding;
 use bytes::Bytes;
@@ -263,6 +264,28 @@ pub enum ToNode {
     Durable {
         /// The commit.
         seq: CommitSeq,
+    },
+    /// An event of a listener group, to be acknowledged with [`ToCoordinator::Heard`].
+    Notice {
+        /// The listener.
+        listener: ListenerId,
+        /// The event.
+        event: EventId,
+        /// It may have been handed to somebody before, under the same id.
+        redelivered: bool,
+        /// The object.
+        object: ObjectId,
+        /// The object's key (for [`Change::Renamed`] the old one).
+        key: Bytes,
+        /// The node that did it, and its name; `None` for the coordinator itself.
+        writer: Option<(Incarnation, String)>,
+        /// What happened.
+        change: Change,
+    },
+    /// The listener's group was ended.
+    ListenerEnded {
+        /// The listener.
+        listener: ListenerId,
     },
     /// A snapshot that was asked for is being written, or waits for the one before.
     SnapshotGoesOn {

@@ -21,7 +21,7 @@ fn another_protocol_is_refused() {
     let mut cluster = Cluster::new();
     let hello = Hello { protocol: PROTOCOL_VERSION + 1, name: "ann".to_owned(), role: Role::Node, resume: None };
     cluster.hello("ann", hello);
-    let refused = "refused: this coordinator speaks protocol 1, the peer speaks 2: run the same major version of Kiln \
+    let refused = "refused: this coordinator speaks protocol 2, the peer speaks 3: run the same major version of Kiln \
                    on both";
     assert_eq!(cluster.sent_to("ann"), [refused]);
     assert!(matches!(cluster.peer("ann").closed, Some(Some(Failure::Protocol { .. }))));

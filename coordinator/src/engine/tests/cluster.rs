@@ -173,13 +173,23 @@ impl Cluster {
     }
 
     pub(super) fn open(&mut self, name: &str, root: &str, type_description: TypeDescription, ephemeral: bool) {
+        self.open_with(name, root, type_description, RootOptions { ephemeral, ..RootOptions::default() });
+    }
+
+    pub(super) fn open_with(
+        &mut self,
+        name: &str,
+        root: &str,
+        type_description: TypeDescription,
+        options: RootOptions,
+    ) {
         let request = self.request();
         let message = ToCoordinator::OpenRoot {
             request,
             name: root.to_owned(),
             key: "string".to_owned(),
             type_description,
-            options: RootOptions { ephemeral },
+            options,
         };
         self.send(name, message);
     }

@@ -61,6 +61,8 @@ pub(super) fn check(cluster: &Cluster) {
         assert_eq!(node.requests, requests, "requests of {}", node.name);
         assert!(node.requests <= engine.settings.requests_max, "S20");
     }
+    let (timed, turns) = engine.state.expiry.turns();
+    assert_eq!(timed, turns + engine.operations.expiring(), "an object that expires some time has one turn");
     check_copies(cluster);
 }
 

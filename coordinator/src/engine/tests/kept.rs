@@ -26,7 +26,9 @@ fn sort(pieces: &mut [Piece]) {
         Piece::Type { id, .. } => (1, id.to_bits().into()),
         Piece::Root { root, .. } => (2, root.to_bits().into()),
         Piece::Life { incarnation, .. } => (3, incarnation.to_bits()),
-        Piece::Object { object, .. } => (4, object.to_bits()),
+        Piece::Queue { queue, .. } => (4, queue.to_bits().into()),
+        Piece::Event { event, .. } => (5, event.id.to_bits()),
+        Piece::Object { object, .. } => (6, object.to_bits()),
     });
 }
 

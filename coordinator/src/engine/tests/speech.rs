@@ -64,6 +64,11 @@ pub(super) fn say(message: &ToNode, object: &dyn Fn(kiln_protocol::ObjectId) -> 
             let cycle: Vec<_> = cycle.iter().map(|edge| format!("{} {} {}", edge.node, edge.mode, edge.key)).collect();
             format!("deadlock {wait} for {}/{group}: {}", object(*id), cycle.join(", "))
         }
+        ToNode::Notice { listener, event, redelivered, key, change, .. } => {
+            let again = if *redelivered { " again" } else { "" };
+            format!("notice {listener}: {event}{again}: {} {}", text(key), say_change(change))
+        }
+        ToNode::ListenerEnded { listener } => format!("listener {listener} ended"),
         ToNode::Delta(delta) => {
             let parts: Vec<_> = delta.parts.iter().map(|part| say_part(part, object)).collect();
             format!("delta {}", parts.join(", "))
@@ -90,12 +95,14 @@ fn say_part(part: &DeltaPart, object: &dyn Fn(kiln_protocol::ObjectId) -> String
 fn say_change(change: &Change) -> String {
     match change {
         Change::Created => "created".to_owned(),
-        Change::Updated { group, version, fields, writes } => {
+        Change::Updated { group, version, fields, writes, .. } => {
             let fields: Vec<_> = fields.iter().map(|field| name(*field)).collect();
             let writes = if writes.is_some() { " with writes" } else { "" };
             format!("updated {group}v{} {}{writes}", version.number(), fields.join(" "))
         }
         Change::Removed => "removed".to_owned(),
+        Change::Expired => "expired".to_owned(),
+        Change::Missed { events } => format!("missed {events}"),
         Change::Renamed { to } => format!("renamed to {}", text(to)),
         Change::Gap => "gap".to_owned(),
     }

@@ -1,8 +1,8 @@
 //! Watches.
 
-use super::cluster::{Cluster, MAIN, SESSIONS, theme, visits};
-use kiln_protocol::message::{Role, WatchTarget};
-use kiln_protocol::{ToCoordinator, WatchId};
+use super::cluster::{CART, CART_GROUP, Cluster, MAIN, SESSIONS, THEME, put, theme, visits, writes};
+use kiln_protocol::message::{Change, ChangedSlot, Commit, Role, WatchTarget};
+use kiln_protocol::{ListenerId, ToCoordinator, ToNode, WatchId, Write};
 
 fn watch(cluster: &mut Cluster, name: &str, watch: u32, target: WatchTarget, with_writes: bool) {
     let message =
@@ -91,4 +91,58 @@ fn a_watch_of_nothing_is_refused() {
             "failed: protocol violation: watch 1 is there already: end it first, or choose another number",
         ]
     );
+}
+
+/// What became of the slots of the events that a node has heard.
+fn slots(cluster: &mut Cluster, name: &str) -> Vec<String> {
+    let of = |change: Change| match change {
+        Change::Updated { slots, .. } => Some(slots),
+        _ => None,
+    };
+    let heard = cluster.heard(name).into_iter().filter_map(|message| match message {
+        ToNode::Event { change, .. } | ToNode::Notice { change, .. } => of(change),
+        _ => None,
+    });
+    let say = |slot: ChangedSlot| {
+        let entry = slot.entry.map_or_else(String::new, |key| format!(".{}", String::from_utf8_lossy(&key)));
+        format!("{}{entry} {:?}", slot.field, slot.change)
+    };
+    heard.map(|slots| slots.into_iter().map(say).collect::<Vec<_>>().join(", ")).collect()
+}
+
+#[test]
+fn a_change_says_what_became_of_each_slot() {
+    for durable in [false, true] {
+        let mut cluster = if durable { Cluster::logged(&["ann", "bob"]) } else { Cluster::of(&["ann", "bob"]) };
+        let object = cluster.get_or_create("ann", "s");
+        watch(&mut cluster, "bob", 1, WatchTarget::Root(SESSIONS), false);
+        let (request, listener, group) = (cluster.request(), ListenerId::from_bits(1), "g".to_owned());
+        cluster.send("ann", ToCoordinator::Listen { request, listener, root: SESSIONS, group });
+        cluster.sync_all();
+        let unset = writes(&[Write::Unset { field: THEME }]);
+        let clear = writes(&[Write::MapClear { field: CART }]);
+        let remove = |key: &str| writes(&[Write::MapRemove { field: CART, key: key.as_bytes() }]);
+        for (group, writes) in [
+            (MAIN, [visits(1), theme("dark")].concat()),
+            (MAIN, [visits(2), unset.to_vec().into()].concat()),
+            (MAIN, [theme("a"), unset.to_vec().into()].concat()),
+            (CART_GROUP, [put("mug", "1"), put("tea", "1"), remove("pot")].concat()),
+            (CART_GROUP, [put("mug", "2"), remove("tea")].concat()),
+            (CART_GROUP, [put("pot", "1"), clear, put("cup", "1"), put("mug", "1")].concat()),
+        ] {
+            let part = cluster.part("ann", object, group, writes.into());
+            cluster.send("ann", ToCoordinator::Commit(Commit { everywhere: false, durable, parts: [part].into() }));
+            cluster.sync_all();
+        }
+        let said = [
+            "0 Changed, 1 Added",
+            "0 Changed, 1 Removed",
+            "",
+            "2.mug Added, 2.tea Added",
+            "2.mug Changed, 2.tea Removed",
+            "2.cup Added, 2.mug Changed",
+        ];
+        assert_eq!(slots(&mut cluster, "bob"), said);
+        assert_eq!(slots(&mut cluster, "ann"), said);
+    }
 }

@@ -4,7 +4,9 @@ use super::{BadBytes, Fields, put_bytes, put_fields, put_options, put_role, put_
 use crate::engine::Entry;
 use bytes::Bytes;
 use kiln_protocol::codec::{Sink as _, put_varint};
-use kiln_protocol::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX, STRUCTURE_BYTES_MAX};
+use kiln_protocol::limits::{
+    KEY_BYTES_MAX, NAME_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX, STRUCTURE_BYTES_MAX, USES_MAX,
+};
 use kiln_protocol::message::Part;
 use kiln_protocol::{CommitSeq, GroupId, Incarnation, Token, Version};
 use smallvec::SmallVec;
@@ -20,6 +22,14 @@ const REFUSED: u8 = 8;
 const REMOVED: u8 = 9;
 const RENAMED: u8 = 10;
 const STARTED: u8 = 11;
+const EXPIRED: u8 = 12;
+const USED: u8 = 13;
+const QUEUE_ADDED: u8 = 14;
+const QUEUE_REMOVED: u8 = 15;
+const HEARD: u8 = 16;
+
+/// Acknowledged events of one entry: as many as a queue has.
+const HEARD_MAX: usize = 1 << 16;
 
 /// Appends the bytes of an entry.
 pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
@@ -56,7 +66,24 @@ pub fn encode(out: &mut Vec<u8>, entry: &Entry) {
             put_varint(out, object.to_bits());
             put_bytes(out, key);
         }
-        Entry::Started { .. }
+        Entry::Expired { object } => {
+            out.put(EXPIRED);
+            put_varint(out, object.to_bits());
+        }
+        Entry::Used { objects } => {
+            out.put(USED);
+            put_varint(out, objects.len() as u64);
+            objects.iter().for_each(|object| put_varint(out, object.to_bits()));
+        }
+        Entry::Heard { queue, events } => {
+            out.put(HEARD);
+            put_varint(out, queue.to_bits().into());
+            put_varint(out, events.len() as u64);
+            events.iter().for_each(|event| put_varint(out, event.to_bits()));
+        }
+        Entry::QueueAdded { .. }
+        | Entry::QueueRemoved { .. }
+        | Entry::Started { .. }
         | Entry::Attached { .. }
         | Entry::Gone { .. }
         | Entry::TypeAdded { .. }
@@ -106,7 +133,19 @@ fn encode_rare(out: &mut Vec<u8>, entry: &Entry) {
             put_bytes(out, name.as_bytes());
             put_bytes(out, key.as_bytes());
             put_varint(out, type_id.to_bits().into());
-            put_options(out, *options);
+            put_options(out, options);
+        }
+        Entry::QueueAdded { by, queue, root, name } => {
+            out.put(QUEUE_ADDED);
+            put_by(out, *by);
+            put_varint(out, queue.to_bits().into());
+            put_varint(out, root.to_bits().into());
+            put_bytes(out, name.as_bytes());
+        }
+        Entry::QueueRemoved { by, queue } => {
+            out.put(QUEUE_REMOVED);
+            put_by(out, *by);
+            put_varint(out, queue.to_bits().into());
         }
         _ => {}
     }
@@ -139,6 +178,23 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, BadBytes> {
             object: read.object()?,
             key: read.share("the length of a key", KEY_BYTES_MAX)?,
         },
+        EXPIRED => Entry::Expired { object: read.object()? },
+        USED => {
+            let count = read.count("the number of objects that were used", USES_MAX)?;
+            Entry::Used { objects: (0..count).map(|_| read.object()).collect::<Result<_, _>>()? }
+        }
+        HEARD => {
+            let queue = read.queue()?;
+            let count = read.count("the number of events that were heard", HEARD_MAX)?;
+            Entry::Heard { queue, events: (0..count).map(|_| read.event()).collect::<Result<_, _>>()? }
+        }
+        QUEUE_ADDED => Entry::QueueAdded {
+            by: read.by()?,
+            queue: read.queue()?,
+            root: read.root()?,
+            name: read.text("a listener group's name", NAME_BYTES_MAX)?,
+        },
+        QUEUE_REMOVED => Entry::QueueRemoved { by: read.by()?, queue: read.queue()? },
         STARTED => Entry::Started { epoch: read.epoch()?, history: read.epoch()?, skipped: read.number()? },
         ATTACHED => Entry::Attached {
             incarnation: read.incarnation()?,

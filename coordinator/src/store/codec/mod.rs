@@ -5,6 +5,7 @@
 //! one whose body changes gets a new number as well, so that older files stay readable.
 
 mod entry;
+mod event;
 mod piece;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ mod tests;
 pub use entry::{decode, encode};
 pub use piece::{decode_piece, encode_piece};
 
-use crate::engine::{Entry, LogTime, Piece, SecretHash};
+use crate::engine::{Entry, LogTime, Piece, QueueId, SecretHash};
 use bytes::{Buf as _, Bytes};
 use kiln_protocol::codec::{Reader, Sink as _, frame, put_varint};
 use kiln_protocol::limits::{FIELDS_MAX, NAME_BYTES_MAX, STRUCTURE_BYTES_MAX};
@@ -20,7 +21,13 @@ use kiln_protocol::message::{Role, RootOptions};
 use kiln_protocol::schema::{FieldDescription, FieldKind, RegisteredField};
 use kiln_protocol::{DecodeError, Epoch, FieldId, GroupId, Incarnation, ObjectId, RootId, TypeId, Version};
 
+// Bits: what each of them says is behind them, in this order.
 const OPTION_EPHEMERAL: u64 = 1;
+const OPTION_IDLE: u64 = 1 << 1;
+const OPTION_ABSOLUTE: u64 = 1 << 2;
+const OPTION_LOCKING: u64 = 1 << 3;
+const OPTION_HASHED_KEYS: u64 = 1 << 4;
+const OPTIONS: u64 = OPTION_EPHEMERAL | OPTION_IDLE | OPTION_ABSOLUTE | OPTION_LOCKING | OPTION_HASHED_KEYS;
 
 /// Bytes that are not an entry or piece, although their checksum is right: they were written by another version of the program,
 /// or by a faulty one.
@@ -95,8 +102,25 @@ fn put_fields(out: &mut Vec<u8>, fields: &[RegisteredField]) {
     }
 }
 
-fn put_options(out: &mut Vec<u8>, options: RootOptions) {
-    put_varint(out, if options.ephemeral { OPTION_EPHEMERAL } else { 0 });
+fn put_options(out: &mut Vec<u8>, options: &RootOptions) {
+    let RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys } = options;
+    let said = [
+        (*ephemeral, OPTION_EPHEMERAL),
+        (*idle_timeout_ms > 0, OPTION_IDLE),
+        (*absolute_timeout_ms > 0, OPTION_ABSOLUTE),
+        (!locking.is_empty(), OPTION_LOCKING),
+        (*hashed_keys, OPTION_HASHED_KEYS),
+    ];
+    put_varint(out, said.iter().filter(|(is_said, _)| *is_said).map(|(_, bit)| bit).sum());
+    if *idle_timeout_ms > 0 {
+        put_varint(out, *idle_timeout_ms);
+    }
+    if *absolute_timeout_ms > 0 {
+        put_varint(out, *absolute_timeout_ms);
+    }
+    if !locking.is_empty() {
+        put_bytes(out, locking.as_bytes());
+    }
 }
 
 fn put_role(out: &mut Vec<u8>, role: Role) {
@@ -160,11 +184,27 @@ impl<'a> Fields<'a> {
     }
 
     fn options(&mut self) -> Result<RootOptions, BadBytes> {
-        match self.number()? {
-            0 => Ok(RootOptions { ephemeral: false }),
-            OPTION_EPHEMERAL => Ok(RootOptions { ephemeral: true }),
-            value => Err(BadBytes::Value { what: "a root's options", value }),
+        let bits = self.number()?;
+        if bits & !OPTIONS != 0 {
+            return Err(BadBytes::Value { what: "a root's options", value: bits });
         }
+        let mut number = |bit| if bits & bit == 0 { Ok(0) } else { self.number() };
+        let (idle_timeout_ms, absolute_timeout_ms) = (number(OPTION_IDLE)?, number(OPTION_ABSOLUTE)?);
+        let locking = if bits & OPTION_LOCKING == 0 {
+            String::new()
+        } else {
+            self.text("how a root's objects are locked", NAME_BYTES_MAX)?
+        };
+        let (ephemeral, hashed_keys) = (bits & OPTION_EPHEMERAL != 0, bits & OPTION_HASHED_KEYS != 0);
+        Ok(RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys })
+    }
+
+    fn time(&mut self) -> Result<LogTime, BadBytes> {
+        self.number().map(LogTime::from_bits)
+    }
+
+    fn queue(&mut self) -> Result<QueueId, BadBytes> {
+        self.small("a queue").map(QueueId::from_bits)
     }
 
     fn stamp(&mut self) -> Result<Version, BadBytes> {

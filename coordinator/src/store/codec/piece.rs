@@ -1,17 +1,22 @@
 //! One piece of a snapshot.
 
+use super::event::put_event;
 use super::{BadBytes, Fields, put_bytes, put_fields, put_options, put_role, put_stamp};
 use crate::engine::{Cut, LogSeq, LogTime, Piece};
 use bytes::Bytes;
 use kiln_protocol::codec::{Sink as _, put_varint};
 use kiln_protocol::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, STRUCTURE_BYTES_MAX};
 use kiln_protocol::{CommitSeq, GroupId};
+use std::sync::Arc;
 
 const START: u8 = 1;
 const TYPE: u8 = 2;
 const ROOT: u8 = 3;
 const LIFE: u8 = 4;
 const OBJECT: u8 = 5;
+const TIMED_OBJECT: u8 = 6;
+const QUEUE: u8 = 7;
+const EVENT: u8 = 8;
 
 /// The groups that a byte can name.
 const VERSIONS_MAX: usize = 256;
@@ -21,8 +26,8 @@ const REFUSED_MAX: usize = 1 << 16;
 /// Appends the bytes of a piece.
 pub fn encode_piece(out: &mut Vec<u8>, piece: &Piece) {
     match piece {
-        Piece::Object { object, root, key, versions, writes } => {
-            out.put(OBJECT);
+        Piece::Object { object, root, key, versions, times, writes } => {
+            out.put(if times.is_some() { TIMED_OBJECT } else { OBJECT });
             put_varint(out, object.to_bits());
             put_varint(out, root.to_bits().into());
             put_bytes(out, key);
@@ -31,7 +36,23 @@ pub fn encode_piece(out: &mut Vec<u8>, piece: &Piece) {
                 out.put(group.to_bits());
                 put_stamp(out, *version);
             }
+            if let Some((created, used)) = times {
+                put_varint(out, created.to_bits());
+                put_varint(out, used.to_bits());
+            }
             put_bytes(out, writes);
+        }
+        Piece::Queue { queue, root, name, last } => {
+            out.put(QUEUE);
+            put_varint(out, queue.to_bits().into());
+            put_varint(out, root.to_bits().into());
+            put_bytes(out, name.as_bytes());
+            put_varint(out, last.to_bits());
+        }
+        Piece::Event { queue, event } => {
+            out.put(EVENT);
+            put_varint(out, queue.to_bits().into());
+            put_event(out, event);
         }
         Piece::Start(cut) => {
             out.put(START);
@@ -54,7 +75,7 @@ pub fn encode_piece(out: &mut Vec<u8>, piece: &Piece) {
             put_bytes(out, name.as_bytes());
             put_bytes(out, key.as_bytes());
             put_varint(out, type_id.to_bits().into());
-            put_options(out, *options);
+            put_options(out, options);
         }
         Piece::Life { incarnation, name, role, secret, living, applied, refused, forgotten } => {
             out.put(LIFE);
@@ -78,15 +99,23 @@ pub fn encode_piece(out: &mut Vec<u8>, piece: &Piece) {
 pub fn decode_piece(bytes: &Bytes) -> Result<Piece, BadBytes> {
     let mut read = Fields::new(bytes);
     let piece = match read.reader.u8()? {
-        OBJECT => {
+        kind @ (OBJECT | TIMED_OBJECT) => {
             let (object, root) = (read.object()?, read.root()?);
             let key = read.share("the length of a key", KEY_BYTES_MAX)?;
             let count = read.count("the number of groups", VERSIONS_MAX)?;
             let version = |read: &mut Fields<'_>| Ok((GroupId::from_bits(read.reader.u8()?), read.stamp()?));
             let versions = (0..count).map(|_| version(&mut read)).collect::<Result<_, BadBytes>>()?;
+            let times = if kind == TIMED_OBJECT { Some((read.time()?, read.time()?)) } else { None };
             let writes = read.share("the length of an object", RECORD_BYTES_MAX)?;
-            Piece::Object { object, root, key, versions, writes }
+            Piece::Object { object, root, key, versions, times, writes }
         }
+        QUEUE => Piece::Queue {
+            queue: read.queue()?,
+            root: read.root()?,
+            name: read.text("a listener group's name", NAME_BYTES_MAX)?,
+            last: read.event()?,
+        },
+        EVENT => Piece::Event { queue: read.queue()?, event: Arc::new(read.queued_event()?) },
         START => Piece::Start(Cut {
             seq: LogSeq::from_bits(read.number()?),
             time: LogTime::from_bits(read.number()?),

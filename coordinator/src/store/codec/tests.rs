@@ -1,7 +1,7 @@
 use super::*;
-use crate::engine::{Cut, LogSeq};
-use kiln_protocol::message::Part;
-use kiln_protocol::{CommitSeq, Token};
+use crate::engine::{Cut, LogSeq, QueuedEvent};
+use kiln_protocol::message::{Change, ChangedSlot, Part, SlotChange};
+use kiln_protocol::{CommitSeq, EventId, Token};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -61,8 +61,51 @@ fn root() -> impl Strategy<Value = RootId> {
     any::<u32>().prop_map(RootId::from_bits)
 }
 
+fn time() -> impl Strategy<Value = LogTime> {
+    any::<u64>().prop_map(LogTime::from_bits)
+}
+
+fn queue() -> impl Strategy<Value = QueueId> {
+    any::<u32>().prop_map(QueueId::from_bits)
+}
+
+fn event_id() -> impl Strategy<Value = EventId> {
+    any::<u64>().prop_map(EventId::from_bits)
+}
+
+fn queued_event() -> impl Strategy<Value = QueuedEvent> {
+    let fields = vec(any::<u16>().prop_map(FieldId::from_bits), 0..4);
+    let how = prop_oneof![Just(SlotChange::Added), Just(SlotChange::Changed), Just(SlotChange::Removed)];
+    let slot = (any::<u16>(), option::of(bytes()), how).prop_map(|(field, entry, change)| ChangedSlot {
+        field: FieldId::from_bits(field),
+        entry,
+        change,
+    });
+    let change = prop_oneof![
+        Just(Change::Created),
+        Just(Change::Removed),
+        Just(Change::Expired),
+        Just(Change::Gap),
+        any::<u64>().prop_map(|events| Change::Missed { events }),
+        bytes().prop_map(|to| Change::Renamed { to }),
+        (any::<u8>(), stamp(), fields, vec(slot, 0..4)).prop_map(|(group, version, fields, slots)| Change::Updated {
+            group: GroupId::from_bits(group),
+            version: Version::from_bits(version),
+            fields,
+            slots,
+            writes: None,
+        }),
+    ];
+    (event_id(), object(), bytes(), option::of((incarnation(), ".{0,9}")), change)
+        .prop_map(|(id, object, key, writer, change)| QueuedEvent { id, object, key, writer, change })
+}
+
 fn options() -> impl Strategy<Value = RootOptions> {
-    any::<bool>().prop_map(|ephemeral| RootOptions { ephemeral })
+    let ms = || prop_oneof![Just(0), any::<u64>()];
+    (any::<bool>(), ms(), ms(), ".{0,10}", any::<bool>()).prop_map(|options| {
+        let (ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys) = options;
+        RootOptions { ephemeral, idle_timeout_ms, absolute_timeout_ms, locking, hashed_keys }
+    })
 }
 
 fn type_id() -> impl Strategy<Value = TypeId> {
@@ -101,6 +144,16 @@ fn entry() -> impl Strategy<Value = Entry> {
         (incarnation(), commit(), commit()).prop_map(|(writer, first, last)| Entry::Refused { writer, first, last }),
         (by(), object()).prop_map(|(by, object)| Entry::Removed { by, object }),
         (by(), object(), bytes()).prop_map(|(by, object, key)| Entry::Renamed { by, object, key }),
+        object().prop_map(|object| Entry::Expired { object }),
+        (by(), queue(), root(), ".{0,30}").prop_map(|(by, queue, root, name)| Entry::QueueAdded {
+            by,
+            queue,
+            root,
+            name
+        }),
+        (by(), queue()).prop_map(|(by, queue)| Entry::QueueRemoved { by, queue }),
+        (queue(), vec(event_id(), 0..5)).prop_map(|(queue, events)| Entry::Heard { queue, events }),
+        vec(object(), 0..5).prop_map(|objects| Entry::Used { objects }),
     ]
 }
 
@@ -140,8 +193,16 @@ fn piece() -> impl Strategy<Value = Piece> {
                     forgotten,
                 }
             }),
-        (object(), root(), bytes(), versions, bytes())
-            .prop_map(|(object, root, key, versions, writes)| Piece::Object { object, root, key, versions, writes }),
+        (queue(), root(), ".{0,30}", event_id()).prop_map(|(queue, root, name, last)| Piece::Queue {
+            queue,
+            root,
+            name,
+            last
+        }),
+        (queue(), queued_event()).prop_map(|(queue, event)| Piece::Event { queue, event: event.into() }),
+        (object(), root(), bytes(), versions, option::of((time(), time())), bytes()).prop_map(
+            |(object, root, key, versions, times, writes)| Piece::Object { object, root, key, versions, times, writes }
+        ),
     ]
 }
 

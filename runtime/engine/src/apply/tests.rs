@@ -9,7 +9,7 @@ use crate::outbox::Waiter;
 use bytes::Bytes;
 use kiln_heap::{Heap, Options};
 use kiln_object::{Change, Clustered};
-use kiln_protocol::message::{Delta, DeltaPart, Failure, Record};
+use kiln_protocol::message::{Delta, DeltaPart, Failure, Record, RootOptions};
 use kiln_protocol::schema::TypeBinding;
 use kiln_protocol::{
     CommitSeq, Epoch, FieldId, GroupId, Incarnation, ObjectId, RequestId, RootId, ToNode, TypeId, Version, Write,
@@ -50,7 +50,7 @@ impl Copy {
             groups: vec![GroupId::DEFAULT, GroupId::DEFAULT, GroupId::COMMUTATIVE],
         };
         let root = RootId::from_bits(1);
-        node.add_root::<Page>("pages", root, &binding).unwrap();
+        node.add_root::<Page>("pages", root, &binding, &RootOptions::default()).unwrap();
         drop(node.fetch(root, Bytes::from_static(b"p"), None));
         answer(&node, FETCH, 1, [1, 1, 10]);
         let entry = node.cache.get(PAGE).unwrap();

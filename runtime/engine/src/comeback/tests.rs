@@ -13,7 +13,7 @@ use bytes::Bytes;
 use kiln_heap::{ArchivedBuf, Heap, Options};
 use kiln_object::{Change, Clustered, Map};
 use kiln_protocol::codec::decode_to_coordinator;
-use kiln_protocol::message::{Delta, DeltaPart, Failure, Fate, Mode, Part, Record};
+use kiln_protocol::message::{Delta, DeltaPart, Failure, Fate, Mode, Part, Record, RootOptions};
 use kiln_protocol::schema::TypeBinding;
 use kiln_protocol::{
     CommitSeq, Epoch, FieldId, FrameDecoder, GroupId, Incarnation, ObjectId, RequestId, RootId, Secret, ToCoordinator,
@@ -59,7 +59,7 @@ impl Alone {
             fields: vec![TITLE, HITS, NOTES],
             groups: vec![GroupId::DEFAULT, GroupId::COMMUTATIVE, NOTES_GROUP],
         };
-        node.add_root::<Page>("pages", ROOT, &binding).unwrap();
+        node.add_root::<Page>("pages", ROOT, &binding, &RootOptions::default()).unwrap();
         node.link.welcomed(Incarnation::from_bits(1), Secret::from_bytes([0; 16]), 0, 100);
         let mut alone = Self { node, said: Vec::new(), incarnation: 1, tokens: 0, handles: Vec::new() };
         for page in [1, 2] {

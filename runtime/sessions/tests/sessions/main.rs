@@ -5,5 +5,6 @@ mod actix;
 mod barriers;
 mod http;
 mod locks;
+mod timeouts;
 mod tower;
 mod typed;

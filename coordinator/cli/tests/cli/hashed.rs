@@ -1,0 +1,39 @@
+//! Roots whose keys are hashes.
+
+use crate::Running;
+use kiln::{Clustered, Root, RootSettings, Runtime};
+
+#[derive(Clustered, Default)]
+#[clustered(rename = "HashedSession")]
+struct Session {
+    user: String,
+}
+
+#[tokio::test]
+async fn get_takes_what_a_key_is_the_hash_of() {
+    // `printf abc | sha256sum`
+    let key = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let running = Running::start().await;
+    let kiln = Runtime::builder().profile(running.server.profile_path()).attach().await.unwrap();
+    let plain: Root<String, Session> = kiln.root("plain").await.unwrap();
+    let sessions: Root<String, Session> = kiln.root_with("sessions", &RootSettings::new().hashed_keys()).await.unwrap();
+    for root in [&plain, &sessions] {
+        root.insert(key.to_owned(), Session { user: "ada".to_owned() }).await.unwrap();
+    }
+    for (root, text, code) in [
+        ("sessions", "abc", Some(0)),
+        ("sessions", key, Some(0)),
+        ("sessions", "abd", Some(1)),
+        ("plain", key, Some(0)),
+        ("plain", "abc", Some(1)),
+    ] {
+        let said = running.kiln(&["get", root, text]).await;
+        assert_eq!((said.code, said.out.contains("\"ada\"")), (code, code == Some(0)), "{root} {text}: {}", said.err);
+    }
+    let said = running.kiln(&["ls"]).await;
+    assert_eq!(said.out.matches("hashed keys").count(), 1, "{}", said.out);
+    // Who opens the root without a word about its keys has the same root.
+    let elsewhere = Runtime::builder().profile(running.server.profile_path()).attach().await.unwrap();
+    let same: Root<String, Session> = elsewhere.root("sessions").await.unwrap();
+    assert!(same.get(key).await.unwrap().is_some());
+}
