@@ -7,6 +7,7 @@
 mod damage;
 mod full;
 mod history;
+mod long;
 mod noise;
 mod power;
 mod threads;

@@ -1,6 +1,7 @@
 //! The coordinator's process: the real engine, and what its driver does with events and effects.
 
 use crate::clock::{Clock, MICRO, MILLI, nanos};
+use crate::disk::{OnDisk, everything};
 use crate::network::End;
 use crate::sometimes::Sometimes;
 use crate::thief::is_thief;
@@ -10,11 +11,14 @@ use kiln_coordinator::engine::{Effect, Engine, Entry, Event, LogSeq, LogTime, Re
 use kiln_protocol::codec::decode_to_coordinator;
 use kiln_protocol::connection::LEASE;
 use kiln_protocol::message::{Hello, Role};
-use kiln_protocol::{Epoch, Failure, RequestId, Secret, ToCoordinator, ToNode, encode_to_node};
+use kiln_protocol::{Epoch, Failure, ObjectId, RequestId, Secret, ToCoordinator, ToNode, encode_to_node};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 const TICKS_PER_LEASE: u32 = 10;
+/// What a sync of the log takes at least, and at most.
+const SYNC_MIN: u64 = 100 * MICRO;
+const SYNC_MAX: u64 = 4 * MILLI;
 /// Those that run, and those that died lately.
 const NODES_MAX: usize = 16;
 /// Looks on without being a process of its own.
@@ -25,6 +29,10 @@ pub(crate) struct Coordinator {
     inner: RefCell<Inner>,
     pub(crate) clock: Clock,
     durable: bool,
+    /// With the next entries, while they are being written.
+    dies_in_write: Cell<bool>,
+    /// What has waited for entries after this one is told now.
+    tells_after: Cell<Option<LogSeq>>,
     up: Cell<bool>,
     epoch: Cell<Epoch>,
 }
@@ -37,19 +45,27 @@ struct Inner {
     /// Its log, and what of it is safe.
     log: Vec<Kept>,
     safe: LogSeq,
+    disk: Option<OnDisk>,
     /// What came of the events that somebody wants to know of.
     told: Option<Vec<Effect>>,
 }
 
 /// What a coordinator starts with: nothing, or what its log has kept.
 fn recover(epoch: Epoch, log: Option<&[Kept]>) -> Engine {
-    let settings = Settings { nodes_max: NODES_MAX, ..Settings::new(epoch, "simulated", "simulated") };
-    let Some(log) = log else { return Engine::new(settings) };
+    let Some(log) = log else { return Engine::new(settings(epoch)) };
     let mut restore = Restore::new();
     for (seq, time, entry) in log {
         restore.replay(*seq, *time, entry).expect("it was carried out before");
     }
-    let settings = Settings { durable: true, started: restore.time(), ..settings };
+    go_on(epoch, restore)
+}
+
+fn settings(epoch: Epoch) -> Settings {
+    Settings { nodes_max: NODES_MAX, ..Settings::new(epoch, "simulated", "simulated") }
+}
+
+fn go_on(epoch: Epoch, restore: Restore) -> Engine {
+    let settings = Settings { durable: true, started: restore.time(), ..settings(epoch) };
     restore.engine(settings).expect("a later epoch")
 }
 
@@ -65,13 +81,34 @@ impl Coordinator {
             effects: Vec::new(),
             log: Vec::new(),
             safe: LogSeq::default(),
+            disk: durable.then(OnDisk::new),
             told: None,
         };
-        Self { inner: RefCell::new(inner), clock, durable, up: Cell::new(true), epoch: Cell::new(epoch) }
+        let (dies_in_write, up, epoch) = (Cell::new(false), Cell::new(true), Cell::new(epoch));
+        Self { inner: RefCell::new(inner), clock, durable, dies_in_write, tells_after: Cell::new(None), up, epoch }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.up.get()
+    }
+
+    /// Whether it has crashed, or is about to.
+    pub(crate) fn is_ending(&self) -> bool {
+        !self.up.get() || self.dies_in_write.get()
+    }
+
+    /// Whether an object was removed by an entry that was not safe when it was decided what is told now.
+    pub(crate) fn told_late(&self, object: ObjectId) -> bool {
+        let Some(after) = self.tells_after.get() else { return false };
+        let inner = self.inner.borrow();
+        let unsafe_then = inner.log.iter().rev().take_while(|(seq, ..)| *seq > after);
+        let is_removal = |entry: &Entry| matches!(entry, Entry::Removed { object: of, .. } if *of == object);
+        unsafe_then.clone().any(|(_, _, entry)| is_removal(entry))
+    }
+
+    /// How long what it says may wait for its log.
+    pub(crate) const fn sync_max(&self) -> u64 {
+        if self.durable { SYNC_MAX } else { 0 }
     }
 
     /// The epoch of the one that runs.
@@ -108,27 +145,34 @@ impl World {
         }
     }
 
+    /// It crashes now or, when it keeps its state on disk, perhaps with the next entries.
+    pub(crate) fn end_coordinator(&self) {
+        if self.coordinator.durable && self.random.below(2) == 0 {
+            self.coordinator.dies_in_write.set(true);
+        } else {
+            self.crash_coordinator();
+        }
+    }
+
     /// It starts again, in a later epoch.
     pub(crate) fn restart_coordinator(&self) {
+        if self.coordinator.is_up() {
+            self.crash_coordinator();
+        }
+        self.coordinator.dies_in_write.set(false);
         let epoch = self.coordinator.epoch().next();
         self.coordinator.epoch.set(epoch);
         let durable = self.coordinator.durable;
         let mut inner = self.coordinator.inner.borrow_mut();
         inner.started = self.coordinator.clock.show(self.now());
-        if durable {
-            // Of what was not said to be safe, the disk may have some.
-            let safe = usize::try_from(inner.safe.to_bits()).expect("as many as there are");
-            let lost = inner.log.len() - safe;
-            let kept = safe + self.random.below(lost + 1);
-            if kept < inner.log.len() {
-                self.reached(Sometimes::EntriesLost);
+        match inner.disk.take() {
+            Some(disk) => self.come_back(&mut inner, disk, epoch),
+            None => {
+                inner.log.clear();
+                inner.safe = LogSeq::default();
+                inner.engine = recover(epoch, None);
             }
-            inner.log.truncate(kept);
-        } else {
-            inner.log.clear();
         }
-        inner.safe = inner.log.last().map(|(seq, ..)| *seq).unwrap_or_default();
-        inner.engine = recover(epoch, durable.then_some(&inner.log));
         if durable {
             self.invariants.begin_again(self, &inner.log);
         } else {
@@ -146,12 +190,44 @@ impl World {
         self.observe();
     }
 
+    /// With what its disk has kept.
+    fn come_back(&self, inner: &mut Inner, disk: OnDisk, epoch: Epoch) {
+        let recovered = disk.crash(&inner.log, inner.safe, &self.random);
+        let kept = usize::try_from(recovered.last.to_bits()).expect("as many as there are");
+        if kept < inner.log.len() {
+            self.reached(Sometimes::EntriesLost);
+        }
+        if recovered.had_snapshot {
+            self.reached(Sometimes::SnapshotRead);
+        }
+        if recovered.was_torn {
+            self.reached(Sometimes::TornTail);
+        }
+        inner.log.truncate(kept);
+        inner.safe = recovered.last;
+        inner.engine = go_on(epoch, recovered.restore);
+        let replayed = everything(&mut recover(epoch, Some(&inner.log)));
+        assert_eq!(everything(&mut inner.engine), replayed, "S7: what came back is not what the entries add up to");
+        inner.disk = Some(recovered.kept);
+    }
+
     /// The log is safe up to here.
     pub(crate) fn synced(&self, epoch: Epoch, seq: LogSeq) {
-        if self.coordinator.is_up() && self.coordinator.epoch() == epoch {
-            self.coordinator.inner.borrow_mut().safe = seq;
-            self.batch([Event::Logged { seq }]);
+        if !self.coordinator.is_up() || self.coordinator.epoch() != epoch {
+            return;
         }
+        let mut inner = self.coordinator.inner.borrow_mut();
+        let Inner { engine, safe, disk, .. } = &mut *inner;
+        let before = *safe;
+        if let Some(disk) = disk {
+            *safe = disk.write(seq).max(*safe);
+            disk.snapshot(engine, *safe, &self.random);
+        }
+        let seq = *safe;
+        drop(inner);
+        self.coordinator.tells_after.set(Some(before));
+        self.batch([Event::Logged { seq }]);
+        self.coordinator.tells_after.set(None);
     }
 
     /// Frames have arrived from a process: one batch.
@@ -202,9 +278,11 @@ impl World {
     /// As a batch; also returns what came of it.
     pub(crate) fn tell(&self, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         self.coordinator.inner.borrow_mut().told = Some(Vec::new());
+        let dies_later = self.coordinator.dies_in_write.take();
         self.batch(events);
         // A log that is quick.
         self.synced(self.coordinator.epoch(), self.last_entry());
+        self.coordinator.dies_in_write.set(dies_later);
         self.coordinator.inner.borrow_mut().told.take().unwrap_or_default()
     }
 
@@ -225,12 +303,15 @@ impl World {
         self.end_batch(&mut closed);
         let last = self.last_entry();
         if self.coordinator.durable && last > first {
-            let sync = 100 * MICRO + self.random.next() % (4 * MILLI);
+            let sync = SYNC_MIN + self.random.next() % (SYNC_MAX - SYNC_MIN);
             self.schedule(sync, Happening::Synced { epoch: self.coordinator.epoch(), seq: last.to_bits() });
         }
         for link in closed {
             self.say_closed(link, End::Coordinator, false);
             self.close_end(link, End::Coordinator);
+        }
+        if last > first && self.coordinator.dies_in_write.take() {
+            self.crash_coordinator();
         }
     }
 
@@ -265,7 +346,13 @@ impl World {
                         self.send(link, End::Node, &bytes);
                     }
                 }
-                Effect::Append { seq, time, entry } => self.coordinator.inner.borrow_mut().log.push((seq, time, entry)),
+                Effect::Append { seq, time, entry } => {
+                    let mut inner = self.coordinator.inner.borrow_mut();
+                    if let Some(disk) = &mut inner.disk {
+                        disk.append((seq, time, entry.clone()));
+                    }
+                    inner.log.push((seq, time, entry));
+                }
                 Effect::Close { session, failure } => {
                     assert!(!matches!(failure, Some(Failure::Violation { .. })), "cut off: {failure:?}");
                     let link = self.link_of(session).expect("a session of a connection");

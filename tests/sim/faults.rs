@@ -115,13 +115,17 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(random: &Random) -> Self {
-        let kinds: Vec<Fault> =
+        let mut kinds: Vec<Fault> =
             Fault::ALL.iter().map(|(fault, _)| *fault).filter(|fault| random.below(100) < share(*fault)).collect();
+        let durable = random.below(2) == 0 && on_disk();
+        if durable && !kinds.contains(&Fault::CoordinatorCrash) {
+            kinds.push(Fault::CoordinatorCrash);
+        }
         let has = |fault| kinds.contains(&fault);
         let place = |has: bool| Some(random.below(NODES)).filter(|_| has);
         Self {
             drift: has(Fault::Drift),
-            durable: random.below(2) == 0 && on_disk(),
+            durable,
             later: place(has(Fault::TypeSkew)),
             skewed: place(has(Fault::VersionSkew)),
             delay_max: random.one_of(&[MILLI, 5 * MILLI, 30 * MILLI]),
@@ -142,7 +146,7 @@ impl Plan {
     }
 }
 
-/// Whether half of the coordinators keep their state on disk: asked for with `KILN_SIM_DISK=1`.
+/// Whether half of the coordinators keep their state on disk, and crash: asked for with `KILN_SIM_DISK=1`.
 pub(crate) fn on_disk() -> bool {
     std::env::var_os("KILN_SIM_DISK").is_some()
 }
@@ -166,6 +170,9 @@ impl World {
             match fault {
                 Fault::Drift | Fault::TypeSkew => self.faults.note(fault),
                 Fault::VersionSkew | Fault::PauseInSection | Fault::PauseBeforeSend | Fault::HeapFull => {}
+                Fault::CoordinatorCrash if self.plan.durable => {
+                    (0..1 + self.random.below(3)).for_each(|_| self.plan_one(fault));
+                }
                 Fault::CoordinatorCrash => self.plan_one(fault),
                 Fault::Drop => (0..12).for_each(|_| self.plan_one(fault)),
                 _ => (0..1 + self.random.below(3)).for_each(|_| self.plan_one(fault)),
@@ -180,6 +187,9 @@ impl World {
 
     /// Something goes wrong.
     pub(crate) fn break_it(&self, fault: Fault, place: usize) {
+        if fault == Fault::CoordinatorCrash && self.coordinator.is_ending() {
+            return;
+        }
         let process = self.at(place).filter(|process| process.has_attached());
         let lasts = match fault {
             Fault::PartitionUp | Fault::PartitionDown | Fault::Partition | Fault::Slow => self.some_time(9 * SECOND),
@@ -195,13 +205,14 @@ impl World {
             Fault::Slow => self.change_reach(place, |reach| reach.slow = true),
             Fault::Lag => self.change_reach(place, |reach| reach.lag = 800 * MILLI),
             Fault::Thief => {
-                if !self.steal() {
+                // No lock is given out while nodes come back.
+                if self.invariants.is_unsettled(self) || !self.steal() {
                     return self.schedule_mend(fault, place, 0);
                 }
             }
             Fault::CoordinatorCrash => {
                 (0..NODES).filter(|other| *other != place).for_each(|other| self.trouble(other));
-                self.crash_coordinator();
+                self.end_coordinator();
                 self.schedule(self.some_time(4 * SECOND), Happening::Mend { fault, place });
             }
             _ => {
@@ -378,7 +389,7 @@ impl World {
         for process in self.processes() {
             process.figures.attempts.set(0);
         }
-        if !self.coordinator.is_up() {
+        if self.coordinator.is_ending() {
             self.restart_coordinator();
         }
     }

@@ -3,8 +3,9 @@
 //! same seed is the same run.
 //!
 //! `KILN_SIM_SEEDS=FROM..TO` runs that range (without `TO` itself), `KILN_SIM_TRACE=1` says on the standard error
-//! what happens, `KILN_SIM_DISK=1` lets half of the coordinators come back with what their log has kept. A run has a phase with faults, in which nothing may go wrong that must not, and one without, in which
-//! everything must come right. What is checked is in `invariants/`, what can happen in `faults.rs` and `tasks/`.
+//! what happens. With `KILN_SIM_DISK=1` half of the coordinators have the real log and snapshots on a disk (`disk.rs`) that
+//! loses, tears and garbles what was not synced when they crash, and come back with what it has kept. A run has a phase with
+//! faults, in which nothing may go wrong that must not, and one without, in which everything must come right. What is checked is in `invariants/`, what can happen in `faults.rs` and `tasks/`.
 //!
 //! No sockets, no clock, no tokio. The heap frees memory when all threads of its process have moved on; so that a seed is
 //! a run, every process simulates one world at a time, and this program runs itself once more for each core.
@@ -14,6 +15,7 @@
 
 mod clock;
 mod coordinator;
+mod disk;
 mod executor;
 mod faults;
 mod grants;

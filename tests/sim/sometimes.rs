@@ -57,6 +57,10 @@ sometimes! {
     CameBack,
     /// a coordinator came back without its last entries
     EntriesLost,
+    /// a coordinator came back with a snapshot
+    SnapshotRead,
+    /// a coordinator cut off what was torn at the end of its log
+    TornTail,
     /// a node went on across a restart of the coordinator
     WentOn,
     /// another protocol version was refused
@@ -116,7 +120,7 @@ sometimes! {
 impl Sometimes {
     /// Whether it takes a coordinator that keeps its state on disk.
     pub(crate) const fn needs_disk(self) -> bool {
-        matches!(self, Self::CameBack | Self::EntriesLost | Self::WentOn)
+        matches!(self, Self::CameBack | Self::EntriesLost | Self::SnapshotRead | Self::TornTail | Self::WentOn)
     }
 }
 

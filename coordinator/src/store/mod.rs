@@ -16,6 +16,7 @@
 //! [`Medium`]; `docs/STORE.md` has their bytes. Absent: a log shared by a group of coordinators, which would be another
 //! implementation of this trait.
 
+mod ahead;
 mod codec;
 mod committer;
 mod copy;

@@ -1,5 +1,6 @@
 //! Reading a log without changing it, also one that is being written.
 
+use super::ahead::Decoded;
 use super::error::OpenError;
 use super::medium::Medium;
 use super::recovery::{Files, Replay, choose, load};
@@ -24,7 +25,9 @@ pub fn read(medium: &dyn Medium, replay: &mut dyn Replay) -> Result<LogSeq, Open
         let goes_on = segments.peek().is_some_and(|next| next.first().is_some());
         let contents = segment.read()?;
         for record in contents.records() {
-            progress.record(&contents, &record, &mut |seq, time, entry| replay.entry(seq, time, entry))?;
+            progress.record(contents.header.ordinal, Decoded::of(&record), &mut |seq, time, entry| {
+                replay.entry(seq, time, entry)
+            })?;
         }
         if !goes_on {
             break;

@@ -3,20 +3,15 @@
 //! Where the log ends, what was being written when the coordinator ended is cut off. What is damaged before that is not
 //! touched: nothing is changed before everything was read.
 
-use super::codec::{self, BadBytes};
+use super::ahead::{Decoded, Step, Steps, chunk, read_ahead};
 use super::error::OpenError;
 use super::format::{Damage, LogId};
 use super::medium::Medium;
-use super::segment::{self, Contents, FIRST, Record, Rest, Segment, UNFINISHED};
+use super::segment::{self, Contents, FIRST, Rest, Segment, UNFINISHED};
 use super::snapshot::{self, SnapshotReader};
 use super::writer::{WriteError, Writer};
 use crate::engine::{BadEntry, Entry, LogSeq, LogTime, Piece, Restore};
 use std::io;
-
-/// A shorter snapshot is read before a thread is there to do it.
-const AHEAD_BYTES_MIN: u64 = 4 << 20;
-/// So much is read ahead of what is taken in: chunks, or records.
-const AHEAD: usize = 8;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -210,128 +205,101 @@ fn begins_whole(segment: &Segment, with: LogSeq) -> Result<bool, OpenError> {
 
 pub(super) fn load(mut snapshot: SnapshotReader, replay: &mut dyn Replay) -> Result<(), OpenError> {
     let (file, seq) = (snapshot.name.clone(), snapshot.header.seq);
-    let mut take = |(at, pieces): Chunk| {
-        let refused = |bad| OpenError::Entry { file: file.clone(), at, seq, bad };
-        pieces.into_iter().try_for_each(|piece| replay.piece(piece)).map_err(refused)
-    };
-    if snapshot.length() < AHEAD_BYTES_MIN {
-        while let Some(chunk) = chunk(&mut snapshot)? {
-            take(chunk)?;
-        }
-        return Ok(());
-    }
-    ahead(|| chunk(&mut snapshot), take)
-}
-
-/// Where a chunk of a snapshot is, and what is in it.
-type Chunk = (u64, Vec<Piece>);
-
-fn chunk(snapshot: &mut SnapshotReader) -> Result<Option<Chunk>, OpenError> {
-    let Some((at, mut chunk)) = snapshot.next()? else { return Ok(None) };
-    let (file, seq) = (&snapshot.name, snapshot.header.seq);
-    let pieces = std::iter::from_fn(|| codec::take_piece(&mut chunk).transpose()).collect::<Result<_, _>>();
-    let pieces = pieces.map_err(|bad| OpenError::Bytes { file: file.clone(), at, seq, bad })?;
-    Ok(Some((at, pieces)))
-}
-
-/// Reads on a thread of its own while what was read is taken in here.
-fn ahead<T: Send>(
-    mut read: impl FnMut() -> Result<Option<T>, OpenError> + Send,
-    mut take: impl FnMut(T) -> Result<(), OpenError>,
-) -> Result<(), OpenError> {
-    std::thread::scope(|scope| {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(AHEAD);
-        scope.spawn(move || {
-            while let Some(one) = read().transpose() {
-                let is_bad = one.is_err();
-                // Nobody listens any more when what was read before could not be taken in.
-                if sender.send(one).is_err() || is_bad {
-                    return;
-                }
-            }
-        });
-        receiver.into_iter().try_for_each(|one| take(one?))
-    })
+    read_ahead(
+        snapshot.length(),
+        || chunk(&mut snapshot),
+        |(at, pieces)| {
+            let refused = |bad| OpenError::Entry { file: file.clone(), at, seq, bad };
+            pieces.into_iter().try_for_each(|piece| replay.piece(piece)).map_err(refused)
+        },
+    )
 }
 
 impl Progress {
-    /// Takes in the entries of a record.
+    /// Takes in the entries of a record of this segment.
     pub(super) fn record(
         &mut self,
-        contents: &Contents,
-        record: &Record,
+        ordinal: u64,
+        record: Decoded,
         take: &mut dyn FnMut(LogSeq, LogTime, Entry) -> Result<(), BadEntry>,
     ) -> Result<(), OpenError> {
-        let (file, at) = (|| segment::name(contents.header.ordinal), record.at as u64);
-        let (mut seq, mut body) = (record.header.first, record.body.clone());
+        let (file, at) = (|| segment::name(ordinal), record.at);
+        let mut seq = record.header.first;
         let follows = seq == self.last.next() || seq <= self.covered && self.last == self.covered;
         if !follows {
             return Err(OpenError::Damaged { file: file(), at, damage: Damage::Gap });
         }
-        let unreadable = |seq, bad| OpenError::Bytes { file: file(), at, seq, bad };
-        let mut count = 0;
-        while let Some((time, entry)) =
-            codec::take_entry(&mut body, record.header.time).map_err(|bad| unreadable(seq, bad))?
-        {
+        for (time, entry) in record.entries {
             if seq > self.last {
                 take(seq, time, entry).map_err(|bad| OpenError::Entry { file: file(), at, seq, bad })?;
                 self.last = seq;
                 self.time = self.time.max(time);
             }
-            (seq, count) = (seq.next(), count + 1);
+            seq = seq.next();
         }
-        if count != record.header.entries {
-            let bad = BadBytes::Value { what: "the number of entries of a record", value: count.into() };
-            return Err(unreadable(seq, bad));
-        }
-        Ok(())
+        record.bad.map_or(Ok(()), |bad| Err(OpenError::Bytes { file: file(), at, seq, bad }))
     }
 }
 
 /// Reads all segments up to where the log ends.
 fn read(segments: Vec<Segment>, progress: &mut Progress, replay: &mut dyn Replay) -> Result<Tail, OpenError> {
-    let mut tail: Option<Tail> = None;
     let last = segments.iter().rposition(|segment| segment.first().is_some()).unwrap_or_default();
-    for (number, segment) in segments.into_iter().enumerate() {
-        let contents = if number < last { segment.read()? } else { segment.read_settled()? };
-        let (mut records, mut is_whole) = (contents.records(), true);
-        for record in &mut records {
+    let bytes = segments.iter().map(|segment| segment.header.bytes).sum();
+    let first = segments[0].header.ordinal;
+    let (mut tail, mut is_whole): (Option<Tail>, _) = (None, true);
+    let mut steps = Steps::new(segments, last);
+    let take = |step| match step {
+        Step::Records { ordinal, records } => {
             // What is behind something torn was never synced, unless it is not torn but damaged.
             if let Some(torn) = tail.as_ref().and_then(|tail| tail.torn) {
                 return Err(damaged(torn.segment, torn.at, torn.damage));
             }
-            is_whole = record.header.entries == 0;
-            progress.record(&contents, &record, &mut |seq, time, entry| replay.entry(seq, time, entry))?;
+            records.into_iter().try_for_each(|record| {
+                is_whole = record.header.entries == 0;
+                progress.record(ordinal, record, &mut |seq, time, entry| replay.entry(seq, time, entry))
+            })
         }
-        let at = records.at;
-        let torn = match contents.rest(at) {
-            Rest::Nothing => None,
-            Rest::Damaged(damage) => return Err(damaged(contents.header.ordinal, at as u64, damage)),
+        Step::End { segment, contents, at } => {
+            let is_whole = std::mem::replace(&mut is_whole, true);
             // The snapshot has its first entry, so that was synced.
-            Rest::Torn { damage, .. } if number == 0 && at == FIRST && progress.covered != LogSeq::default() => {
-                return Err(damaged(contents.header.ordinal, at as u64, damage));
+            let is_covered = segment.header.ordinal == first && progress.covered != LogSeq::default();
+            end(&mut tail, segment, (&contents, at), is_covered, is_whole)
+        }
+    };
+    read_ahead(bytes, || steps.next(), take)?;
+    Ok(tail.expect("at least one segment was chosen"))
+}
+
+/// A segment has no more records behind this place.
+fn end(
+    tail: &mut Option<Tail>,
+    segment: Segment,
+    (contents, at): (&Contents, usize),
+    is_covered: bool,
+    is_whole: bool,
+) -> Result<(), OpenError> {
+    let ordinal = segment.header.ordinal;
+    let torn = match contents.rest(at) {
+        Rest::Nothing => None,
+        Rest::Damaged(damage) => return Err(damaged(ordinal, at as u64, damage)),
+        Rest::Torn { damage, .. } if is_covered && at == FIRST => return Err(damaged(ordinal, at as u64, damage)),
+        Rest::Torn { damage, end } => Some(Torn { segment: ordinal, at: at as u64, bytes: (end - at) as u64, damage }),
+    };
+    match tail {
+        Some(tail) if at == FIRST => {
+            if let Some(torn) = tail.torn
+                && contents.later(FIRST).next().is_some()
+            {
+                return Err(damaged(torn.segment, torn.at, torn.damage));
             }
-            Rest::Torn { damage, end } => {
-                let (segment, bytes) = (contents.header.ordinal, (end - at) as u64);
-                Some(Torn { segment, at: at as u64, bytes, damage })
-            }
-        };
-        match &mut tail {
-            Some(tail) if at == FIRST => {
-                if let Some(torn) = tail.torn
-                    && contents.later(FIRST).next().is_some()
-                {
-                    return Err(damaged(torn.segment, torn.at, torn.damage));
-                }
-                tail.skip(segment, torn);
-            }
-            _ => {
-                let bytes = tail.map_or(0, |tail| tail.bytes) + (at - FIRST) as u64;
-                tail = Some(Tail { segment, at, torn, is_whole, bytes, next: None, worthless: Vec::new() });
-            }
+            tail.skip(segment, torn);
+        }
+        _ => {
+            let bytes = tail.as_ref().map_or(0, |tail| tail.bytes) + (at - FIRST) as u64;
+            *tail = Some(Tail { segment, at, torn, is_whole, bytes, next: None, worthless: Vec::new() });
         }
     }
-    Ok(tail.expect("at least one segment was chosen"))
+    Ok(())
 }
 
 fn damaged(ordinal: u64, at: u64, damage: Damage) -> OpenError {

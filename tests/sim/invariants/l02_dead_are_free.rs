@@ -37,6 +37,11 @@ impl Dead {
         self.goodbye.set(Some(incarnation));
     }
 
+    /// The coordinator has died with the goodbye, and may not have kept it: the lease ends the node.
+    pub(crate) fn forgets_goodbye(&self) {
+        self.goodbye.set(None);
+    }
+
     /// With the very next event, it is gone.
     pub(crate) fn check_goodbye(&self, world: &World, ledger: &Ledger) {
         let Some(incarnation) = self.goodbye.take() else { return };

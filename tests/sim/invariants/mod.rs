@@ -98,6 +98,7 @@ impl Invariants {
     /// said what they have, some show commits that the log has lost.
     pub(crate) fn begin_again(&self, world: &World, log: &[Kept]) {
         world.reached(Sometimes::CameBack);
+        self.dead.forgets_goodbye();
         let mut ledger = self.ledger.borrow_mut();
         let made = std::mem::take(&mut ledger.made);
         *ledger = Ledger::default();
@@ -118,7 +119,7 @@ impl Invariants {
         }
     }
 
-    fn is_unsettled(&self, world: &World) -> bool {
+    pub(crate) fn is_unsettled(&self, world: &World) -> bool {
         world.now() < self.unsettled_until.get() || !world.coordinator.is_up()
     }
 
@@ -174,7 +175,12 @@ impl Invariants {
     ) {
         if self.is_of_this_epoch(process) {
             let outcome = self.ledger.borrow().outcome(incarnation, seq);
-            assert_eq!(outcome, Some(true), "S9: commit {seq} of {incarnation} was acknowledged");
+            // The word of a coordinator that died with what it had ordered: it is sent again.
+            let is_lost = outcome.is_none() && !everywhere && self.is_unsettled(world);
+            assert!(
+                is_lost || outcome == Some(true),
+                "S9: commit {seq} of {incarnation} was acknowledged: {outcome:?}"
+            );
             if everywhere && world.now() - since > SECOND {
                 world.reached(Sometimes::EverywhereWaited);
             }
