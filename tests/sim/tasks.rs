@@ -40,7 +40,7 @@ const MONEY: Range<usize> = 1..2;
 const DEADLINES_MS: [u64; 4] = [10_000, 10_000, 10_000, 40];
 
 const RUSH_EVERY: Nanos = 9 * SECOND;
-const RUSH: Nanos = 200 * MILLI;
+const RUSH: Nanos = 600 * MILLI;
 
 struct Actor<P> {
     world: Rc<World>,
@@ -76,7 +76,7 @@ async fn run<P: Program>(world: Rc<World>, process: Rc<Process>, index: usize) {
         actor.doing("rests");
         let rest = match actor.world.random.below(2) {
             // All of them at once, now and then.
-            _ if actor.world.now() % RUSH_EVERY < RUSH => 2 * MILLI,
+            _ if actor.is_rush() => 2 * MILLI,
             0 => 3 * SECOND,
             _ => 30 * MILLI,
         };
@@ -101,7 +101,10 @@ impl<P: Program> Actor<P> {
         let random = &self.world.random;
         let kept = random.one_of(&KEPT);
         let passing = (0, random.one_of(&PASSING));
-        match random.below(100) {
+        let deed = random.below(100);
+        match deed {
+            // Together they get in each other's way.
+            _ if self.is_rush() && deed < 50 => self.transact().await,
             0..20 => self.increment(kept, false).await,
             20..28 => self.increment(passing, false).await,
             28..35 => self.increment(kept, true).await,
@@ -124,6 +127,10 @@ impl<P: Program> Actor<P> {
             94..96 => self.insert().await,
             _ => self.ask_fate().await,
         }
+    }
+
+    fn is_rush(&self) -> bool {
+        self.world.now() % RUSH_EVERY < RUSH
     }
 
     fn doing(&self, what: &'static str) {
