@@ -1,11 +1,11 @@
 //! What must hold, a file for each number of the design, and where it is looked at: whenever the coordinator decides or says
 //! something, whenever a node hears something, when a task takes a lock or commits, every few steps, and at the end.
 //!
-//! Numbers without a file have no part in what is simulated here. S7 (durable commits survive a crash) and L6 (a full disk)
-//! need a log that keeps: this coordinator's memory is all it has. S15 (no read or grant by a deposed leader) needs
+//! Numbers without a file have no part in what is simulated here. S7 (durable commits survive a crash) is looked at when a
+//! coordinator comes back from its disk (`disk.rs`), and L6 (a full disk) in `tests/crash`. S15 (no read or grant by a deposed leader) needs
 //! coordinators that elect one. S16 (corruption is detected) and S17 (nothing is accessed before it was checked) are of bytes
 //! that no honest peer sends: `tests/cluster/hostile.rs`, `tests/fuzz` and the tests of the heap have them. S21 (expiry goes by
-//! the log's time) needs expiry, which does not exist yet.
+//! the log's time) is in the engine's own tests: no program here has timeouts.
 
 mod everywhere;
 mod l01_commits_resume;
