@@ -249,11 +249,19 @@ impl<P: Program> Actor<P> {
         if self.world.random.below(2) == 0 {
             self.world.pause(&self.process, 40 * MILLI).await;
         }
-        let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
-        let changes = P::changes(&entry, |guard| P::add(guard, Field::Clicks, amount));
-        let committed =
-            self.commit(None, &[(&entry, &changes)], vec![(entry.id(), Field::Clicks, amount)], false).await?;
-        committed.settled().await.map(drop)
+        // A program that does not wait for answers goes on while the connection is lost, until the outbox is full.
+        let count = if self.process.node().link.is_synced() { 1 } else { 60 };
+        let mut last = None;
+        for _ in 0..count {
+            let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
+            let changes = P::changes(&entry, |guard| P::add(guard, Field::Clicks, amount));
+            let added = vec![(entry.id(), Field::Clicks, amount)];
+            last = Some(self.commit(None, &[(&entry, &changes)], added, false).await?);
+        }
+        match last {
+            Some(committed) => committed.settled().await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Long strings: in a small heap deltas find no room and make copies stale, commits and faults fail.
