@@ -222,6 +222,8 @@ async fn a_reader_behind_a_writer_is_part_of_a_cycle() {
     };
     let (reads, read) = tokio::sync::oneshot::channel::<()>();
     let (goes_on, go_on) = tokio::sync::oneshot::channel::<()>();
+    // Of the three waits, that of the third node for y, which the first one made, comes and goes: told apart by this.
+    let (has_y, y_held) = tokio::sync::oneshot::channel::<()>();
     // Made by its writer, so that the first one to read has no more than a read grant.
     let x_of_b = account(&b, "x").await;
     let mut tasks = JoinSet::<Outcome>::new();
@@ -242,10 +244,12 @@ async fn a_reader_behind_a_writer_is_part_of_a_cycle() {
         let (x, y) = (account(&c, "x").await, account(&c, "y").await);
         c.transaction(async |tx| {
             tx.write(&y).await?;
+            has_y.send(()).unwrap();
             tx.read(&x).await.map(drop)
         })
         .await
     });
+    soon("it holds y", y_held).await.unwrap();
     until_waiting(2).await;
     goes_on.send(()).unwrap();
     let mut lost = 0;

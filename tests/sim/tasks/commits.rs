@@ -250,7 +250,7 @@ impl<P: Program> Actor<P> {
             self.world.pause(&self.process, 40 * MILLI).await;
         }
         // A program that does not wait for answers goes on while the connection is lost, until the outbox is full.
-        let count = if self.process.node().link.is_synced() { 1 } else { 60 };
+        let count = if self.process.node().link.is_synced() { 1 } else { 250 };
         let mut last = None;
         for _ in 0..count {
             let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
