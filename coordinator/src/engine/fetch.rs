@@ -6,7 +6,7 @@ use super::{Engine, Entry};
 use bytes::Bytes;
 use kiln_protocol::limits::{KEY_BYTES_MAX, KEYS_PAGE_BYTES_MAX, KEYS_PAGE_MAX, RECORD_BYTES_MAX};
 use kiln_protocol::message::{Change, Record};
-use kiln_protocol::{BadDelta, Failure, GroupId, ObjectId, RequestId, RootId, ToNode, Token, Writes};
+use kiln_protocol::{BadDelta, Failure, GroupId, ObjectId, RequestId, RootId, ToCoordinator, ToNode, Token, Writes};
 
 impl Engine {
     /// A node wants the object under a key, made if need be.
@@ -23,6 +23,9 @@ impl Engine {
             Err(failure) => return self.fail(node, request, failure),
         };
         match (found, create) {
+            (Some(slot), create) if self.is_too_early(node, self.state.objects.at(slot).id) => {
+                self.ask_later(node, ToCoordinator::Fetch { request, root, key, create });
+            }
             (Some(slot), _) => self.fetched(node, request, slot),
             (None, None) => {
                 self.wait_for_keys();
@@ -46,6 +49,9 @@ impl Engine {
     /// A node's copy is stale.
     pub(super) fn refetch(&mut self, node: NodeSlot, request: RequestId, object: ObjectId) {
         match self.state.objects.find(object) {
+            Some(_) if self.is_too_early(node, object) => {
+                self.ask_later(node, ToCoordinator::Refetch { request, object });
+            }
             Some(slot) => self.fetched(node, request, slot),
             None => self.fail(node, request, Failure::Destroyed { object }),
         }

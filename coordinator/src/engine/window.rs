@@ -10,7 +10,8 @@
 //! nobody is left who could have it.
 //!
 //! A node may hold a version that the log has lost and its writer is about to send again. It is not told that its copy is
-//! outdated, which it would see as a step back, but only when the window ends without that version (S5).
+//! outdated, which it would see as a step back, but only when the window ends without that version (S5). Other objects from
+//! before it is not shown until then: with an older state of one of them it would show half of a lost commit (S11).
 //!
 //! [`Resynced`]: kiln_protocol::ToCoordinator::Resynced
 
@@ -50,6 +51,10 @@ pub(super) struct Window {
     is_hopeless: bool,
     /// Versions that nodes have and the log has not.
     ahead: BTreeMap<(ObjectId, GroupId, Version), BTreeSet<Incarnation>>,
+    /// How many of them each node has.
+    ahead_of: BTreeMap<Incarnation, usize>,
+    /// What nodes that have some asked to see.
+    asked: BTreeMap<Incarnation, Vec<ToCoordinator>>,
 }
 
 impl Engine {
@@ -87,6 +92,8 @@ impl Engine {
             has_progress: false,
             is_hopeless: false,
             ahead: BTreeMap::new(),
+            ahead_of: BTreeMap::new(),
+            asked: BTreeMap::new(),
         });
     }
 
@@ -204,7 +211,11 @@ impl Engine {
         let Some(window) = &mut self.window else { return };
         window.has_progress = true;
         for part in parts {
-            window.ahead.remove(&(part.object, part.group, part.version));
+            for incarnation in window.ahead.remove(&(part.object, part.group, part.version)).into_iter().flatten() {
+                if let Some(count) = window.ahead_of.get_mut(&incarnation) {
+                    *count -= 1;
+                }
+            }
         }
     }
 
@@ -216,6 +227,7 @@ impl Engine {
             for (incarnation, messages) in std::mem::take(&mut window.stalled) {
                 self.go_on(incarnation, messages);
             }
+            self.answer_asked();
             self.run_operations();
         }
     }
@@ -237,6 +249,7 @@ impl Engine {
     pub(super) fn drop_stalled(&mut self, incarnation: Incarnation) {
         if let Some(window) = &mut self.window {
             window.stalled.remove(&incarnation);
+            window.asked.remove(&incarnation);
         }
     }
 
@@ -251,9 +264,39 @@ impl Engine {
             && epochs.contains(&version.epoch())
             && window.ahead.len() < AHEAD_MAX;
         if ahead {
-            window.ahead.entry((object, group, version)).or_default().insert(of.incarnation);
+            let is_new = window.ahead.entry((object, group, version)).or_default().insert(of.incarnation);
+            *window.ahead_of.entry(of.incarnation).or_default() += usize::from(is_new);
         }
         ahead
+    }
+
+    /// Whether a node must not see an object as it is now, because it has more of other objects than the log.
+    pub(super) fn is_too_early(&self, node: NodeSlot, object: ObjectId) -> bool {
+        let (Some(window), Some(of)) = (&self.window, self.nodes.get(node)) else { return false };
+        self.may_be_named(object) && window.ahead_of.get(&of.incarnation).is_some_and(|count| *count > 0)
+    }
+
+    /// Keeps what a node asks to see too early.
+    pub(super) fn ask_later(&mut self, node: NodeSlot, message: ToCoordinator) {
+        let (Some(window), Some(of)) = (&mut self.window, self.nodes.get(node)) else { return };
+        let asked = window.asked.entry(of.incarnation).or_default();
+        asked.push(message);
+        if asked.len() > STALLED_MAX
+            && let Some(session) = self.nodes.session(node)
+        {
+            self.violation(session, "more questions than are kept until the nodes of before are back");
+        }
+    }
+
+    /// Answers those who have nothing any more that the log has not.
+    fn answer_asked(&mut self) {
+        let Some(window) = &mut self.window else { return };
+        let ahead_of = &window.ahead_of;
+        let is_due = |of: &Incarnation, _: &mut Vec<_>| ahead_of.get(of).is_none_or(|count| *count == 0);
+        let due: Vec<_> = window.asked.extract_if(.., is_due).collect();
+        for (incarnation, messages) in due {
+            self.go_on(incarnation, messages.into());
+        }
     }
 
     /// A node has named all that it holds, or never will.
@@ -276,6 +319,9 @@ impl Engine {
             {
                 self.answer(node, ToNode::Outdated { object });
             }
+        }
+        for (incarnation, messages) in window.asked {
+            self.go_on(incarnation, messages.into());
         }
         for (incarnation, messages) in window.stalled {
             self.go_on(incarnation, messages);

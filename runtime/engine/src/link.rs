@@ -338,6 +338,9 @@ impl Node {
         // Release: pairs with the acquire in `LinkState::is_synced`.
         self.link.synced.store(true, Ordering::Release);
         self.link.wake_waiting();
+        for queue in self.watches.lock().unwrap_or_else(PoisonError::into_inner).1.values() {
+            queue.resume();
+        }
     }
 
     /// Names what the node holds and asks again what it had asked.
@@ -364,7 +367,7 @@ impl Node {
         let known: Vec<_> = watches.1.iter().map(|(watch, queue)| (*watch, Arc::clone(queue))).collect();
         drop(watches);
         for (watch, queue) in known {
-            queue.note_gap();
+            queue.interrupt();
             if !watching.contains(&watch) {
                 self.watch_again(watch, queue.target.clone());
             }

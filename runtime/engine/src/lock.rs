@@ -447,16 +447,23 @@ impl Machine {
             self.waiters.pop_front();
         }
         let Some(head) = self.waiters.front() else {
-            if let Some((request, _)) = self.request.take() {
-                self.step(LockEvent::Withdrawn);
-                context.outbox.send(&ToCoordinator::Withdraw { request, object: context.object, group: context.group });
-            }
-            return;
+            return self.withdraw(context);
         };
         let mode = head.mode;
+        // The writer that it was for has given up: readers of other nodes would wait behind it for nobody.
+        if mode == Mode::Read && self.request.is_some_and(|(_, asked)| asked == Mode::Write) {
+            self.withdraw(context);
+        }
         if self.request.is_none() && self.state.grant() < Some(mode) && self.step(LockEvent::Need) {
             self.request = Some((context.requests.take(), mode));
             self.send_request(context);
+        }
+    }
+
+    fn withdraw(&mut self, context: LockContext<'_>) {
+        if let Some((request, _)) = self.request.take() {
+            self.step(LockEvent::Withdrawn);
+            context.outbox.send(&ToCoordinator::Withdraw { request, object: context.object, group: context.group });
         }
     }
 

@@ -27,6 +27,8 @@ struct Inner {
     events: VecDeque<WatchEvent>,
     /// Events were left out before the first of `events`.
     gap: bool,
+    /// The coordinator has not said yet that it watches again, and that what this node holds is current.
+    interrupted: bool,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -47,12 +49,20 @@ impl WatchQueue {
         Self { inner: Mutex::default(), of_object, target }
     }
 
-    /// Events were missed.
-    pub(crate) fn note_gap(&self) {
+    /// Events are missed from now on, until the watch is [resumed](Self::resume).
+    pub(crate) fn interrupt(&self) {
+        self.lock().interrupted = true;
+    }
+
+    /// The coordinator watches again: there is a gap. Not before: who reads anew at the gap is told of all that comes after
+    /// what they read.
+    pub(crate) fn resume(&self) {
         let mut inner = self.lock();
-        inner.events.clear();
-        inner.gap = true;
-        wake(inner);
+        if std::mem::take(&mut inner.interrupted) {
+            inner.events.clear();
+            inner.gap = true;
+            wake(inner);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -61,11 +71,21 @@ impl WatchQueue {
 
     pub(crate) fn push(&self, event: WatchEvent) {
         let mut inner = self.lock();
+        let is_last = self.of_object && matches!(event.change, Change::Removed | Change::Expired);
+        inner.closed |= is_last;
+        if inner.interrupted {
+            // Before the gap; but what ends the watch is told behind it.
+            if !is_last {
+                return;
+            }
+            inner.interrupted = false;
+            inner.events.clear();
+            inner.gap = true;
+        }
         if inner.events.len() == WATCH_EVENTS_MAX {
             inner.events.pop_front();
             inner.gap = true;
         }
-        inner.closed |= self.of_object && matches!(event.change, Change::Removed | Change::Expired);
         inner.events.push_back(event);
         wake(inner);
     }
@@ -120,11 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_shown_at_once() {
+    fn a_gap_is_shown_when_the_watch_goes_on_and_not_before() {
         let queue = WatchQueue::new(WatchTarget::Root(RootId::from_bits(1)));
+        queue.interrupt();
         queue.push(event(1));
-        queue.note_gap();
         let context = Context::from_waker(Waker::noop());
+        assert!(queue.poll_next(&context).is_pending());
+        queue.resume();
         let Poll::Ready(Some(event)) = queue.poll_next(&context) else { panic!("no event") };
         assert_eq!(event.change, Change::Gap);
         assert!(queue.poll_next(&context).is_pending());

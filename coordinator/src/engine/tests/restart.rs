@@ -259,6 +259,43 @@ fn a_version_that_may_come_again_is_no_step_back() {
 }
 
 #[test]
+fn who_has_half_of_a_lost_commit_does_not_see_the_other_half_without_it() {
+    for comes_back in [true, false] {
+        let mut cluster = Cluster::logged(&["ann", "bob"]);
+        let (s, t) = (cluster.get_or_create("ann", "s"), cluster.get_or_create("ann", "t"));
+        let kept = cluster.last_entry();
+        let parts = [cluster.part("ann", s, MAIN, visits(1)), cluster.part("ann", t, MAIN, visits(1))];
+        cluster.commit_parts("ann", false, parts.to_vec());
+        let (mut cluster, mut lost) = crash_at(cluster, kept);
+        back(&mut cluster, &mut lost, "bob");
+        cluster.sent_to("bob");
+        revalidate(&mut cluster, "bob", s, "s", Version::new(EPOCH, 1).unwrap());
+        cluster.fetch("bob", SESSIONS, "t", None);
+        resynced(&mut cluster, "bob");
+        assert_eq!(cluster.sent_to("bob"), ["resynced"]);
+        // What nobody had before it sees at once.
+        cluster.fetch("bob", SESSIONS, "u", Some(Bytes::new()));
+        cluster.sync();
+        assert_eq!(cluster.sent_to("bob").len(), 1);
+        if comes_back {
+            back(&mut cluster, &mut lost, "ann");
+            cluster.commit_parts("ann", false, parts.to_vec());
+            cluster.sync();
+            let told = cluster.sent_to("bob");
+            assert_eq!(told.first().unwrap(), "delta s/0v1 visits", "{told:?}");
+            assert!(told.len() == 2 && told[1].starts_with("fetched t"), "{told:?}");
+        } else {
+            cluster.pass(LEASE, &["bob"]);
+            cluster.pass(TICK, &["bob"]);
+            cluster.sync();
+            let told = cluster.sent_to("bob");
+            assert_eq!(told.first().unwrap(), "outdated s", "{told:?}");
+            assert!(told.len() == 2 && told[1].starts_with("fetched t"), "{told:?}");
+        }
+    }
+}
+
+#[test]
 fn only_who_knows_its_secret_goes_on_as_an_incarnation() {
     let mut cluster = Cluster::logged(&["ann"]);
     cluster.get_or_create("ann", "s");

@@ -240,6 +240,19 @@ fn a_task_that_gives_up_before_the_grant_takes_the_request_back() {
 }
 
 #[test]
+fn readers_behind_a_writer_that_gives_up_ask_to_read() {
+    let lock = Lock::new();
+    let ticket = lock.enter(Mode::Write).unwrap();
+    let reader = lock.enter(Mode::Read).unwrap();
+    lock.lock.give_up(lock.context(), Mode::Write, &ticket);
+    assert_eq!(lock.sent(), ["acquire 1 write", "withdraw 1", "acquire 2 read"]);
+    // The grant was on its way: it serves the reader, too.
+    assert!(lock.grant(1, Mode::Write, 5));
+    assert!(admitted(&reader));
+    assert!(!lock.grant(2, Mode::Read, 4));
+}
+
+#[test]
 fn a_task_that_gives_up_after_the_grant_leaves_the_lock() {
     let lock = Lock::new();
     let ticket = lock.enter(Mode::Write).unwrap();
