@@ -140,6 +140,10 @@ impl Reached {
         count.set(count.get() + 1);
     }
 
+    pub(crate) fn has(&self, what: Sometimes) -> bool {
+        self.0[what as usize].get() > 0
+    }
+
     pub(crate) fn counts(&self) -> Vec<u64> {
         self.0.iter().map(Cell::get).collect()
     }

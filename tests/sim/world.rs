@@ -206,6 +206,10 @@ impl World {
         self.reached.note(what);
     }
 
+    pub(crate) fn has_reached(&self, what: Sometimes) -> bool {
+        self.reached.has(what)
+    }
+
     pub(crate) fn counts(&self) -> Vec<u64> {
         self.reached.counts()
     }

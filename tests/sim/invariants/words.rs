@@ -200,6 +200,9 @@ impl Invariants {
     /// A node is about to take a message in.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others are checked where they are said")]
     pub(crate) fn heard(&self, world: &World, process: &Process, message: &ToNode) {
+        if let ToNode::CommitRefused { failure: Failure::Destroyed { .. }, .. } = message {
+            process.figures.refusals.set(process.figures.refusals.get() + 1);
+        }
         // What a coordinator has said that died since may be lost.
         if !self.is_of_this_epoch(process) || process.node().link.epoch() != world.coordinator.epoch() {
             return;
@@ -212,11 +215,7 @@ impl Invariants {
             }
             ToNode::Grant { .. } => self.given.borrow_mut().note(process, message),
             // What it had published is undone now.
-            ToNode::CommitRefused { seq, failure } => {
-                process.was_refused(*seq);
-                let is_gone = matches!(failure, Failure::Destroyed { .. });
-                process.figures.refusals.set(process.figures.refusals.get() + u64::from(is_gone));
-            }
+            ToNode::CommitRefused { seq, .. } => process.was_refused(*seq),
             ToNode::Recall { object, .. } => {
                 let undecided = process.undecided.borrow();
                 if undecided.values().flatten().any(|(of, _, _)| of == object) {

@@ -63,10 +63,18 @@ impl<P: Program> Committed<'_, P> {
                 world.invariants.refused(process, self.incarnation, self.seq);
                 Err(Failed)
             }
-            // It was made on top of one that was refused.
-            Err(CommitFailure::Refused(Failure::VersionGap { .. })) if process.figures.refusals.get() > 0 => {
+            // It was made on top of one that was refused, or that went with the coordinator, and with its writer.
+            Err(CommitFailure::Refused(Failure::VersionGap { .. }))
+                if process.figures.refusals.get() > 0 || world.has_reached(Sometimes::EntriesLost) =>
+            {
                 self.is_known = true;
                 world.reached(Sometimes::RefusedInARow);
+                world.invariants.refused(process, self.incarnation, self.seq);
+                Err(Failed)
+            }
+            // By a coordinator that had no time to say so.
+            Err(CommitFailure::Refused(Failure::Forgotten)) if world.has_reached(Sometimes::CameBack) => {
+                self.is_known = true;
                 world.invariants.refused(process, self.incarnation, self.seq);
                 Err(Failed)
             }
