@@ -164,7 +164,7 @@ async fn nobody_takes_over_an_incarnation_without_its_secret() {
     let epoch = Peer::attach(coordinator.profile(), "a look at the epoch").await.epoch();
     for (byte, lapsed) in [(0, false), (0xff, true)] {
         let (secret, acked) = (Secret::from_bytes([byte; 16]), CommitSeq::default());
-        let resume = Some(Resume { epoch, incarnation: victim, secret, acked, lapsed });
+        let resume = Some(Resume { epoch, incarnation: victim, secret, acked, lapsed, attempt: 1 });
         let peer = Peer::connect(coordinator.profile()).await.unwrap();
         let failure = turned_down(peer, Hello { resume, ..Hello::new("a", Role::Node) }).await;
         assert_eq!(failure, Failure::BadSecret { incarnation: victim });

@@ -80,6 +80,7 @@ impl World {
             secret: Secret::from_bytes([6; 16]),
             acked: CommitSeq::default(),
             lapsed: false,
+            attempt: u64::MAX,
         };
         let mut refused = self.tell([hello(Some(stolen))]);
         refused.retain(|effect| match effect {

@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) away: Option<Duration>,
     /// When its lease was renewed last.
     pub(super) heard: Duration,
+    /// The latest of its attempts to come back.
+    pub(super) attempt: u64,
     /// Slots that it had on connections that were lost: some of its grants are there until it has named them.
     pub(super) previous: Vec<NodeSlot>,
     /// Commits that were refused, newest last: the answer may not have reached it.
@@ -97,6 +99,7 @@ impl Node {
             session: None,
             away: None,
             heard: now,
+            attempt: 0,
             previous: Vec::new(),
             refused: VecDeque::new(),
             behind: None,

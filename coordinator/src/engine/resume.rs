@@ -69,6 +69,10 @@ impl Engine {
         else {
             return Err(Failure::BadSecret { incarnation: resume.incarnation });
         };
+        // The node has given that connection up: it goes on as if it were another's.
+        if resume.attempt <= node.attempt {
+            return Err(Failure::Superseded { incarnation: resume.incarnation });
+        }
         let applied = self.applied(slot);
         let unheard = node.refused.front().filter(|_| node.refused.len() == REFUSED_KEPT_MAX);
         // What was acknowledged in an earlier epoch may have been lost with it: the node sends it again.
@@ -80,9 +84,8 @@ impl Engine {
         let forgotten = life.refused.iter().filter(|seq| **seq > resume.acked).map(|seq| (*seq, Failure::Forgotten));
         let forgotten: BTreeMap<_, _> = forgotten.collect();
         let is_restless = node.previous.len() >= PREVIOUS_MAX;
-        if resume.lapsed || !is_told || is_restless {
-            // It wants no more of it, or what became of some of its commits cannot be told any more, or it comes back
-            // again and again without a word of what it holds: each time takes a slot.
+        if resume.lapsed {
+            // It wants no more of it.
             self.leave(slot);
             return Ok(Past::Lapsed);
         }
@@ -90,13 +93,18 @@ impl Engine {
             self.disconnect(slot);
             self.out.push(Effect::Close { session: old, failure: None });
         }
+        if !is_told || is_restless {
+            // What became of some of its commits cannot be told any more, or it comes back again and again without a word of
+            // what it holds, and each time takes a slot. It trusts its grants until it hears that: they end with its lease.
+            return Ok(Past::Lapsed);
+        }
         let Some(slot) = self.nodes.reconnect(slot, session) else {
             return Ok(Past::Lapsed);
         };
         let past = Past::Resumed { applied };
         self.welcome(slot, resume.secret, past);
         let Some(node) = self.nodes.get_mut(slot) else { return Ok(Past::Lapsed) };
-        (node.interest, node.grants, node.heard) = (0, 0, self.now);
+        (node.interest, node.grants, node.heard, node.attempt) = (0, 0, self.now, resume.attempt);
         let mut refused = forgotten;
         refused.extend(node.refused.iter().filter(|(seq, _)| *seq > resume.acked).cloned());
         // It trusts none of its copies until they are revalidated, so it shows nothing that anybody waits to be gone.

@@ -56,6 +56,8 @@ pub enum Lapse {
 #[derive(Debug, Default)]
 struct Inner {
     identity: Option<(Incarnation, Secret)>,
+    /// Attempts to come back.
+    attempts: u64,
     /// The lease of that incarnation is over.
     lapsed: bool,
     /// When heartbeats were sent that have no answer yet.
@@ -238,13 +240,14 @@ impl Node {
         self.outbox.down();
     }
 
-    /// Who to resume as, or, after a lapse, who this was.
+    /// Who to resume as, or, after a lapse, who this was. To be called for each attempt.
     pub fn resume(&self) -> Option<Resume> {
-        let inner = self.link.lock();
+        let mut inner = self.link.lock();
         let (incarnation, secret) = inner.identity?;
-        let (epoch, lapsed) = (self.link.epoch(), inner.lapsed);
+        inner.attempts += 1;
+        let (epoch, lapsed, attempt) = (self.link.epoch(), inner.lapsed, inner.attempts);
         drop(inner);
-        Some(Resume { epoch, incarnation, secret, acked: self.outbox.acked_seq(), lapsed })
+        Some(Resume { epoch, incarnation, secret, acked: self.outbox.acked_seq(), lapsed, attempt })
     }
 
     /// There is another connection, asked for at `sent_nanos`, and the node is still the same incarnation, whose commits up

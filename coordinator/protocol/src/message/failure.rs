@@ -121,6 +121,12 @@ pub enum Failure {
         /// The incarnation.
         incarnation: Incarnation,
     },
+    /// A resume that arrived after a later one.
+    #[error("incarnation {incarnation} has come back on a later connection")]
+    Superseded {
+        /// The incarnation.
+        incarnation: Incarnation,
+    },
     /// The node was not heard of for longer than its lease.
     #[error("the lease of incarnation {incarnation} has lapsed: its grants went to others")]
     Lapsed {

@@ -82,6 +82,8 @@ pub struct Resume {
     pub acked: CommitSeq,
     /// The node has given its lease up already: it wants to be another incarnation, and the locks of this one are free.
     pub lapsed: bool,
+    /// Which of its attempts to come back this is, from 1: one that it has given up may arrive after a later one.
+    pub attempt: u64,
 }
 
 /// What became of the incarnation that a Hello wanted to go on as.

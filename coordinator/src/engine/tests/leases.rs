@@ -23,7 +23,8 @@ impl Cluster {
     pub(super) fn come_back(&mut self, name: &str, peer: Peer, secret: Secret) {
         self.last_session = self.last_session.next();
         let session = self.last_session;
-        let resume = Resume { epoch: EPOCH, incarnation: peer.incarnation, secret, acked: peer.acked, lapsed: false };
+        let (incarnation, acked, attempt) = (peer.incarnation, peer.acked, session.to_bits());
+        let resume = Resume { epoch: EPOCH, incarnation, secret, acked, lapsed: false, attempt };
         let (inbox, copies, grants) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
         self.peers.insert(name.to_owned(), Peer { session, inbox, copies, grants, closed: None, ..peer });
         let hello = Hello { resume: Some(resume), ..Hello::new(name, Role::Node) };
@@ -187,6 +188,7 @@ fn only_who_knows_its_secret_is_an_incarnation() {
         secret: Secret::from_bytes([9; 16]),
         acked: CommitSeq::default(),
         lapsed: false,
+        attempt: 1,
     };
     cluster.hello("eve", Hello { resume: Some(resume), ..Hello::new("eve", Role::Node) });
     assert_eq!(cluster.peer("eve").closed, Some(Some(Failure::BadSecret { incarnation: bob })));
@@ -195,21 +197,51 @@ fn only_who_knows_its_secret_is_an_incarnation() {
 
 #[test]
 fn a_node_that_comes_back_again_and_again_is_somebody_else_in_the_end() {
-    let mut cluster = Cluster::of(&["ann"]);
+    let mut cluster = Cluster::of(&["bob", "ann"]);
+    let object = cluster.get_or_create("ann", "s");
+    cluster.write_lock("bob", object);
     for times in 0..=8 {
         let ann = cluster.lose("ann");
         cluster.come_back("ann", ann, SECRET);
-        let incarnation = if times < 8 { 1 } else { 2 };
+        let incarnation = if times < 8 { 2 } else { 3 };
         assert_eq!(cluster.sent_to("ann"), [format!("welcome {incarnation}")], "time {times}");
     }
+    // Until it hears that, it trusts its grant.
+    cluster.pass(LEASE, &["ann", "bob"]);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    cluster.pass(Duration::from_millis(1), &["ann", "bob"]);
+    assert_eq!(cluster.sent_to("bob"), ["grant s/0 write#3"]);
     // Not one that says what it holds.
     for _ in 0..50 {
         let ann = cluster.lose("ann");
-        // The secret of the second one.
+        // The secret of the third incarnation.
         cluster.come_back("ann", ann, Secret::from_bytes([2; 16]));
         cluster.send("ann", ToCoordinator::Resynced);
-        assert_eq!(cluster.sent_to("ann"), ["welcome 2", "resynced"]);
+        assert_eq!(cluster.sent_to("ann"), ["welcome 3", "resynced"]);
     }
+}
+
+#[test]
+fn an_attempt_to_come_back_that_was_given_up_changes_nothing() {
+    let mut cluster = Cluster::of(&["bob", "ann"]);
+    let object = cluster.get_or_create("bob", "s");
+    cluster.fetch("ann", SESSIONS, "s", None);
+    let ann = cluster.lose("ann");
+    let (incarnation, acked, session) = (ann.incarnation, ann.acked, ann.session);
+    cluster.come_back("ann", ann, SECRET);
+    cluster.send(
+        "ann",
+        ToCoordinator::Revalidate { object, key: Bytes::from_static(b"s"), versions: vec![(MAIN, Version::default())] },
+    );
+    cluster.send("ann", ToCoordinator::Resynced);
+    // Before the coordinator, or the node, knows that this connection is lost.
+    let attempt = session.to_bits();
+    let resume = Resume { epoch: EPOCH, incarnation, secret: SECRET, acked, lapsed: false, attempt };
+    cluster.hello("late", Hello { resume: Some(resume), ..Hello::new("ann", Role::Node) });
+    assert_eq!(cluster.peer("late").closed, Some(Some(Failure::Superseded { incarnation })));
+    cluster.sent_to("ann");
+    cluster.commit_everywhere("bob", object, MAIN, visits(1));
+    assert_eq!(cluster.sent_to("ann"), ["delta s/0v1 visits", "barrier 1"], "it has its copy still");
 }
 
 #[test]
@@ -363,6 +395,7 @@ fn a_node_of_another_history_begins_anew() {
         secret: SECRET,
         acked: CommitSeq::default(),
         lapsed: false,
+        attempt: 1,
     };
     cluster.hello("ann", Hello { resume: Some(resume), ..Hello::new("ann", Role::Node) });
     let past = cluster.heard("ann").pop();
