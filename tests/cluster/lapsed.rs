@@ -26,6 +26,8 @@ async fn everything_unanswered_is_told(lease: Duration) {
     let mut watch = held_a.watch::<String>().await.unwrap();
     let mut guard = held_a.write().await.unwrap();
     *guard.visits = 1000;
+    let transaction = net.a.begin_transaction();
+    transaction.lock("leader").await.unwrap();
 
     // Of this commit the answer is lost, of the next ones the commit.
     net.proxy.set(Weather::cut_down());
@@ -65,6 +67,7 @@ async fn everything_unanswered_is_told(lease: Duration) {
     assert_eq!(after, ClusterEvent::Rejoined { incarnation: net.a.node().incarnation });
     assert_ne!(net.a.node().incarnation, before);
     assert_eq!(net.event().await, ClusterEvent::OperationsEnabled);
+    assert!(matches!(transaction.lock("another").await, Err(LockError::Fenced)));
     println!("lease {lease:?}: the node was back {:?} after the network was", healed.elapsed());
     assert_eq!(net.a.fate(applied).await.unwrap(), Fate::Applied);
     assert_eq!(net.a.fate(never).await.unwrap(), Fate::NotApplied);

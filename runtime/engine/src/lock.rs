@@ -78,6 +78,9 @@ impl LockState {
             | (Self::Read | Self::Upgrading | Self::ReadRecalled | Self::UpgradingRecalled, E::GrantedWrite) => {
                 Self::Write
             }
+            // A later read grant takes the place of one that is recalled.
+            (Self::ReadRecalled, E::GrantedRead) => Self::Read,
+            (Self::UpgradingRecalled, E::GrantedRead) => Self::Upgrading,
             (Self::Read, E::RecalledForWrite) | (Self::UpgradingRecalled, E::Withdrawn) => Self::ReadRecalled,
             (Self::Upgrading, E::RecalledForWrite) => Self::UpgradingRecalled,
             (Self::Write, E::RecalledForRead) => Self::WriteLent,
@@ -263,7 +266,8 @@ impl GroupLock {
             machine.step(LockEvent::Withdrawn);
         }
         let event = if mode == Mode::Write { LockEvent::GrantedWrite } else { LockEvent::GrantedRead };
-        let news = token > machine.released && machine.step(event);
+        let is_new = token > machine.released && (machine.state.grant().is_none() || token > machine.token);
+        let news = is_new && machine.step(event);
         if news {
             machine.want_record = false;
             machine.token = token;

@@ -237,6 +237,11 @@ impl Transaction {
         let turn = tokio::time::timeout(shared.timeout, self.turn.lock()).await;
         let _turn = turn.map_err(|_elapsed| LockError::Timeout { waited: shared.timeout })?;
         self.check_may_take(shared, &groups, mode)?;
+        let life = self.runtime.attached.node.link.life();
+        if self.work().held.iter().any(|held| held.life != life) {
+            // It holds nothing any more, for others; but here, until it ends, whoever it waits for may wait for it.
+            return Err(LockError::Fenced);
+        }
         let held = match Held::try_enter(shared, groups.clone(), mode) {
             Some(held) => held,
             None => {

@@ -200,7 +200,7 @@ impl Invariants {
     /// A node is about to take a message in.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others are checked where they are said")]
     pub(crate) fn heard(&self, world: &World, process: &Process, message: &ToNode) {
-        if let ToNode::CommitRefused { failure: Failure::Destroyed { .. }, .. } = message {
+        if let ToNode::CommitRefused { failure: Failure::Destroyed { .. } | Failure::Forgotten, .. } = message {
             process.figures.refusals.set(process.figures.refusals.get() + 1);
         }
         // What a coordinator has said that died since may be lost.

@@ -121,6 +121,9 @@ impl<P: Program> Actor<P> {
             let groups = if let Wanted::Money(_) = next { MONEY } else { 0..1 };
             let reads = matches!(next, Wanted::Shared(_)) && random.below(2) == 0;
             let mode = if reads { Mode::Read } else { Mode::Write };
+            if held.iter().any(|held| held.life != node.link.life()) {
+                return self.not_held(NotHeld::Lock(LockFailure::Fenced));
+            }
             self.doing("lock in a transaction");
             owner.waits(next, mode);
             let taken = Held::enter(&self.world, &self.process, &entry, (groups, mode), Some(&owner.claim)).await;

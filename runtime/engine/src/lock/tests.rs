@@ -25,8 +25,8 @@ fn table() {
                      Read |         Upgrading                 -             Write                 -      ReadRecalled                 -                 -              Free
                 Upgrading |                 -                 -             Write                 - UpgradingRecalled                 -              Read              Free
                     Write |                 -                 -                 -         WriteLent     WriteRecalled                 -                 -              Free
-             ReadRecalled |                 -                 -             Write                 -                 -              Free                 -              Free
-        UpgradingRecalled |                 -                 -             Write                 -                 -         Requested      ReadRecalled              Free
+             ReadRecalled |                 -              Read             Write                 -                 -              Free                 -              Free
+        UpgradingRecalled |                 -         Upgrading             Write                 -                 -         Requested      ReadRecalled              Free
                 WriteLent |                 -                 -                 -                 -     WriteRecalled              Read                 -              Free
             WriteRecalled |                 -                 -                 -                 -                 -              Free                 -              Free"#]].assert_eq(&out);
 }
@@ -237,6 +237,25 @@ fn a_task_that_gives_up_before_the_grant_takes_the_request_back() {
     lock.leave(Mode::Write);
     lock.recall(5, Mode::Write);
     assert_eq!(lock.sent(), ["release 5"]);
+}
+
+#[test]
+fn a_later_read_grant_takes_the_place_of_one_that_is_recalled() {
+    let lock = Lock::new();
+    let given_up = lock.enter(Mode::Read).unwrap();
+    lock.lock.give_up(lock.context(), Mode::Read, &given_up);
+    let reader = lock.enter(Mode::Read).unwrap();
+    assert_eq!(lock.sent(), ["acquire 1 read", "withdraw 1", "acquire 2 read"]);
+    assert!(lock.grant(1, Mode::Read, 5));
+    assert!(admitted(&reader));
+    lock.recall(5, Mode::Write);
+    // Delivered again, it is recalled still.
+    assert!(!lock.grant(1, Mode::Read, 5));
+    assert!(lock.grant(2, Mode::Read, 6));
+    lock.leave(Mode::Read);
+    assert_eq!(lock.sent(), ["withdraw 2"]);
+    lock.recall(6, Mode::Write);
+    assert_eq!(lock.sent(), ["release 6"]);
 }
 
 #[test]
