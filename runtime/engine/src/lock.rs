@@ -404,10 +404,16 @@ impl Machine {
         }
     }
 
+    /// Nobody takes the place of one that was to be served under a recalled grant.
+    fn take_waiter(&mut self, at: usize) -> Option<LocalWaiter> {
+        self.batch_left -= usize::from(at < self.batch_left);
+        self.waiters.remove(at)
+    }
+
     fn admit(&mut self, cell: &GrantCell, context: LockContext<'_>, admitted: &mut Admitted) {
         while let Some(head) = self.waiters.front() {
             if head.ticket.is_closed() {
-                self.waiters.pop_front();
+                self.take_waiter(0);
                 continue;
             }
             if self.state.is_recalled() && self.batch_left == 0 {
@@ -416,8 +422,7 @@ impl Machine {
             if !cell.enter_closed(head.mode) {
                 return;
             }
-            self.batch_left = self.batch_left.saturating_sub(1);
-            if let Some(mut waiter) = self.waiters.pop_front() {
+            if let Some(mut waiter) = self.take_waiter(0) {
                 waiter.goes_on(context);
                 admitted.push(waiter);
             }
@@ -448,7 +453,7 @@ impl Machine {
 
     fn request_for_waiters(&mut self, context: LockContext<'_>) {
         while self.waiters.front().is_some_and(|head| head.ticket.is_closed()) {
-            self.waiters.pop_front();
+            self.take_waiter(0);
         }
         let Some(head) = self.waiters.front() else {
             return self.withdraw(context);

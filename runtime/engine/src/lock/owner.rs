@@ -44,7 +44,7 @@ impl GroupLock {
     /// A transaction waits in a cycle: it waits no more. It may have gone on meanwhile.
     pub fn deadlocked(&self, context: LockContext<'_>, wait: RequestId, cycle: Vec<WaitEdge>) {
         let mut machine = self.lock();
-        let Some(mut waiter) = machine.find(wait).and_then(|at| machine.waiters.remove(at)) else { return };
+        let Some(mut waiter) = machine.find(wait).and_then(|at| machine.take_waiter(at)) else { return };
         waiter.goes_on(context);
         self.pump(machine, context);
         let _unwanted = waiter.ticket.complete(Err(LockFailure::Deadlock(cycle)));

@@ -155,10 +155,12 @@ fn tasks_that_waited_before_a_recall_are_served_and_later_ones_ask_again() {
     let lock = Lock::new();
     let first = lock.enter(Mode::Write).unwrap();
     let second = lock.enter(Mode::Write).unwrap();
+    let third = lock.enter(Mode::Write).unwrap();
     lock.grant(1, Mode::Write, 5);
     assert!(admitted(&first));
     lock.recall(5, Mode::Write);
     let late = lock.enter(Mode::Write).unwrap();
+    lock.lock.give_up(lock.context(), Mode::Write, &third);
     lock.leave(Mode::Write);
     assert!(admitted(&second));
     assert_eq!(lock.sent(), ["acquire 1 write"]);
