@@ -132,6 +132,7 @@ fn take(report: &mut Report, line: &str) {
         report.add(&summary, TWICE);
     } else if let Some((seed, what)) = line.strip_prefix("failed ").and_then(|rest| rest.split_once(' ')) {
         let what = what.replace("\\n", "\n").replace("\\\\", "\\");
+        println!("failed: seed {seed}: {}", what.lines().next().unwrap_or_default());
         report.failed.push((seed.parse().unwrap_or_default(), what));
     } else {
         report.failed.push((0, format!("a worker said: {line}")));
