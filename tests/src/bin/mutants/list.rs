@@ -23,6 +23,9 @@ pub(crate) struct Mutant {
     find: String,
     /// What takes its place.
     put: String,
+    /// Whether it takes a coordinator that keeps its state on disk.
+    #[serde(default)]
+    pub(crate) disk: bool,
 }
 
 #[derive(Deserialize)]

@@ -45,12 +45,24 @@ pub(crate) fn day() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)
 }
 
+/// What the simulation runs.
+#[derive(Clone, Copy)]
+struct Seeds {
+    from: u64,
+    to: u64,
+    on_disk: bool,
+}
+
 /// Runs a program; `None` when it does not end.
-async fn run(program: &Path, mutant: &str, seeds: Option<(u64, u64)>) -> Result<Option<Output>, Box<dyn Error>> {
+async fn run(program: &Path, mutant: &str, seeds: Option<Seeds>) -> Result<Option<Output>, Box<dyn Error>> {
     let mut command = Command::new(program);
     command.env("KILN_MUTANT", mutant).env_remove("KILN_SIM_TRACE").kill_on_drop(true);
-    if let Some((from, to)) = seeds {
+    command.env_remove("KILN_SIM_DISK");
+    if let Some(Seeds { from, to, on_disk }) = seeds {
         command.env("KILN_SIM_SEEDS", format!("{from}..{to}")).args(["--nocapture"]);
+        if on_disk {
+            command.env("KILN_SIM_DISK", "1");
+        }
     }
     match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(output) => Ok(Some(output?)),
@@ -60,8 +72,8 @@ async fn run(program: &Path, mutant: &str, seeds: Option<(u64, u64)>) -> Result<
 
 /// Without any bug everything passes, or what follows means nothing.
 pub(crate) async fn passes(programs: &Programs, seeds: u64) -> Result<(), Box<dyn Error>> {
-    for program in programs.unit_tests.iter().chain([&programs.simulation]) {
-        let seeds = (*program == programs.simulation).then_some((0, seeds));
+    let simulations = [false, true].map(|on_disk| (&programs.simulation, Some(Seeds { from: 0, to: seeds, on_disk })));
+    for (program, seeds) in programs.unit_tests.iter().map(|program| (program, None)).chain(simulations) {
         let output = run(program, "none", seeds).await?.ok_or("the simulation has no end even without a bug")?;
         if !output.status.success() {
             return Err(format!("{} fails even without a bug:\n{}", program.display(), text(&output)).into());
@@ -87,7 +99,7 @@ pub(crate) async fn verdict(programs: &Programs, mutant: &Mutant, seeds: u64) ->
     let (mut from, mut round) = (0, FIRST_ROUND);
     while from < seeds {
         let to = seeds.min(from + round);
-        match run(&programs.simulation, &mutant.name, Some((from, to))).await? {
+        match run(&programs.simulation, &mutant.name, Some(Seeds { from, to, on_disk: mutant.disk })).await? {
             // That something was never reached is no finding.
             Some(output) => {
                 if let Some((seed, said)) = finding(&text(&output)) {
