@@ -4,15 +4,29 @@ use super::{GroupLock, LockContext, LockFailure, LockState, fail_waiters};
 use kiln_protocol::message::Mode;
 use kiln_protocol::{ToCoordinator, Token};
 
+impl LockState {
+    const fn not_recalled(self) -> Self {
+        match self {
+            Self::ReadRecalled => Self::Read,
+            Self::UpgradingRecalled => Self::Upgrading,
+            Self::WriteLent | Self::WriteRecalled => Self::Write,
+            Self::Free | Self::Requested | Self::Read | Self::Upgrading | Self::Write => self,
+        }
+    }
+}
+
 impl GroupLock {
-    /// The connection is another one: names the grant, and asks again for what was asked for.
+    /// The connection is another one: names the grant, and asks again for what was asked for. The coordinator has forgotten
+    /// what it wanted back, and says so again if it still does: perhaps for less.
     pub(crate) fn resync(&self, context: LockContext<'_>) {
-        let machine = self.lock();
+        let mut machine = self.lock();
         let LockContext { object, group, outbox, .. } = context;
+        machine.state = machine.state.not_recalled();
         if let Some(mode) = machine.state.grant() {
             outbox.send(&ToCoordinator::Reassert { object, group, token: machine.token, mode });
         }
         machine.send_request(context);
+        self.pump(machine, context);
     }
 
     /// The grant is not this node's any more, for all that it knew.
