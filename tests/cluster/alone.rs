@@ -45,8 +45,9 @@ impl Net {
         (session(&self.a, key).await, session(&self.b, key).await)
     }
 
-    /// Cuts `a` off, and waits until its lease has lapsed.
+    /// Cuts `a` off once all that it has sent is safe, and waits until its lease has lapsed.
     pub(crate) async fn leave(&self, shown: &Shared<Session>) {
+        until("what was sent is safe", async || self.a.stats().unacknowledged == 0).await;
         self.proxy.set(Weather::cut());
         let shown = shown.with_away(Away::Fail);
         until("the lease lapses", async || shown.state() == State::Stale && shown.try_write().is_none()).await;

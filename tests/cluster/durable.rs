@@ -3,6 +3,7 @@
 use crate::kept::OnDisk;
 use crate::{session, visits};
 use kiln::{AttachError, ClusterEvent, CommitError, Level, Shared};
+use kiln_coordinator::server::Storage;
 use kiln_tests::{Coordinator, Random, Session, SessionCounters as _, soon};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,7 +95,7 @@ async fn what_was_ordered_is_sent_again_when_the_coordinator_loses_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory_nothing_is_durable() {
-    let coordinator = Coordinator::start().await;
+    let coordinator = Coordinator::with(|options| options.storage = Storage::Memory).await;
     let a = coordinator.builder("a").attach().await.unwrap();
     let on_a = session(&a, "s").await;
     let mut guard = on_a.write().await.unwrap();

@@ -3,7 +3,8 @@
 use crate::patience::soon;
 use crate::proxy::Proxy;
 use kiln::{Builder, Profile, Runtime};
-use kiln_coordinator::server::{Options, Server, Stopped};
+use kiln_coordinator::server::{Options, Server, Stopped, Storage};
+use kiln_coordinator::store::SyncPolicy;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -16,6 +17,14 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Coordinator {
     server: Server,
     _directory: TempDir,
+}
+
+/// Where coordinators of tests keep their state when a test does not say: in memory, or with `KILN_TESTS_DATA=1` on disk.
+fn storage() -> Storage {
+    match std::env::var_os("KILN_TESTS_DATA") {
+        Some(_) => Storage::Disk(SyncPolicy::Always),
+        None => Storage::Memory,
+    }
 }
 
 impl Coordinator {
@@ -35,6 +44,7 @@ impl Coordinator {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut options = Options::new(directory.path().join("kiln"));
         options.listen.set_port(0);
+        options.storage = storage();
         change(&mut options);
         let server = soon("a coordinator starts", Server::start(options)).await;
         Self { server: server.expect("the coordinator starts"), _directory: directory }
