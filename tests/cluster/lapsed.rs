@@ -28,6 +28,7 @@ async fn everything_unanswered_is_told(lease: Duration) {
     *guard.visits = 1000;
     let transaction = net.a.begin_transaction();
     transaction.lock("leader").await.unwrap();
+    let lock = net.both("locked").await.0.lock().await.unwrap();
 
     // Of this commit the answer is lost, of the next ones the commit.
     net.proxy.set(Weather::cut_down());
@@ -56,6 +57,7 @@ async fn everything_unanswered_is_told(lease: Duration) {
     assert!(matches!(guard.commit().await, Err(CommitError::Fenced)));
     assert_eq!((held_a.state(), held_a.try_write().is_some()), (State::Stale, false));
     assert_eq!(net.event().await, ClusterEvent::OperationsDisabled);
+    assert!(matches!(soon("an answer", lock.write()).await, Err(LockError::Fenced)));
     let free = soon("the lock", waiting.join_next()).await.unwrap().unwrap() - cut;
     println!("lease {lease:?}: the lock of a node that is cut off was free after {free:?}");
     assert!(free < lease * 2 + Duration::from_secs(1), "{free:?}");

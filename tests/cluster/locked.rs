@@ -53,14 +53,14 @@ async fn a_lock_can_be_left_and_taken_again() {
     let (a, b) = coordinator.two_nodes().await;
     let (on_a, on_b) = held_by(&a, &b).await;
     let lock = on_a.lock().await.unwrap();
-    lock.release().await;
+    lock.release().await.unwrap();
     assert!(!lock.is_held());
     assert!(matches!(lock.write().await, Err(LockError::Fenced)));
     on_b.update(|session| *session.visits = 9).await.unwrap();
     lock.take_again().await.unwrap();
     assert!(lock.is_held());
     assert_eq!(*lock.write().await.unwrap().visits, 9);
-    lock.release().await;
+    lock.release().await.unwrap();
     sessions(&b).await.remove_everywhere("s").await.unwrap();
     assert!(matches!(lock.take_again().await, Err(LockError::Destroyed)));
 }

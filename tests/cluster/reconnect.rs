@@ -1,7 +1,7 @@
 //! Connections that are lost and found again within the lease, through a network of the tests' own.
 
 use crate::{session, sessions, visits};
-use kiln::{ClusterEvent, ClusterEvents, Level, Runtime, Shared, State};
+use kiln::{ClusterEvent, ClusterEvents, EventKind, Level, Runtime, Shared, State};
 use kiln_tests::{Coordinator, Peer, Proxy, Session, SessionCounters as _, Way, Weather, soon, until};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,20 @@ async fn everything_survives(weather: Weather) {
         until("the sum", || async { busy.get(|view| view.clicks()) == 1010 }).await;
     }
     assert_eq!((net.a.node().incarnation, net.a.take_unknown()), (incarnation, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_of_an_object_that_is_removed_meanwhile_ends() {
+    let mut net = Net::start(LONG_LEASE).await;
+    let (on_a, _on_b) = net.both("s").await;
+    let mut watch = on_a.watch::<String>().await.unwrap();
+    net.proxy.set(Weather::cut());
+    assert_eq!(net.event().await, ClusterEvent::OperationsDisabled);
+    assert!(sessions(&net.b).await.remove("s").await.unwrap());
+    net.proxy.heal();
+    let gap = soon("a gap", watch.next()).await.unwrap();
+    assert!(matches!(gap.kind, EventKind::Gap), "{gap:?}");
+    assert!(soon("the end of the watch", watch.next()).await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

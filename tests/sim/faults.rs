@@ -1,13 +1,15 @@
 //! What goes wrong in a run: which kinds, how often, when and for how long is drawn with the seed.
 
 use crate::clock::{MILLI, Nanos, SECOND};
-
 use crate::process::{Process, Stage};
 use crate::sometimes::Sometimes;
 use crate::world::{Happening, NODES, World};
 use kiln_protocol::ToCoordinator;
 use kiln_tests::Random;
 use std::cell::Cell;
+
+/// How much longer everything may take than it does.
+pub(crate) const LAG: Nanos = 800 * MILLI;
 
 macro_rules! faults { ($($(#[doc = $text:literal])+ $name:ident,)*) => {
     /// A kind of fault.
@@ -203,7 +205,7 @@ impl World {
             Fault::PartitionDown => self.change_reach(place, |reach| reach.cut_down = true),
             Fault::Partition => self.change_reach(place, |reach| (reach.cut_up, reach.cut_down) = (true, true)),
             Fault::Slow => self.change_reach(place, |reach| reach.slow = true),
-            Fault::Lag => self.change_reach(place, |reach| reach.lag = 800 * MILLI),
+            Fault::Lag => self.change_reach(place, |reach| reach.lag = LAG),
             Fault::Thief => {
                 // No lock is given out while nodes come back.
                 if self.invariants.is_unsettled(self) || !self.steal() {

@@ -164,7 +164,7 @@ impl Engine {
         at_most("the number of parts of a commit", commit.parts.len(), PARTS_MAX)?;
         let bytes: usize = commit.parts.iter().map(|part| part.writes.len()).sum();
         at_most("the length of a commit in bytes", bytes, RECORD_BYTES_MAX)?;
-        self.check_room(bytes)?;
+        self.check_room(bytes, 0)?;
         let mut slots = Slots::new();
         for part in &mut commit.parts {
             let slot = self.state.objects.find(part.object).ok_or(Failure::Destroyed { object: part.object })?;
@@ -180,8 +180,8 @@ impl Engine {
     }
 
     /// Whether this many more bytes may be kept.
-    pub(super) fn check_room(&self, bytes: usize) -> Result<(), Failure> {
-        let actual = self.state.object_bytes.saturating_add(bytes as u64);
+    pub(super) fn check_room(&self, bytes: usize, freed: u64) -> Result<(), Failure> {
+        let actual = self.state.object_bytes.saturating_sub(freed).saturating_add(bytes as u64);
         let limit = self.settings.object_bytes_max;
         if actual <= limit {
             return Ok(());

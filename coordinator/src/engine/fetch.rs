@@ -31,7 +31,7 @@ impl Engine {
                 self.wait_for_keys();
                 self.answer(node, ToNode::Absent { request });
             }
-            (None, Some(writes)) => match self.check_create(root, &key, &writes) {
+            (None, Some(writes)) => match self.check_create(root, &key, &writes, 0) {
                 Ok(()) => self.create(node, request, root, key, writes),
                 Err(failure) => self.fail(node, request, failure),
             },
@@ -53,7 +53,10 @@ impl Engine {
                 self.ask_later(node, ToCoordinator::Refetch { request, object });
             }
             Some(slot) => self.fetched(node, request, slot),
-            None => self.fail(node, request, Failure::Destroyed { object }),
+            None => {
+                self.wait_for_keys();
+                self.fail(node, request, Failure::Destroyed { object });
+            }
         }
     }
 
@@ -154,8 +157,8 @@ impl Engine {
         }
     }
 
-    /// Whether an object with these slots may be made.
-    pub(super) fn check_create(&self, root: RootId, key: &[u8], writes: &Bytes) -> Result<(), Failure> {
+    /// Whether an object with these slots may be made, where one of so many bytes goes.
+    pub(super) fn check_create(&self, root: RootId, key: &[u8], writes: &Bytes, freed: u64) -> Result<(), Failure> {
         if self.stopping {
             return Err(Failure::Stopping);
         }
@@ -163,7 +166,7 @@ impl Engine {
         let known = self.state.roots.known(root)?;
         at_most("the length of a key in bytes", key.len(), KEY_BYTES_MAX)?;
         at_most("the length of an object in bytes", writes.len(), RECORD_BYTES_MAX)?;
-        self.check_room(key.len() + writes.len())?;
+        self.check_room(key.len() + writes.len(), freed)?;
         let of = self.state.schema.get(known.type_id).ok_or(Failure::UnknownRoot { root })?;
         let Some(object) = self.state.next_object(root, key) else {
             return Err(Failure::Limit {

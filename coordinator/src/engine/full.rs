@@ -75,7 +75,7 @@ impl Engine {
             return;
         }
         for _ in 0..UNUSED_PER_BATCH.min(self.unused.len()) {
-            if let Some(object) = self.unused.pop_front()
+            if let Some(object) = self.unused.pop_first()
                 && let Some(slot) = self.state.objects.find(object)
             {
                 self.remove_if_unused(slot);

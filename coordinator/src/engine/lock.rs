@@ -246,11 +246,17 @@ impl Lock {
         mode: Mode,
     ) -> Reasserted {
         let party = Party::Node(node);
-        let own = self.holders.iter_mut().find(|holder| holder.party == party || was(holder.party));
-        let Some(holder) = own.filter(|holder| token <= holder.token && mode <= holder.mode) else {
+        // A node may have been given several, on connections that it lost one after the other.
+        let own = self.holders.iter().enumerate().filter(|(_, holder)| holder.party == party || was(holder.party));
+        let own = own.filter(|(_, holder)| token <= holder.token && mode <= holder.mode);
+        let Some(at) = own.min_by_key(|(_, holder)| holder.token).map(|(at, _)| at) else {
             return Reasserted::Lost;
         };
-        let before = std::mem::replace(&mut holder.party, party);
+        let mut named = self.holders.remove(at);
+        self.holders.retain(|holder| holder.party != party && !was(holder.party));
+        let before = std::mem::replace(&mut named.party, party);
+        self.holders.push(named);
+        let Some(holder) = self.holders.last_mut() else { return Reasserted::Lost };
         holder.token = token;
         holder.mode = mode;
         // What it was told to make room for was lost.

@@ -256,7 +256,7 @@ impl Engine {
             return;
         }
         if self.full || self.may_be_named(id) {
-            self.unused.push_back(id);
+            self.unused.insert(id);
             return;
         }
         let object = self.state.objects.at_mut(slot);

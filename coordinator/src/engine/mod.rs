@@ -260,7 +260,7 @@ pub struct Engine {
     /// Until the first event.
     restored_tokens: window::Tokens,
     /// Objects of ephemeral roots to look at: nobody may have to do with them any more.
-    unused: VecDeque<ObjectId>,
+    unused: BTreeSet<ObjectId>,
     /// Before this time no object of a root with timeouts counts as idle.
     idle_from: LogTime,
     /// The log is full.
@@ -311,7 +311,7 @@ impl Engine {
             unsynced: Unsynced::default(),
             window: None,
             restored_tokens: window::Tokens::default(),
-            unused: VecDeque::new(),
+            unused: BTreeSet::new(),
             idle_from: LogTime::default(),
             full: false,
             full_observers: 0,

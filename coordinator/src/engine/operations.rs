@@ -99,7 +99,7 @@ impl Operations {
 
 impl Engine {
     pub(super) fn insert(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: Bytes, writes: Bytes) {
-        match self.check_create(root, &key, &writes) {
+        match self.check_create(root, &key, &writes, 0) {
             Ok(()) => self.begin(node, request, root, key, Act::Insert { writes }),
             Err(failure) => self.fail(node, request, failure),
         }
@@ -295,12 +295,19 @@ impl Engine {
             }
             return;
         }
+        if let Err(failure) = self.check_insert(id, slot) {
+            self.give_up_locks(id);
+            if let Some((node, request)) = self.finish(id).and_then(|operation| operation.asker) {
+                self.fail(node, request, failure);
+            }
+            return;
+        }
         let Some(operation) = self.finish(id) else { return };
         let Some((node, request)) = operation.asker else { return };
         match operation.act {
             Act::Insert { writes } => {
                 self.destroy(slot, Some(node));
-                self.insert_now(node, request, operation.root, operation.key, writes);
+                self.create(node, request, operation.root, operation.key, writes);
             }
             Act::Remove { everywhere } => {
                 let mut others = self.destroy(slot, Some(node));
@@ -326,11 +333,20 @@ impl Engine {
         }
     }
 
-    /// The checks of an insert may have been a while ago.
     fn insert_now(&mut self, node: NodeSlot, request: RequestId, root: RootId, key: Bytes, writes: Bytes) {
-        match self.check_create(root, &key, &writes) {
+        match self.check_create(root, &key, &writes, 0) {
             Ok(()) => self.create(node, request, root, key, writes),
             Err(failure) => self.fail(node, request, failure),
+        }
+    }
+
+    /// The checks of an insert may have been a while ago; and this is before what is there goes.
+    fn check_insert(&self, id: OperationId, slot: u32) -> Result<(), Failure> {
+        match self.operations.operations.get(&id) {
+            Some(Operation { act: Act::Insert { writes }, root, key, .. }) => {
+                self.check_create(*root, key, writes, self.state.objects.at(slot).bytes() as u64)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -206,6 +206,7 @@ impl Engine {
             return;
         }
         let Some(slot) = self.state.objects.find(object) else {
+            self.wait_for_keys();
             return self.answer(node, ToNode::Destroyed { object });
         };
         self.hold_copy(node, slot);
@@ -215,6 +216,7 @@ impl Engine {
         current &= versions.iter().all(|(group, version)| of.version(*group) == *version);
         let renamed = (of.key() != key).then(|| Bytes::copy_from_slice(of.key()));
         if let Some(key) = renamed {
+            self.wait_for_object(object);
             self.answer(node, ToNode::Renamed { object, key });
         }
         if !current && !self.is_ahead(node, slot, versions) {

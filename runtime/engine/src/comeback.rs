@@ -99,6 +99,8 @@ impl Node {
         for entry in entries {
             journal.settle_if_idle(&entry);
         }
+        drop(journal);
+        self.link.wake_waiting();
     }
 
     /// A removal was carried out, or refused.
@@ -126,6 +128,8 @@ impl Node {
         self.destroy_here(entry);
         journal.drop_made(ConflictCause::Refused(failure), entry);
         journal.settle_if_idle(entry);
+        drop(journal);
+        self.link.wake_waiting();
     }
 
     /// The cluster has an object under the key of one that was made here: that one is it.
@@ -138,6 +142,11 @@ impl Node {
             journal.returned.replayed += 1;
         }
         journal.settle_if_idle(&entry);
+        drop(journal);
+        for (index, lock) in entry.locks().iter().enumerate() {
+            lock.adopted(entry.lock_context(index, &self.outbox, &self.requests));
+        }
+        self.link.wake_waiting();
         Some(entry)
     }
 

@@ -51,7 +51,10 @@ impl Node {
             }
             ToNode::Recall { object, group, token, wanted } => {
                 Counters::count(&self.counters.recalls);
-                self.with_lock(object, group, |lock, context| lock.recalled(context, token, wanted));
+                if !self.with_lock(object, group, |lock, context| lock.recalled(context, token, wanted)) {
+                    let (outbox, requests) = (&self.outbox, &self.requests);
+                    LockContext { object, group, outbox, requests }.does_not_have(token);
+                }
             }
             ToNode::Barrier { barrier } => self.outbox.send(&ToCoordinator::Barrier { barrier }),
             ToNode::Destroyed { object } => self.destroyed(object),
@@ -88,12 +91,12 @@ impl Node {
     }
 
     /// An object that is no longer resident has no lock here: its grants went with its `Forget`.
-    fn with_lock(&self, object: ObjectId, group: GroupId, tell: impl FnOnce(&GroupLock, LockContext<'_>)) {
-        if let Some(entry) = self.cache.get(object)
-            && let Some((index, lock)) = entry.lock_of(group)
-        {
-            tell(lock, entry.lock_context(index, &self.outbox, &self.requests));
-        }
+    /// Returns whether the lock is here.
+    fn with_lock(&self, object: ObjectId, group: GroupId, tell: impl FnOnce(&GroupLock, LockContext<'_>)) -> bool {
+        let Some(entry) = self.cache.get(object) else { return false };
+        let Some((index, lock)) = entry.lock_of(group) else { return false };
+        tell(lock, entry.lock_context(index, &self.outbox, &self.requests));
+        true
     }
 
     fn destroyed(&self, object: ObjectId) {
@@ -119,6 +122,7 @@ impl Node {
             },
             ToNode::Done { request, yes } => match take(request) {
                 Some(Pending::Done(ticket)) => drop(ticket.complete(Ok(yes))),
+                Some(Pending::WatchAgain(_)) => {}
                 other => mismatch(other),
             },
             ToNode::Fate { request, fate } => match take(request) {
@@ -182,7 +186,11 @@ impl Node {
                     drop(ticket.complete(if current { Ok(()) } else { Err(RequestError::ArenaFull { needed_bytes }) }));
                 }
             }
-            other @ (Pending::OpenRoot(_) | Pending::Done(_) | Pending::Keys(_) | Pending::Fate(_)) => {
+            other @ (Pending::OpenRoot(_)
+            | Pending::Done(_)
+            | Pending::WatchAgain(_)
+            | Pending::Keys(_)
+            | Pending::Fate(_)) => {
                 mismatch(Some(other));
             }
         }
@@ -190,7 +198,9 @@ impl Node {
 
     fn granted_at_creation(&self, entry: &Entry, group: GroupId, token: Token) {
         match entry.lock_of(group) {
-            Some((_, lock)) => lock.granted_at_creation(token),
+            Some((index, lock)) => {
+                lock.granted_at_creation(entry.lock_context(index, &self.outbox, &self.requests), token);
+            }
             // A group that only other versions of the program know: nobody here would ever give it back.
             None => self.outbox.send(&ToCoordinator::Release { object: entry.id(), group, token, keep_read: false }),
         }

@@ -8,9 +8,10 @@
 use crate::entry::{Entry, State};
 use crate::node::Node;
 use crate::outbox::{CommitFailure, Lapsed};
-use crate::request::RequestError;
+use crate::request::{Pending, RequestError};
 use crate::ticket::Ticket;
-use kiln_protocol::message::{Resume, WatchTarget};
+use crate::watch::WatchQueue;
+use kiln_protocol::message::Resume;
 use kiln_protocol::{CommitSeq, Epoch, Incarnation, ListenerId, Secret, ToCoordinator, Version, WatchId};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -372,7 +373,7 @@ impl Node {
         for (watch, queue) in known {
             queue.interrupt();
             if !watching.contains(&watch) {
-                self.watch_again(watch, queue.target.clone());
+                self.watch_again(watch, queue);
             }
         }
     }
@@ -421,8 +422,10 @@ impl Node {
         (watching, listening)
     }
 
-    fn watch_again(&self, watch: WatchId, target: WatchTarget) {
-        let request = self.requests.take();
-        self.outbox.send(&ToCoordinator::Watch { request, watch, target, with_writes: false });
+    fn watch_again(&self, watch: WatchId, queue: Arc<WatchQueue>) {
+        let target = queue.target.clone();
+        self.ask(|request| {
+            (ToCoordinator::Watch { request, watch, target, with_writes: false }, Pending::WatchAgain(queue))
+        });
     }
 }

@@ -282,19 +282,17 @@ impl GroupLock {
     }
 
     /// A grant that came with a new object.
-    pub fn granted_at_creation(&self, token: Token) {
-        let mut machine = self.lock();
-        if machine.dead.is_none() && machine.state == LockState::Free && token > machine.released {
-            machine.state = LockState::Write;
-            machine.token = token;
-            self.cell.set_grant(Some(Mode::Write), token);
-        }
+    pub fn granted_at_creation(&self, context: LockContext<'_>, token: Token) {
+        self.granted(context, RequestId::default(), Mode::Write, token, true);
     }
 
     /// The coordinator wants the grant back.
     pub fn recalled(&self, context: LockContext<'_>, token: Token, wanted: Mode) {
         let mut machine = self.lock();
         if machine.token != token || machine.state.grant().is_none() {
+            if machine.dead.is_none() {
+                context.does_not_have(token);
+            }
             return;
         }
         machine.recall(wanted);

@@ -2,6 +2,7 @@
 
 use crate::entry::Entry;
 use crate::ticket::Ticket;
+use crate::watch::WatchQueue;
 use bytes::Bytes;
 use kiln_protocol::message::{Failure, Fate};
 use kiln_protocol::schema::TypeBinding;
@@ -70,6 +71,8 @@ pub(crate) enum Pending {
     },
     Peek(Arc<Ticket<Answer<Option<ObjectId>>>>),
     Done(Arc<Ticket<Answer<bool>>>),
+    /// A watch goes on with another connection.
+    WatchAgain(Arc<WatchQueue>),
     Keys(Arc<Ticket<Answer<KeysPage>>>),
     Fate(Arc<Ticket<Answer<Fate>>>),
 }
@@ -83,6 +86,7 @@ impl Pending {
             Self::Refetch { ticket, .. } => ticket.as_ref().is_some_and(|ticket| ticket.is_closed()),
             Self::Peek(ticket) => ticket.is_closed(),
             Self::Done(ticket) => ticket.is_closed(),
+            Self::WatchAgain(queue) => queue.is_closed(),
             Self::Keys(ticket) => ticket.is_closed(),
             Self::Fate(ticket) => ticket.is_closed(),
         }
@@ -122,6 +126,7 @@ impl Pending {
             Self::Refetch { ticket: None, .. } => {}
             Self::Peek(ticket) => drop(ticket.complete(Err(error))),
             Self::Done(ticket) => drop(ticket.complete(Err(error))),
+            Self::WatchAgain(queue) => queue.end(),
             Self::Keys(ticket) => drop(ticket.complete(Err(error))),
             Self::Fate(ticket) => drop(ticket.complete(Err(error))),
         }

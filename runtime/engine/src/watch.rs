@@ -90,6 +90,20 @@ impl WatchQueue {
         wake(inner);
     }
 
+    /// The coordinator does not watch again: there is a gap, and then the end.
+    pub(crate) fn end(&self) {
+        let mut inner = self.lock();
+        inner.interrupted = false;
+        inner.events.clear();
+        (inner.gap, inner.closed) = (true, true);
+        wake(inner);
+    }
+
+    /// Whether nobody waits for events any more, or none will come.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// No event will come after those that wait.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();

@@ -57,6 +57,8 @@ struct Current<T> {
     locking: Option<Locking>,
     lock: Option<Arc<Lock<T>>>,
     cookie: CookieChange,
+    /// The new id of a rotation whose answer was lost: whether the session has it may be known later.
+    candidate: Option<SessionId>,
 }
 
 impl<T: Clustered + Default> RequestState<T> {
@@ -69,6 +71,7 @@ impl<T: Clustered + Default> RequestState<T> {
             locking: None,
             lock: None,
             cookie: CookieChange::Keep,
+            candidate: None,
         };
         Self { settings, current: Mutex::new(current), turn: tokio::sync::Mutex::default() }
     }
@@ -199,17 +202,15 @@ impl<T: Clustered + Default> RequestState<T> {
 
     /// Gives the session a new id.
     pub(crate) async fn rotate(&self) -> Result<(), SessionError> {
-        if self.look_up().await?.is_none() {
-            return Ok(());
-        }
+        let Some(shared) = self.look_up().await? else { return Ok(()) };
         let _turn = self.turn.lock().await;
         let Some(old) = self.current().id.as_ref().map(SessionId::key) else { return Ok(()) };
         // Its name is changed under all of its locks.
         let lock = self.current().lock.clone();
         if let Some(lock) = &lock {
-            lock.release().await;
+            lock.release().await?;
         }
-        let rotated = self.rename(&old).await;
+        let rotated = self.rename(&old, &shared).await;
         if let Some(lock) = &lock {
             lock.take_again().await?;
         }
@@ -219,7 +220,7 @@ impl<T: Clustered + Default> RequestState<T> {
         Ok(())
     }
 
-    async fn rename(&self, old: &str) -> Result<(), SessionError> {
+    async fn rename(&self, old: &str, shared: &Shared<T>) -> Result<(), SessionError> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
             let id = SessionId::random().ok_or(SessionError::NoRandomness)?;
@@ -230,9 +231,15 @@ impl<T: Clustered + Default> RequestState<T> {
                     current.cookie = CookieChange::Set;
                     return Ok(());
                 }
+                // Another request has given it a new id, and the visitor that one's cookie.
+                Ok(false) if shared.state() != State::Destroyed => return Ok(()),
                 Ok(false) => return Err(SessionError::Destroyed),
                 Err(AccessError::Refused(Failure::KeyTaken)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // It may have been done.
+                    self.current().candidate = Some(id);
+                    return Err(error.into());
+                }
             }
         }
         Err(SessionError::IdsInUse)
@@ -241,13 +248,26 @@ impl<T: Clustered + Default> RequestState<T> {
     /// Ends the session on every node. `false` when there was none: another request may be ending it just now, and this
     /// one returns when that holds as well.
     pub(crate) async fn destroy(&self) -> Result<bool, SessionError> {
+        // By the object and not by the id alone: another request may be giving it a new one.
+        let shared = self.look_up().await.ok().flatten();
         let _turn = self.turn.lock().await;
-        let Some(key) = self.current().id.as_ref().map(SessionId::key) else { return Ok(false) };
+        let Some(brought) = self.current().id.as_ref().map(SessionId::key) else { return Ok(false) };
         let lock = self.current().lock.clone();
         if let Some(lock) = &lock {
-            lock.release().await;
+            lock.release().await?;
         }
-        let removed = self.settings.root().await?.remove_everywhere(&key).await?;
+        let root = self.settings.root().await?;
+        let present = || shared.as_ref().filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
+        let mut key = present().unwrap_or(brought);
+        let removed = loop {
+            if root.remove_everywhere(&key).await? {
+                break true;
+            }
+            match present() {
+                Some(now) if now != key => key = now,
+                Some(_) | None => break false,
+            }
+        };
         let mut current = self.current();
         current.id = None;
         current.is_looked_up = true;
@@ -261,7 +281,11 @@ impl<T: Clustered + Default> RequestState<T> {
     pub(crate) fn cookie(&self) -> Option<HeaderValue> {
         let current = self.current();
         match current.cookie {
-            CookieChange::Keep => None,
+            CookieChange::Keep => {
+                let (candidate, shared) = (current.candidate.as_ref()?, current.shared.as_ref()?);
+                let has_it = shared.key::<String>().is_some_and(|key| key == candidate.key());
+                has_it.then(|| self.settings.cookie.set(candidate))?
+            }
             CookieChange::Set => self.settings.cookie.set(current.id.as_ref()?),
             CookieChange::Clear => self.settings.cookie.clear(),
         }

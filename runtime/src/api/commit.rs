@@ -3,7 +3,7 @@
 use super::builder::Away;
 use super::error::CommitError;
 use super::room::Room;
-use super::runtime::Attached;
+use super::runtime::{Attached, LAPSE_NOTICED};
 use crate::clock::boot_nanos;
 use kiln_engine::{
     AloneError, Changed, CommitError as EngineError, CommitFailure, OnReturn, Outcome, Ticket, Wait, Waiter,
@@ -100,11 +100,20 @@ pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'
         (Err(CommitError::Fenced), Some(on_return)) => {
             // Boxed, as all that is rare: it would make the future of every commit larger.
             let alone = Box::pin(tokio::time::timeout(timeout, commit_alone(runtime, terms, on_return, changed))).await;
-            alone.unwrap_or(Err(CommitError::Fenced))?;
-            Ok(Queued { commit: Commit { incarnation, seq: None, is_local: true }, ticket: None, timeout })
+            let (seq, is_local, ticket) = match alone.unwrap_or(Err(CommitError::Fenced))? {
+                Alone::Yes => (None, true, None),
+                Alone::No => (Some(Box::pin(queue_together(runtime, terms, changed, &waiter)).await?), false, ticket),
+            };
+            Ok(Queued { commit: Commit { incarnation, seq, is_local }, ticket, timeout })
         }
         (Err(error), _) => Err(error),
     }
+}
+
+/// Whether a commit was made among the tasks of this node.
+enum Alone {
+    Yes,
+    No,
 }
 
 async fn commit_alone(
@@ -112,19 +121,23 @@ async fn commit_alone(
     Terms { life, level, .. }: Terms,
     on_return: OnReturn,
     changed: &[Changed<'_>],
-) -> Result<(), CommitError> {
+) -> Result<Alone, CommitError> {
     if matches!(level, Level::Durable | Level::Everywhere) {
         return Err(CommitError::Away);
     }
     let link = &runtime.node.link;
     loop {
         let noticed = Wait::new(link.wait_synced());
+        if link.is_leased(boot_nanos()) && link.life() == life {
+            // Renewed at the last moment: the locks are the cluster's still.
+            return Ok(Alone::No);
+        }
         if runtime.node.is_away() || link.life() != life || runtime.node.ended().is_some() {
             let done = runtime.node.commit_alone(Some(life), on_return, changed);
-            return done.map_err(|error| alone_error(runtime, error));
+            return done.map(|()| Alone::Yes).map_err(|error| alone_error(runtime, error));
         }
         // The lease is over, and nobody has said so yet.
-        noticed.await;
+        let _renewed = tokio::time::timeout(LAPSE_NOTICED, noticed).await;
     }
 }
 

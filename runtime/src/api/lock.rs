@@ -80,16 +80,32 @@ impl<T: Clustered> Lock<T> {
     /// # Errors
     /// [`LockError::Fenced`] when the locks are not held any more, or why a copy that is stale cannot be fetched anew.
     pub async fn write(&self) -> Result<LockedGuard<'_, T>, LockError> {
-        let turn = self.turn.lock().await;
-        self.shared.refresh().await?;
-        let life = self.life()?;
+        let waited = self.shared.timeout;
+        let ready = async {
+            let turn = self.turn.lock().await;
+            // A copy is stale when the locks are lost: to fetch it anew would be to wait for the cluster.
+            self.life()?;
+            self.shared.refresh().await?;
+            Ok((turn, self.life()?))
+        };
+        let ready = tokio::time::timeout(waited, ready).await;
+        let (turn, life) = ready.unwrap_or(Err(LockError::Timeout { waited }))?;
         Ok(LockedGuard { lock: self, fields: T::guard(&self.shared.entry.object), life, turn })
     }
 
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LockError> {
+        let waited = self.shared.timeout;
+        tokio::time::timeout(waited, self.turn.lock()).await.map_err(|_elapsed| LockError::Timeout { waited })
+    }
+
     /// Leaves the locks, once no guard is in use: others may have them from now on.
-    pub async fn release(&self) {
-        let _turn = self.turn.lock().await;
+    ///
+    /// # Errors
+    /// [`LockError::Timeout`] when a guard was in use for too long; then the locks are still held.
+    pub async fn release(&self) -> Result<(), LockError> {
+        let _turn = self.turn().await?;
         self.kept().take();
+        Ok(())
     }
 
     /// Takes the same locks again after [`release`](Self::release), or after they were lost with the lease.
@@ -97,7 +113,7 @@ impl<T: Clustered> Lock<T> {
     /// # Errors
     /// [`LockError`]; then nothing is held.
     pub async fn take_again(&self) -> Result<(), LockError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.kept().take();
         let kept = self.shared.enter(self.groups.clone(), Mode::Write).await?.keep();
         *self.kept() = Some(kept);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// How often a lease that is over is looked at until the driver has noticed.
-const LAPSE_NOTICED: Duration = Duration::from_millis(1);
+pub(super) const LAPSE_NOTICED: Duration = Duration::from_millis(1);
 
 /// A node of the cluster: this process, attached. Cheap to clone. The connection lives as long as a runtime, a root, a
 /// handle or a watch does.

@@ -73,6 +73,12 @@ impl<T: Clustered> Shared<T> {
         self.entry.id()
     }
 
+    /// The key that the object has now, for all that this node has heard; `None` when it is no `K`.
+    #[must_use]
+    pub fn key<K: Key>(&self) -> Option<K> {
+        K::decode(&self.entry.key())
+    }
+
     /// How far the copy here can be trusted.
     #[must_use]
     pub fn state(&self) -> State {
@@ -247,15 +253,23 @@ impl<T: Clustered> Shared<T> {
             Away::Block(_) => claim.is_none_or(|claim| claim.holds.is_empty()),
             Away::Fail | Away::LocalReads => false,
         };
+        let life = self.runtime.node.link.life();
+        let holds = claim.is_some_and(|claim| !claim.holds.is_empty());
+        // What a transaction held in an earlier life is lost.
+        let is_void = || holds && self.runtime.node.link.life() != life;
         let wait = async {
             loop {
-                let entered = match self.runtime.whereabouts(self.away, self.timeout).await {
+                let whereabouts = self.runtime.whereabouts(self.away, self.timeout).await;
+                if is_void() {
+                    return Err(LockError::Fenced);
+                }
+                let entered = match whereabouts {
                     Whereabouts::Together => self.enter_together(groups.clone(), mode, claim).await,
                     Whereabouts::Alone => Held::enter_alone(self, groups.clone(), mode).await,
                     Whereabouts::Nowhere => return Err(LockError::Disconnected),
                 };
                 if !waits_on || !matches!(entered, Err(LockError::Fenced)) {
-                    return entered;
+                    return if is_void() { Err(LockError::Fenced) } else { entered };
                 }
             }
         };
@@ -273,6 +287,10 @@ impl<T: Clustered> Shared<T> {
     ) -> Result<Held<'_>, LockError> {
         // Not under the locks: what was done alone is done again under them.
         self.runtime.replayed(&self.entry).await;
+        if self.entry.state() == State::Local {
+            // The lease has lapsed again.
+            return Err(LockError::Fenced);
+        }
         let held = Held::enter(self, groups, mode, claim).await?;
         self.refresh().await?;
         if held.is_fenced() { Err(LockError::Fenced) } else { Ok(held) }

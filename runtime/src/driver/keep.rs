@@ -29,6 +29,11 @@ pub(super) struct Keeper {
     pub(super) connected: Arc<Notify>,
 }
 
+/// Whether a node that is refused may try again.
+const fn is_for_now(failure: &Failure) -> bool {
+    matches!(failure, Failure::Stopping | Failure::LogFull | Failure::Limit { .. })
+}
+
 impl Keeper {
     /// Runs until the node ends.
     pub(super) async fn keep(self, mut welcomed: Welcomed) {
@@ -122,9 +127,10 @@ impl Keeper {
                         return Ok(next);
                     }
                 }
-                Err(AttachError::Refused { failure, .. }) if !matches!(*failure, Failure::Stopping) => {
+                Err(AttachError::Refused { failure, .. }) if !is_for_now(&failure) => {
                     return Err(Ended::Lost(failure.to_string()));
                 }
+                Err(error @ AttachError::Refused { .. }) => tracing::warn!(%error, "not taken back yet"),
                 Err(error) => tracing::debug!(%error, "no connection yet"),
             }
             tokio::time::sleep(retry.pause()).await;

@@ -15,11 +15,11 @@ pub(crate) struct Dead {
 }
 
 impl Dead {
-    pub(crate) fn died(&self, world: &World, place: usize, incarnation: Incarnation) {
+    pub(crate) fn died(&self, world: &World, incarnation: Incarnation) {
         let mut died = self.died.borrow_mut();
         died.push((world.coordinator.epoch(), incarnation));
         // A last heartbeat may be on its way.
-        let after = free_after(&world.coordinator.clock) + world.delay_max(place);
+        let after = free_after(&world.coordinator.clock) + world.delay_max();
         world.schedule(after, Happening::Due { what: died.len() as u64 - 1 });
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Invariants {
     pub(crate) owners: owners::Owners,
     in_tick: Cell<bool>,
     unsettled_until: Cell<u64>,
+    /// When what was said to somebody waited to be sent.
+    behind_at: Cell<u64>,
 }
 
 impl Invariants {
@@ -261,7 +263,7 @@ impl Invariants {
     /// A process has died.
     pub(crate) fn died(&self, world: &World, process: &Process, incarnation: Incarnation) {
         if self.is_of_this_epoch(process) {
-            self.dead.died(world, process.place, incarnation);
+            self.dead.died(world, incarnation);
         }
     }
 
@@ -309,7 +311,11 @@ impl Invariants {
 
     /// Looks at every copy of every node.
     pub(crate) fn look(&self, world: &World) {
-        if world.calm_since().is_some_and(|since| since + 2 * SECOND < world.now()) && !self.is_unsettled(world) {
+        if world.is_behind() {
+            self.behind_at.set(world.now());
+        }
+        let calm = world.calm_since().map(|since| since.max(self.behind_at.get()));
+        if calm.is_some_and(|since| since + 2 * SECOND < world.now()) && !self.is_unsettled(world) {
             self.owners.check_broken(world.now());
         }
         let ledger = self.ledger.borrow();

@@ -86,7 +86,7 @@ impl<P: Program> Actor<P> {
         self.doing("watch");
         self.gone(Wait::new(ticket).await)?;
         watching.begins(&self.world);
-        for _ in 0..25 {
+        for _ in 0..17 {
             if watching.look(&self.world) {
                 self.world.reached(Sometimes::WatchGap);
             }

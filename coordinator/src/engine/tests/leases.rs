@@ -222,6 +222,29 @@ fn a_node_that_comes_back_again_and_again_is_somebody_else_in_the_end() {
 }
 
 #[test]
+fn of_several_grants_of_a_node_the_one_that_it_names_is_kept() {
+    let mut cluster = Cluster::of(&["bob", "ann"]);
+    let object = cluster.get_or_create("bob", "s");
+    cluster.release("bob", object, MAIN, false);
+    for _ in 0..2 {
+        // The first one does not reach it.
+        cluster.read_lock("ann", object);
+        let grant = grant_of(&mut cluster, "ann", object);
+        let ann = cluster.lose("ann");
+        cluster.come_back("ann", ann, SECRET);
+        cluster.peer("ann").grants.insert((object, MAIN), grant);
+    }
+    let grant = grant_of(&mut cluster, "ann", object);
+    cluster.sent_to("ann");
+    cluster.reassert("ann", object, grant);
+    cluster.send("ann", ToCoordinator::Resynced);
+    assert_eq!(cluster.sent_to("ann"), ["resynced"]);
+    cluster.write_lock("bob", object);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    assert_eq!(cluster.sent_to("ann"), ["recall s/0#4 for write"]);
+}
+
+#[test]
 fn an_attempt_to_come_back_that_was_given_up_changes_nothing() {
     let mut cluster = Cluster::of(&["bob", "ann"]);
     let object = cluster.get_or_create("bob", "s");

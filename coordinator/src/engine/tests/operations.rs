@@ -1,5 +1,6 @@
 //! Insert, remove and rename.
 
+use super::super::Event;
 use super::cluster::{CART_GROUP, Cluster, MAIN, SESSIONS, visits};
 use kiln_protocol::message::Mode;
 use kiln_protocol::{ToCoordinator, ToNode};
@@ -152,4 +153,16 @@ fn a_node_that_leaves_makes_way_for_an_operation() {
     cluster.remove("bob", "s", true);
     cluster.detach("ann");
     assert_eq!(cluster.sent_to("bob"), ["yes"]);
+}
+
+#[test]
+fn an_insert_that_is_refused_in_the_end_has_removed_nothing() {
+    let mut cluster = Cluster::of(&["ann", "bob"]);
+    let s = cluster.get_or_create("ann", "s");
+    cluster.insert("bob", "s", visits(7));
+    cluster.event(Event::Stop);
+    cluster.sent_to("bob");
+    cluster.detach("ann");
+    assert!(cluster.sent_to("bob").iter().any(|said| said.starts_with("failed")), "it is told");
+    assert!(cluster.slots(s).is_some());
 }

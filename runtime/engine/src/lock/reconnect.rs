@@ -1,6 +1,6 @@
 //! What becomes of a lock when the connection, or the lease, is lost.
 
-use super::{GroupLock, LockContext, LockFailure, LockState, fail_waiters};
+use super::{GroupLock, LockContext, LockEvent, LockFailure, LockState, fail_waiters};
 use kiln_protocol::message::Mode;
 use kiln_protocol::{ToCoordinator, Token};
 
@@ -15,6 +15,14 @@ impl LockState {
     }
 }
 
+impl LockContext<'_> {
+    /// Answers a recall of what this node does not have. Mostly it has just been given back, and this changes nothing.
+    pub(crate) fn does_not_have(self, token: Token) {
+        let Self { object, group, outbox, .. } = self;
+        outbox.send(&ToCoordinator::Release { object, group, token, keep_read: false });
+    }
+}
+
 impl GroupLock {
     /// The connection is another one: names the grant, and asks again for what was asked for. The coordinator has forgotten
     /// what it wanted back, and says so again if it still does: perhaps for less.
@@ -26,6 +34,15 @@ impl GroupLock {
             outbox.send(&ToCoordinator::Reassert { object, group, token: machine.token, mode });
         }
         machine.send_request(context);
+        self.pump(machine, context);
+    }
+
+    /// The object is another's by its id: what was asked for under one that only this node knew is asked for again.
+    pub(crate) fn adopted(&self, context: LockContext<'_>) {
+        let mut machine = self.lock();
+        if machine.request.take().is_some() {
+            machine.step(LockEvent::Withdrawn);
+        }
         self.pump(machine, context);
     }
 

@@ -386,6 +386,26 @@ fn a_refusal_fails_those_who_wait() {
 }
 
 #[test]
+fn what_is_not_here_is_given_back_when_it_is_wanted() {
+    let lock = Lock::new();
+    lock.recall(5, Mode::Write);
+    assert_eq!(lock.sent(), ["release 5"]);
+    // A task waited for the object when only this node knew it; its request was never sent.
+    let waiter = lock.enter(Mode::Write).unwrap();
+    lock.sent();
+    lock.lock.adopted(lock.context());
+    assert_eq!(lock.sent(), ["acquire 2 write"]);
+    lock.lock.granted_at_creation(lock.context(), token(7));
+    assert!(admitted(&waiter));
+    lock.leave(Mode::Write);
+    lock.grant(2, Mode::Write, 7);
+    lock.recall(7, Mode::Write);
+    let _next = lock.enter(Mode::Write).unwrap();
+    let sent = lock.sent();
+    assert_eq!(sent.last().unwrap(), "acquire 3 write", "{sent:?}");
+}
+
+#[test]
 fn a_node_that_is_back_knows_of_no_recall() {
     let lock = Lock::new();
     let ticket = lock.enter(Mode::Write).unwrap();

@@ -66,6 +66,16 @@ async fn slow(session: Session<Shop>, Extension(slow): Extension<Slow>) -> Resul
     Ok(session.get(|shop| shop.visits()).unwrap_or_default().to_string())
 }
 
+async fn slow_logout(mut session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<String> {
+    slow.wait().await;
+    Ok(session.destroy().await?.to_string())
+}
+
+async fn slow_renew(mut session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<()> {
+    slow.wait().await;
+    session.rotate().await
+}
+
 async fn node_name(State(kiln): State<Runtime>) -> String {
     kiln.node().name
 }
@@ -80,6 +90,8 @@ pub(crate) fn router(kiln: &Runtime, layer: SessionLayer<Shop>) -> Router {
         .route("/logout", get(logout))
         .route("/lost", get(lost))
         .route("/slow", get(slow))
+        .route("/slow_logout", get(slow_logout))
+        .route("/slow_renew", get(slow_renew))
         .route("/node", get(node_name));
     router.layer(layer).with_state(kiln.clone())
 }
@@ -185,6 +197,26 @@ async fn a_slow_request_does_not_undo_a_logout() {
     assert_eq!(elsewhere.get(b, "/logout").await.body, "true");
     assert_eq!(elsewhere.cookie, None);
     assert_eq!(in_hand.go_on().await.status, 401);
+    for node in [a, b] {
+        assert_eq!(browser.ask(node, "/look").await.body, "none");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_meet_a_rotation_mean_the_session_and_not_its_old_id() {
+    let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
+    let site = |kiln: &Runtime| router(kiln, layer(kiln)).layer(Extension(slow.clone()));
+    let [a, b] = servers.serve_two(&coordinator, site).await;
+    let mut browser = Browser::default();
+    browser.get(a, "/visit").await;
+    // Two logins at once: one of them gives the session its new id.
+    let in_hand = slow.ask(&browser, a, "/slow_renew").await;
+    browser.get(b, "/renew").await;
+    assert_eq!(in_hand.go_on().await.status, 200);
+    assert_eq!(browser.ask(a, "/look").await.body, "1");
+    let in_hand = slow.ask(&browser, a, "/slow_logout").await;
+    browser.get(b, "/renew").await;
+    assert_eq!(in_hand.go_on().await.body, "true");
     for node in [a, b] {
         assert_eq!(browser.ask(node, "/look").await.body, "none");
     }
