@@ -132,8 +132,10 @@ impl Engine {
     /// Records interest, and makes the record in the same step: no delta can fall between.
     pub(super) fn hold(&mut self, node: NodeSlot, slot: u32) -> Record {
         self.hold_copy(node, slot);
-        self.wait_for_object(self.state.objects.at(slot).id);
+        let object = self.state.objects.at(slot).id;
+        self.wait_for_object(object);
         self.tell_all_outdated(node);
+        self.tell_halves_outdated(node, object);
         self.record(node, slot)
     }
 

@@ -140,6 +140,27 @@ impl Engine {
         }
     }
 
+    /// Before a record that has commits which are not shown yet: what else they changed the node shows without them (S11).
+    pub(super) fn tell_halves_outdated(&mut self, node: NodeSlot, object: ObjectId) {
+        let groups = (object, GroupId::from_bits(0))..=(object, GroupId::from_bits(u8::MAX));
+        if self.unsynced.groups.range(groups).next().is_none() {
+            return;
+        }
+        let mut others = BTreeSet::new();
+        for later in self.unsynced.later.values() {
+            if let Later::Show { parts: (parts, _), .. } = later
+                && parts.iter().any(|part| part.object == object)
+            {
+                others.extend(parts.iter().map(|part| part.object).filter(|other| *other != object));
+            }
+        }
+        let objects = &self.state.objects;
+        others.retain(|other| objects.get(*other).is_some_and(|other| other.interest.as_slice().contains(&node)));
+        for object in others {
+            self.answer(node, ToNode::Outdated { object });
+        }
+    }
+
     /// What is said now is that a key has no object.
     pub(super) fn wait_for_keys(&mut self) {
         self.unsynced.wait_for(self.unsynced.keys);

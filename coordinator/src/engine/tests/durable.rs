@@ -167,3 +167,16 @@ fn a_node_that_is_back_hears_what_is_safe() {
     assert_eq!(cluster.sent_to("ann"), ["welcome 1", "durable 1"]);
     assert_eq!(cluster.acked("ann"), CommitSeq::from_bits(1));
 }
+
+#[test]
+fn a_record_with_a_commit_that_is_not_shown_yet_outdates_what_else_that_changed() {
+    let (mut cluster, s, t) = shared();
+    cluster.forget("bob", s);
+    cluster.commit_durable("ann", &[s, t], MAIN, &visits(1));
+    cluster.fetch("bob", SESSIONS, "s", None);
+    assert_eq!(cluster.sent_to("bob"), NOTHING);
+    cluster.sync();
+    let told = cluster.sent_to("bob");
+    assert_eq!(told.first().unwrap(), "outdated t", "S11: {told:?}");
+    assert!(told[1].starts_with("fetched s"), "{told:?}");
+}
