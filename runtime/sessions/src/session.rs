@@ -148,10 +148,12 @@ impl<T: Clustered + Default> Session<T> {
     /// same object, with all it has; what other requests do with it meanwhile is not lost. When it returns, the old id is
     /// no session's on any node. Without a session there is nothing to do.
     ///
-    /// A lock that the request holds is left for that time, and taken again.
+    /// A lock that the request holds is left for that time, and taken again. Of several requests that do this at once, one
+    /// gives the new id, and the visitor gets it with that one's answer. A request that comes with the old id after that has
+    /// no session: if it writes, it makes another one, and its answer may be the last to set the cookie.
     ///
     /// # Errors
-    /// [`SessionError`]; the visitor gets the new id if the session has it.
+    /// [`SessionError`]; the visitor gets the new id if the session is known to have it when the answer is made.
     pub async fn rotate(&mut self) -> Result<(), SessionError> {
         self.state.rotate().await
     }
