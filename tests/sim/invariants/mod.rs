@@ -35,6 +35,7 @@ mod s20_bounded;
 mod s22_grant_again;
 mod words;
 
+pub(crate) use l01_commits_resume::LOOKING;
 pub(crate) use l08_answers_alone::cut_off;
 pub(crate) use owners::{Hold, WaitNumber};
 pub(crate) use s03_disjoint::Section;

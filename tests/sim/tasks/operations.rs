@@ -2,6 +2,7 @@
 
 use super::{Actor, Address, Done, PASSING};
 use crate::clock::MILLI;
+use crate::invariants::LOOKING;
 use crate::program::Program;
 use crate::sometimes::Sometimes;
 use crate::watching::Watching;
@@ -86,7 +87,8 @@ impl<P: Program> Actor<P> {
         self.doing("watch");
         self.gone(Wait::new(ticket).await)?;
         watching.begins(&self.world);
-        for _ in 0..17 {
+        self.doing(LOOKING);
+        for _ in 0..25 {
             if watching.look(&self.world) {
                 self.world.reached(Sometimes::WatchGap);
             }
