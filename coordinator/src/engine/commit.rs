@@ -179,7 +179,7 @@ impl Engine {
         Ok(slots)
     }
 
-    /// Whether this many more bytes may be kept.
+    /// Whether this many more bytes may be kept, where so many go.
     pub(super) fn check_room(&self, bytes: usize, freed: u64) -> Result<(), Failure> {
         let actual = self.state.object_bytes.saturating_sub(freed).saturating_add(bytes as u64);
         let limit = self.settings.object_bytes_max;

@@ -252,15 +252,11 @@ impl Lock {
         let Some(at) = own.min_by_key(|(_, holder)| holder.token).map(|(at, _)| at) else {
             return Reasserted::Lost;
         };
-        let mut named = self.holders.remove(at);
+        let named = self.holders.remove(at);
         self.holders.retain(|holder| holder.party != party && !was(holder.party));
-        let before = std::mem::replace(&mut named.party, party);
-        self.holders.push(named);
-        let Some(holder) = self.holders.last_mut() else { return Reasserted::Lost };
-        holder.token = token;
-        holder.mode = mode;
+        let before = named.party;
         // What it was told to make room for was lost.
-        holder.recalled = None;
+        self.holders.push(Holder { party, token, mode, recalled: None, ..named });
         if before == party { Reasserted::Again } else { Reasserted::Kept }
     }
 
