@@ -73,6 +73,15 @@ pub(crate) fn settings(attributes: &[Attribute], path: &str, mistakes: &mut Mist
     settings
 }
 
+/// What becomes of a change that cannot be archived.
+#[derive(Clone, Copy)]
+pub(crate) enum ArchiveFailure {
+    Fail,
+    LeaveOut,
+    KeepLocal,
+    Stop,
+}
+
 impl Setting {
     /// The name given as a string.
     pub(crate) fn into_name(self, mistakes: &mut Mistakes) -> Option<String> {
@@ -94,14 +103,17 @@ impl Setting {
         Some(name)
     }
 
-    /// What becomes of a change that cannot be archived: whether it is left out.
-    pub(crate) fn into_leaves_out(self, mistakes: &mut Mistakes) -> Option<bool> {
+    /// What becomes of a change that cannot be archived.
+    pub(crate) fn into_archive_failure(self, mistakes: &mut Mistakes) -> Option<ArchiveFailure> {
         let span = self.value.as_ref().map_or_else(|| self.name.span(), syn::spanned::Spanned::span);
         match self.into_name(mistakes)?.as_str() {
-            "fail" => Some(false),
-            "leave_out" => Some(true),
+            "fail" => Some(ArchiveFailure::Fail),
+            "leave_out" => Some(ArchiveFailure::LeaveOut),
+            "keep_local" => Some(ArchiveFailure::KeepLocal),
+            "stop" => Some(ArchiveFailure::Stop),
             _ => {
-                mistakes.at(span, "`on_archive_failure` is `\"fail\"` or `\"leave_out\"`");
+                mistakes
+                    .at(span, "`on_archive_failure` is `\"fail\"`, `\"leave_out\"`, `\"keep_local\"` or `\"stop\"`");
                 None
             }
         }

@@ -1,5 +1,6 @@
 //! `derive(Clustered)`: puts the parts together and implements the trait.
 
+use crate::attribute::ArchiveFailure;
 use crate::field::{Field, Kind};
 use crate::record::Record;
 use crate::{counters, guard, local, view};
@@ -131,11 +132,17 @@ fn collect(field: &Field<'_>) -> TokenStream {
     let (ident, name) = (field.ident, &field.name);
     let collect = field.in_field_type(quote!(collect));
     let closure = quote!(|out: &mut ::kiln::Changes| #collect(&mut guard.#ident, out));
-    match (&field.kind, field.leaves_out) {
+    let keep_local = |policy: TokenStream| {
+        let policy = quote!(::kiln::__private::KeepLocal::#policy);
+        quote!(::kiln::__private::collect_or_keep_local(out, #name, #policy, #closure);)
+    };
+    match (&field.kind, field.archive_failure) {
         (Kind::Nested, _) => quote!(::kiln::__private::collect_nested(out, #name, #closure)?;),
-        (Kind::Plain | Kind::Archive(_), Some(true)) => {
+        (Kind::Plain | Kind::Archive(_), Some(ArchiveFailure::LeaveOut)) => {
             quote!(::kiln::__private::collect_or_leave_out(out, #name, #closure);)
         }
+        (Kind::Plain | Kind::Archive(_), Some(ArchiveFailure::KeepLocal)) => keep_local(quote!(ForNow)),
+        (Kind::Plain | Kind::Archive(_), Some(ArchiveFailure::Stop)) => keep_local(quote!(ForGood)),
         (Kind::Plain | Kind::Archive(_) | Kind::Counter | Kind::Local, _) => {
             quote!(#collect(&mut guard.#ident, out).map_err(|error| error.within(#name))?;)
         }

@@ -1,6 +1,6 @@
 //! One field of a clustered struct, with its attributes understood.
 
-use crate::attribute::{Mistakes, settings};
+use crate::attribute::{ArchiveFailure, Mistakes, settings};
 use crate::recursion::names;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
@@ -27,7 +27,7 @@ pub(crate) struct Field<'i> {
     pub(crate) group: String,
     pub(crate) kind: Kind,
     /// Whether a change that cannot be archived is left out; `None` where the field does not say.
-    pub(crate) leaves_out: Option<bool>,
+    pub(crate) archive_failure: Option<ArchiveFailure>,
     default: Option<Expr>,
     documentation: Vec<&'i Attribute>,
 }
@@ -73,7 +73,7 @@ impl<'i> Field<'i> {
             name: ident.unraw().to_string(),
             group: String::new(),
             kind: Kind::Plain,
-            leaves_out: None,
+            archive_failure: None,
             default: None,
             documentation: field.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         };
@@ -100,7 +100,7 @@ impl<'i> Field<'i> {
                     }
                 }
                 "archive" => this.kind = Kind::Archive(setting.into_name(mistakes).unwrap_or_default()),
-                "on_archive_failure" => this.leaves_out = setting.into_leaves_out(mistakes),
+                "on_archive_failure" => this.archive_failure = setting.into_archive_failure(mistakes),
                 "default" => this.default = setting.into_expression(mistakes),
                 bare @ ("counter" | "nested" | "local") => {
                     setting.expect_bare(mistakes);

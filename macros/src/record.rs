@@ -33,18 +33,18 @@ impl<'i> Record<'i> {
             );
         }
         let mut name = input.ident.unraw().to_string();
-        let mut leaves_out = None;
+        let mut archive_failure = None;
         for setting in settings(&input.attrs, "clustered", &mut mistakes) {
             match setting.name.to_string().as_str() {
                 "rename" => name = setting.into_name(&mut mistakes).unwrap_or_default(),
-                "on_archive_failure" => leaves_out = setting.into_leaves_out(&mut mistakes),
+                "on_archive_failure" => archive_failure = setting.into_archive_failure(&mut mistakes),
                 unknown => mistakes.at(setting.name.span(), format!("there is no `{unknown}` here: {KNOWN}")),
             }
         }
         let (local, mut shared): (Vec<_>, Vec<_>) =
             fields(input, &mut mistakes).into_iter().partition(|field: &Field<'_>| !field.is_shared());
         for field in &mut shared {
-            field.leaves_out = field.leaves_out.or(leaves_out);
+            field.archive_failure = field.archive_failure.or(archive_failure);
         }
         let this = Self { ident: &input.ident, visibility: &input.vis, name, shared, local };
         this.check_names(&mut mistakes);

@@ -2,8 +2,6 @@
 //!
 //! Put a derive on a type, run a coordinator, attach a runtime, and every process sees the same object. Reads are plain
 //! memory reads of the last version held; writes take a cluster-wide lock; only the fields that changed travel.
-//!
-//! Absent so far: durable storage (the coordinator keeps its state in memory).
 
 // The derive names this crate `::kiln`, also in here.
 extern crate self as kiln;
@@ -16,9 +14,9 @@ mod embedded;
 
 pub use api::{
     AccessError, AttachError, Away, Builder, ChangedSlot, ClusterEvent, ClusterEvents, Commit, CommitError,
-    CommitTogether, Conflict, ConflictKind, Counter, DetachError, Event, EventKind, FieldConflict, Keys, Level,
-    Listener, Lock, LockError, LockedGuard, NamedGuard, NamedLock, NodeInfo, Notice, ObjectName, ReadGuard, Root,
-    RootError, RootSettings, Runtime, Shared, Stats, Told, Transaction, TransactionError, TransactionGuard,
+    CommitTogether, Conflict, ConflictKind, Counter, DetachError, Distribution, Event, EventKind, FieldConflict, Keys,
+    Level, Listener, Lock, LockError, LockedGuard, NamedGuard, NamedLock, NodeInfo, Notice, ObjectName, ReadGuard,
+    Root, RootError, RootSettings, Runtime, Shared, Stats, Told, Transaction, TransactionError, TransactionGuard,
     TryUpdateError, UpdateError, ViewTogether, Watch, WriteGuard,
 };
 pub use kiln_engine::{ConflictCause, Corrupt, Ended, LocalValue, OnReturn, Returned, State};

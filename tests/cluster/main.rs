@@ -16,6 +16,7 @@ mod expiry;
 mod guards;
 mod hostile;
 mod kept;
+mod kept_local;
 mod lapsed;
 mod left_out;
 mod listeners;

@@ -1,7 +1,7 @@
 //! Connections that are lost and found again within the lease, through a network of the tests' own.
 
 use crate::{session, sessions, visits};
-use kiln::{ClusterEvent, ClusterEvents, EventKind, Level, Runtime, Shared, State};
+use kiln::{Builder, ClusterEvent, ClusterEvents, EventKind, Level, Runtime, Shared, State};
 use kiln_tests::{Coordinator, Peer, Proxy, Session, SessionCounters as _, Way, Weather, soon, until};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,15 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) async fn start(lease: Duration) -> Self {
+        Self::with(lease, |builder| builder).await
+    }
+
+    /// With a node `a` that is like this.
+    pub(crate) async fn with(lease: Duration, a: impl FnOnce(Builder) -> Builder) -> Self {
         let coordinator = Coordinator::with(|options| options.tuning.lease = lease).await;
         let proxy = Proxy::before(coordinator.profile(), 1);
         let timeout = kiln_tests::PATIENCE;
-        let a = coordinator.builder_through(&proxy, "a").timeout(timeout).attach().await.unwrap();
+        let a = a(coordinator.builder_through(&proxy, "a").timeout(timeout)).attach().await.unwrap();
         let b = coordinator.builder("b").timeout(timeout).attach().await.unwrap();
         let events = a.events();
         Self { coordinator, proxy, a, b, events }

@@ -433,12 +433,12 @@ pub(crate) fn merge_objects(prepared: &mut SmallVec<[Prepared<'_>; 1]>) {
 
 pub(crate) fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
     if let [one] = prepared {
-        return one.entry.object.apply(&one.writes, &one.versions).map_err(|error| commit_error(one.entry, &error));
+        return one.entry.object.apply(&one.writes, &one.versions).map_err(|error| apply_error(one.entry, &error));
     }
     let mut ready = SmallVec::<[_; 4]>::new();
     for one in prepared {
         let next = one.entry.object.prepare(&one.writes, &one.versions);
-        ready.push(next.map_err(|error| commit_error(one.entry, &error))?);
+        ready.push(next.map_err(|error| apply_error(one.entry, &error))?);
     }
     for next in ready {
         next.publish();
@@ -456,7 +456,8 @@ pub(crate) fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
     if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
-fn commit_error(entry: &Entry, error: &ApplyError) -> CommitError {
+/// Why a write of the object failed, as a commit has it.
+pub fn apply_error(entry: &Entry, error: &ApplyError) -> CommitError {
     match error {
         ApplyError::Full { needed_bytes } => CommitError::ArenaFull { needed_bytes: *needed_bytes },
         ApplyError::Corrupt { slot, .. } | ApplyError::Missing { slot } | ApplyError::BadSlot { slot } => {

@@ -64,7 +64,7 @@ pub fn describe<T: Clustered>() -> TypeDescription {
 
 impl Binding {
     /// The slot of a field.
-    pub(crate) fn slot_named(&self, name: &str) -> Option<u16> {
+    pub fn slot_named(&self, name: &str) -> Option<u16> {
         self.field_names.iter().position(|known| *known == name).and_then(|slot| u16::try_from(slot).ok())
     }
 
@@ -158,6 +158,12 @@ impl Binding {
     #[must_use]
     pub fn slot_group(&self, slot: u16) -> GroupIndex {
         self.slot_groups[usize::from(slot)]
+    }
+
+    /// The slots of the counters.
+    pub fn counters(&self) -> impl Iterator<Item = u16> {
+        let is_counter = |group: &GroupIndex| *group == self.commutative();
+        (0..).zip(&self.slot_groups).filter(move |(_, group)| is_counter(group)).map(|(slot, _)| slot)
     }
 
     fn slot_of(&self, field: FieldId) -> Option<u16> {

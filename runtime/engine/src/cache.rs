@@ -130,7 +130,7 @@ impl Cache {
         for _ in 0..turns {
             let id = by_id.clock.pop_front()?;
             let Some(entry) = by_id.entries.get(&id) else { continue };
-            if Arc::strong_count(entry) > OWN_REFERENCES || entry.untouch() {
+            if Arc::strong_count(entry) > OWN_REFERENCES || entry.is_kept_local() || entry.untouch() {
                 by_id.clock.push_back(id);
                 continue;
             }

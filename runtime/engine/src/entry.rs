@@ -66,8 +66,10 @@ pub struct Entry {
     corrupt: Mutex<Vec<Corrupt>>,
     /// Fields that a commit of this node left out, by slot.
     left_out: Mutex<Vec<(u16, Arc<ValueError>)>>,
+    /// This process shows the object with changes that it keeps to itself.
+    kept_local: AtomicBool,
     /// What this process keeps beside the object, made at first use.
-    pub local: OnceLock<Box<dyn Any + Send + Sync>>,
+    pub beside: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Entry {
@@ -87,7 +89,8 @@ impl Entry {
             any_missing: AtomicBool::new(false),
             corrupt: Mutex::default(),
             left_out: Mutex::default(),
-            local: OnceLock::new(),
+            kept_local: AtomicBool::new(false),
+            beside: OnceLock::new(),
         }
     }
 
@@ -188,6 +191,18 @@ impl Entry {
         }
     }
 
+    /// Whether this process shows the object with changes that it keeps to itself: they are beside it, and only there.
+    #[inline]
+    pub fn is_kept_local(&self) -> bool {
+        // Acquire: pairs with the release in `keep_local`; what is beside the object is seen.
+        self.kept_local.load(Ordering::Acquire)
+    }
+
+    /// See [`is_kept_local`](Self::is_kept_local). Such an object is not evicted.
+    pub fn keep_local(&self, kept_local: bool) {
+        self.kept_local.store(kept_local, Ordering::Release);
+    }
+
     pub(crate) fn untouch(&self) -> bool {
         self.touched.swap(false, Ordering::Relaxed)
     }
@@ -245,7 +260,8 @@ impl Entry {
         self.any_missing.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn heal(&self, slots: impl Iterator<Item = u16>) {
+    /// These slots are written: what was wrong with them before is not any more.
+    pub fn heal(&self, slots: impl Iterator<Item = u16>) {
         if !self.any_missing.load(Ordering::Relaxed) {
             return;
         }

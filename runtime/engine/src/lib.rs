@@ -30,7 +30,7 @@ mod uses;
 mod watch;
 
 pub use alone::AloneError;
-pub use apply::{Changed, CommitError};
+pub use apply::{Changed, CommitError, apply_error};
 pub use binding::{BindError, Binding, GroupIndex, describe};
 pub use cache::{Cache, RootCache};
 pub use comeback::{Comeback, Replayed, Step};

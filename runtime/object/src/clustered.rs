@@ -33,11 +33,25 @@ use kiln_heap::{Object, Pinned};
 /// | `nested` | the fields of another clustered struct become fields `a.b` of this one; its lock groups join the groups of the same name |
 /// | `archive = "tag"` | a foreign type that has rkyv's traits; the tag stands for its layout and must change with it |
 /// | `local` | stays in this process, see [`Clustered::Local`] |
-/// | `on_archive_failure = "leave_out"` | a change that cannot be archived, because it is over a limit or its serialiser fails, is left out: the field keeps its value, the rest is committed, a warning is logged, and `Shared::left_out` lists the field. A map's changes are left out together. `"fail"`, the default: nothing is committed |
+/// | `on_archive_failure = ".."` | what becomes of a change that cannot be archived, because it is over a limit or its serialiser fails: see below |
 ///
-/// On the struct, `on_archive_failure` is for all its fields that do not say otherwise, except nested ones, whose own
-/// struct says it. It is about changes of single fields: an object that cannot be archived is not made, and a commit whose
-/// fields are too large only together fails.
+/// `on_archive_failure` is one of these. On the struct it is for all its fields that do not say otherwise, except nested ones,
+/// whose own struct says it. A map's changes share one fate.
+///
+/// - `"fail"`, the default: nothing is committed.
+/// - `"leave_out"`: the field keeps its value and the rest is committed. A warning is logged, and `Shared::left_out` lists the
+///   field.
+/// - `"keep_local"`: all changes of the commit stay in this process, with a warning, and so do its later ones of this object
+///   (`Shared::distribution` tells; the commits say `is_local`). What they change is seen here, on top of what other nodes
+///   go on to change, but no other node sees it, watches are not told, and it ends with this process. The field shows
+///   its new value if that is only too long for other nodes; otherwise the one from before. The first commit after which every
+///   field could be archived, and that has the locks of all that was changed meanwhile, takes all of it to the other nodes:
+///   there the last value of each of these fields and map entries is the one kept here, and adds to counters are added.
+/// - `"stop"`: as `"keep_local"`, but for good: no later change of this process to the object is distributed either. Its
+///   removal and expiry still are everybody's.
+///
+/// It is about changes of single fields: an object that cannot be archived is not made, a commit whose fields are too large
+/// only together fails, and so does one of several objects of which one would have to stay here.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a clustered struct",
     label = "does not derive `kiln::Clustered`",

@@ -52,7 +52,7 @@ impl<'a, T, F: Form<T>> Field<'a, T, F> {
 
     pub(crate) fn collect(&mut self, out: &mut Changes) -> Result<(), ValueError> {
         if let Some(value) = self.edited.as_ref().filter(|_| self.changed) {
-            out.push_stored(self.slot, F::store(value)?);
+            out.push_stored(self.slot, F::store(value)?)?;
             self.changed = false;
         }
         Ok(())

@@ -54,8 +54,7 @@ impl<T: Value> FieldType for PlainField<T> {
     const FIELDS: &'static [FieldInfo] = &[FieldInfo::unnamed(T::KIND, T::STRUCTURE, T::slot_kind)];
 
     fn store(owned: &T, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
-        out.push_stored(slot, Value::store(owned)?);
-        Ok(())
+        Ok(out.push_stored(slot, Value::store(owned)?)?)
     }
 
     fn guard(object: &Object, slot: u16) -> Field<'_, T> {
@@ -87,8 +86,7 @@ impl<T: Archival + Send + Sync> FieldType for ArchiveField<T> {
     const FIELDS: &'static [FieldInfo] = &[FieldInfo::opaque::<T>("")];
 
     fn store(owned: &T, slot: u16, out: &mut Changes) -> Result<(), ValueError> {
-        out.push_stored(slot, ForeignForm::store(owned)?);
-        Ok(())
+        Ok(out.push_stored(slot, ForeignForm::store(owned)?)?)
     }
 
     fn guard(object: &Object, slot: u16) -> Self::Mut<'_> {

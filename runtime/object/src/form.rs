@@ -3,7 +3,7 @@
 use crate::scalar::Scalar;
 use crate::value::{Archival, BadValue, Slot, Stored, Value};
 use kiln_heap::{ArchiveType, ArchivedBuf, BlockKind, MapRef, SlotKind};
-use kiln_protocol::limits::{ARCHIVE_DEPTH_MAX, RECORD_BYTES_MAX};
+use kiln_protocol::limits::ARCHIVE_DEPTH_MAX;
 use kiln_protocol::schema::FieldKind;
 use std::any::type_name;
 use std::fmt;
@@ -20,7 +20,7 @@ pub trait Form<T>: Send + Sync + 'static {
     /// The value as a slot takes it.
     ///
     /// # Errors
-    /// When it cannot be archived or is longer than a field may be.
+    /// When it cannot be archived.
     fn store(value: &T) -> Result<Stored, BadValue>;
     /// A copy of the value in a slot.
     fn load(slot: Slot<'_>) -> T;
@@ -35,7 +35,7 @@ pub trait EntryForm<T>: Form<T> {
     /// The value as an entry of a map takes it.
     ///
     /// # Errors
-    /// When it cannot be archived or is longer than an entry may be.
+    /// When it cannot be archived.
     fn store_entry(value: &T) -> Result<ArchivedBuf, BadValue>;
     /// A copy of the value of an entry.
     fn load_entry(map: MapRef<'_>, key: &[u8]) -> Option<T>;
@@ -121,7 +121,6 @@ impl EntryForm<String> for TextForm {
     }
 
     fn store_entry(value: &String) -> Result<ArchivedBuf, BadValue> {
-        bounded(value.len())?;
         Ok(ArchivedBuf::text(value))
     }
 
@@ -168,7 +167,6 @@ impl EntryForm<Vec<u8>> for BytesForm {
     }
 
     fn store_entry(value: &Vec<u8>) -> Result<ArchivedBuf, BadValue> {
-        bounded(value.len())?;
         Ok(ArchivedBuf::raw(value))
     }
 
@@ -266,7 +264,6 @@ impl<T: Archival> Form<T> for ForeignForm {
 /// Serialises a value, and makes sure that other nodes can read it: by its structure, or by looking.
 fn archive<T: Archival>(value: &T, depth_max: usize) -> Result<ArchivedBuf, BadValue> {
     let archive = ArchivedBuf::new(value)?;
-    bounded(archive.bytes().len())?;
     if depth_max < ARCHIVE_DEPTH_MAX {
         debug_assert!(archive.check::<T>().is_ok(), "a {} serialises to no archive of itself", type_name::<T>());
     } else {
@@ -310,13 +307,6 @@ macro_rules! uninhabited_debug {
 }
 
 uninhabited_debug!(ScalarForm TextForm BytesForm ArchiveForm ForeignForm OwnForm);
-
-const fn bounded(bytes: usize) -> Result<(), BadValue> {
-    if bytes > RECORD_BYTES_MAX {
-        return Err(BadValue::TooLong { bytes, max: RECORD_BYTES_MAX });
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {
@@ -363,13 +353,5 @@ mod tests {
         assert!(ArchiveForm::store(&trees(trees(trees(Trees::<u8>::default())))).is_ok());
         let error = ArchiveForm::store(&trees(trees(trees(trees(0_u8))))).unwrap_err();
         assert!(matches!(error, BadValue::Unreadable(_)));
-    }
-
-    #[test]
-    fn a_value_that_is_too_long_is_refused() {
-        let bytes = vec![0_u8; RECORD_BYTES_MAX + 1];
-        let error = BytesForm::store(&bytes).unwrap_err();
-        assert!(matches!(error, BadValue::TooLong { bytes, max } if bytes == max + 1));
-        assert!(BytesForm::store(&vec![0; RECORD_BYTES_MAX]).is_ok());
     }
 }

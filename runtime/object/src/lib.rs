@@ -21,7 +21,7 @@ mod scalar;
 mod value;
 mod values;
 
-pub use change::{Change, Changes, IntoChanges};
+pub use change::{Change, Changes, IntoChanges, KeptLocal};
 pub use clustered::Clustered;
 pub use counter::{CounterMut, CounterSource, NestedCounters};
 pub use declared::{FieldInfo, groups};
@@ -40,7 +40,7 @@ pub use value::{Archival, BadValue, Slot, Stored, Value, ValueError, ViewOf};
 /// What the derives' output names. No promise is made about it.
 #[doc(hidden)]
 pub mod private {
-    pub use crate::change::{collect_nested, collect_or_leave_out};
+    pub use crate::change::{KeepLocal, collect_nested, collect_or_keep_local, collect_or_leave_out};
     pub use crate::declared::{Declared, fields, first_slot, names, names_bytes, no_such_slot, slots};
     pub use crate::field_type::{ArchiveField, CounterField, CounterType, NestedField, PlainField};
     pub use crate::held::Held;

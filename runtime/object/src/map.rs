@@ -169,7 +169,7 @@ impl<K: Key, V: Value> FieldType for PlainField<Map<K, V>> {
         for (key, value) in owned {
             let mut bytes = Vec::new();
             key.encode(&mut bytes);
-            out.push(put::<V>(slot, bytes, value)?);
+            put::<V>(slot, bytes, value, out)?;
         }
         Ok(())
     }
@@ -191,10 +191,13 @@ impl<K: Key, V: Value> FieldType for PlainField<Map<K, V>> {
     }
 }
 
-/// The change that puts one entry.
-pub(crate) fn put<V: Value>(slot: u16, key: Vec<u8>, value: &V) -> Result<Change, BadValue> {
+/// Puts one entry.
+pub(crate) fn put<V: Value>(slot: u16, key: Vec<u8>, value: &V, out: &mut Changes) -> Result<(), BadValue> {
     if key.len() > ENTRY_KEY_BYTES_MAX {
         return Err(BadValue::KeyTooLong { bytes: key.len(), max: ENTRY_KEY_BYTES_MAX });
     }
-    Ok(Change::MapPut { slot, key, value: V::Form::store_entry(value)? })
+    let value = V::Form::store_entry(value)?;
+    out.check_length(&value)?;
+    out.push(Change::MapPut { slot, key, value });
+    Ok(())
 }

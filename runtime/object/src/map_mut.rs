@@ -167,10 +167,10 @@ impl<'a, K: Key, V: Value> MapMut<'a, K, V> {
             out.push(Change::MapClear { slot: self.slot });
         }
         for (key, value) in std::mem::take(&mut self.overlay) {
-            out.push(match value {
-                Some(value) => put(self.slot, key, &value)?,
-                None => Change::MapRemove { slot: self.slot, key },
-            });
+            match value {
+                Some(value) => put(self.slot, key, &value, out)?,
+                None => out.push(Change::MapRemove { slot: self.slot, key }),
+            }
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ pub trait Value: Archival + Send + Sync {
     /// The value as a slot takes it.
     ///
     /// # Errors
-    /// When it cannot be archived or is longer than a field may be.
+    /// When it cannot be archived.
     fn store(&self) -> Result<Stored, BadValue> {
         Self::Form::store(self)
     }

@@ -98,12 +98,12 @@
 //! server, like `examples/session_reader.rs`. `kiln get sessions ID` hashes the id itself, because the root says that its keys
 //! are hashes ([`kiln::RootSettings::hashed_keys`]).
 //!
-//! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type says
-//! `#[clustered(on_archive_failure = "leave_out")]`: then it is left out with a warning, and
-//! [`Shared::left_out`](kiln::Shared::left_out) of [`Session::handle`] lists the field.
-//!
-//! Absent so far: timeouts of typed sessions (idle ones stay until they are destroyed), listeners that are told on one node
-//! for the whole cluster (a [`Root::watch`](kiln::Root::watch) tells every node), and changes while the cluster is away.
+//! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type
+//! has another `#[clustered(on_archive_failure = "..")]` ([`kiln::Clustered`]): `"leave_out"` goes on without the field,
+//! `"keep_local"` keeps the session's changes on this node until it can be archived again, `"stop"` keeps them here for good.
+//! With the last two, requests must come back to this node to see them (sticky routing); a logout and a timeout hold
+//! everywhere as ever. [`Shared::left_out`](kiln::Shared::left_out) and [`Shared::distribution`](kiln::Shared::distribution) of
+//! [`Session::handle`] say what happened. The stores have no fields of their own: there such a change fails.
 
 #[cfg(feature = "actix")]
 mod actix;

@@ -3,8 +3,9 @@
 use super::builder::Away;
 use super::commit::{alone_error, commit_error};
 use super::error::CommitError;
+use super::local_copy::{LocalCopy, shown};
 use super::runtime::Attached;
-use kiln_engine::{AloneError, Changed, CommitError as EngineError, Entry, Waiter};
+use kiln_engine::{AloneError, Changed, CommitError as EngineError, Entry, State, Waiter, apply_error};
 use kiln_object::Change;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ impl<'a> Counter<'a> {
     /// [`CommitError`]: the object was removed, the node is no longer attached, or the outbox (or journal) is full (this call does
     /// not wait). Then nothing was added.
     pub fn add(&self, amount: i64) -> Result<(), CommitError> {
+        if self.entry.is_kept_local() && self.add_here(amount)? {
+            return Ok(());
+        }
         let changes = [Change::Add { slot: self.slot, amount }];
         let changed = [Changed { entry: self.entry, changes: &changes }];
         let (node, on_return) = (&self.runtime.node, self.away.on_return());
@@ -46,9 +50,19 @@ impl<'a> Counter<'a> {
         }
     }
 
+    /// Where the object's changes stay in this process; `false`: they do not any more.
+    #[cold]
+    fn add_here(&self, amount: i64) -> Result<bool, CommitError> {
+        if self.entry.state() == State::Destroyed {
+            return Err(CommitError::Destroyed);
+        }
+        let added = LocalCopy::add(self.entry, self.slot, amount);
+        added.map_err(|error| commit_error(self.runtime, apply_error(self.entry, &error), Duration::ZERO))
+    }
+
     /// The ordered sum as known here, plus this node's own adds.
     #[must_use]
     pub fn get(&self) -> i64 {
-        self.entry.object.scalar(self.slot).cast_signed()
+        shown(self.entry).scalar(self.slot).cast_signed()
     }
 }

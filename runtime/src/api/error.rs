@@ -341,6 +341,12 @@ pub enum CommitError {
     /// A field cannot be archived.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// The object's changes stay in this process ([`Shared::distribution`](crate::Shared::distribution)), so a commit of
+    /// several objects cannot have it: other nodes would see half. Nothing was changed.
+    #[error(
+        "the object's changes stay in this process, because a field cannot be archived: commit it alone, not together with others"
+    )]
+    KeptLocal,
     /// A field outside the locked group was changed.
     #[error(
         "field `{field}` belongs to lock group `{group}`, which this guard did not lock: use `write()`, or `write_group(\"{group}\")`"

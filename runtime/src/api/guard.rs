@@ -1,13 +1,14 @@
 //! Guards: locks that are held, and the changes made under them.
 
 use super::builder::Away;
-use super::commit::{Commit, Level, Terms, queue};
+use super::commit::{Commit, Level, Terms, commit_error, queue};
 use super::error::{CommitError, LockError};
+use super::local_copy::{LocalCopy, Placed, kept_commit, refuse_to_keep, shown};
 use super::runtime::Attached;
 use super::shared::Shared;
 use crate::clock::boot_nanos;
-use kiln_engine::{Admission, Changed, Claim, Entry, State, Ticket};
-use kiln_object::{Change, Changes, Clustered, ValueError};
+use kiln_engine::{Admission, Changed, Claim, Entry, State, Ticket, apply_error};
+use kiln_object::{Change, Changes, Clustered, KeptLocal, ValueError};
 use kiln_protocol::Incarnation;
 use kiln_protocol::message::{Mode, OwnerLock};
 use std::fmt;
@@ -298,7 +299,7 @@ impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
 
 impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
-        Self { shared, fields: T::guard(&shared.entry.object), held }
+        Self { shared, fields: T::guard(shown(&shared.entry)), held }
     }
 
     /// Commits with the runtime's default level.
@@ -326,13 +327,14 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub fn rollback(self) {}
 
     pub(super) fn into_parts(mut self) -> Result<Uncommitted<'a>, CommitError> {
-        let changes = collect(self.shared, &mut self.fields)?;
+        let mut changes = collect(self.shared, &mut self.fields)?;
+        refuse_to_keep(&self.shared.entry, &mut changes)?;
         self.held.check(changes.as_slice())?;
         Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout, away: self.shared.away })
     }
 }
 
-/// What a guard has changed, without the fields that cannot be archived and may be left out: these are noted.
+/// What a guard has changed, without the fields that cannot be archived and need not be: these are noted.
 pub(super) fn collect<T: Clustered>(shared: &Shared<T>, fields: &mut T::Mut<'_>) -> Result<Changes, ValueError> {
     let mut changes = Changes::default();
     T::collect(fields, &mut changes)?;
@@ -360,17 +362,69 @@ pub(super) struct Pending<'a, T> {
 impl<T> Pending<'_, T> {
     /// Commits; `queued` is called as soon as the changes are queued, before the answer.
     pub(super) async fn commit(self, level: Level, queued: impl FnOnce()) -> Result<Commit, CommitError> {
-        let Self { shared, groups, life, incarnation, changes } = self;
-        if changes.is_empty() {
+        let Self { shared, groups, life, incarnation, mut changes } = self;
+        let why = changes.take_kept_local();
+        if changes.is_empty() && why.is_none() {
             return Ok(Commit::nothing(incarnation));
         }
         check_locked(&shared.entry, groups, changes.as_slice())?;
+        if why.is_some() || shared.entry.is_kept_local() {
+            // Boxed, as all that is rare.
+            return Box::pin(Self { shared, groups, life, incarnation, changes }.place(why, level, queued)).await;
+        }
         let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
         let (on_return, timeout) = (shared.away.on_return(), shared.timeout);
         let terms = Terms { incarnation, life, level, on_return, timeout };
         let made = queue(&shared.runtime, terms, &changed).await?;
         queued();
         made.settle().await
+    }
+}
+
+impl<T> Pending<'_, T> {
+    /// As [`commit`](Self::commit), where changes stay in this process or did until now.
+    async fn place(
+        self,
+        why: Option<Box<KeptLocal>>,
+        level: Level,
+        queued: impl FnOnce(),
+    ) -> Result<Commit, CommitError> {
+        let Self { shared, groups, life, incarnation, changes } = self;
+        let (runtime, entry, timeout) = (&shared.runtime, &shared.entry, shared.timeout);
+        let on_return = shared.away.on_return();
+        let no_room = |error| commit_error(runtime, apply_error(entry, &error), timeout);
+        let copy = LocalCopy::of(entry).map_err(no_room)?;
+        let turn = tokio::time::timeout(timeout, copy.turn.lock()).await;
+        let turn = turn.map_err(|_elapsed| CommitError::OutboxFull { waited: timeout })?;
+        let link = &runtime.node.link;
+        if entry.state() == State::Destroyed {
+            return Err(CommitError::Destroyed);
+        }
+        if link.life() != life || !(link.is_leased(boot_nanos()) || on_return.is_some()) {
+            return Err(CommitError::Fenced);
+        }
+        match copy.place(entry, groups, changes, why.as_deref()).map_err(no_room)? {
+            Placed::Here => {
+                if let Some(why) = why {
+                    let KeptLocal { unarchived, too_long, stops } = *why;
+                    for error in unarchived.iter().chain(&too_long) {
+                        tracing::warn!(%error, object = %entry.id(), for_good = stops, "changes stay in this process");
+                    }
+                    entry.leave_out(unarchived.into_iter().chain(too_long).collect());
+                }
+                drop(turn);
+                queued();
+                Ok(kept_commit(incarnation))
+            }
+            Placed::Together(all, leaving) => {
+                let changed = [Changed { entry, changes: &all }];
+                let made = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &changed).await?;
+                leaving.done();
+                drop(turn);
+                queued();
+                made.settle().await
+            }
+        }
     }
 }
 
@@ -415,12 +469,16 @@ impl Held<'_> {
 /// Every changed field must be in a locked group, or be commutative.
 pub(super) fn check_locked(entry: &Entry, groups: &Range<usize>, changes: &[Change]) -> Result<(), CommitError> {
     let binding = &entry.binding;
-    for change in changes {
-        let group = binding.slot_group(change.slot());
-        if group != binding.commutative() && !groups.contains(&usize::from(group)) {
-            let (field, group) = (binding.slot_name(change.slot()), binding.group_name(group));
-            return Err(CommitError::NotLocked { field, group });
+    match changes.iter().map(Change::slot).find(|slot| !is_locked(entry, groups, *slot)) {
+        Some(slot) => {
+            let (field, group) = (binding.slot_name(slot), binding.group_name(binding.slot_group(slot)));
+            Err(CommitError::NotLocked { field, group })
         }
+        None => Ok(()),
     }
-    Ok(())
+}
+
+pub(super) fn is_locked(entry: &Entry, groups: &Range<usize>, slot: u16) -> bool {
+    let group = entry.binding.slot_group(slot);
+    group == entry.binding.commutative() || groups.contains(&usize::from(group))
 }

@@ -3,6 +3,7 @@
 use super::commit::{Commit, Level};
 use super::error::{CommitError, LockError};
 use super::guard::{Kept, Pending, collect};
+use super::local_copy::shown;
 use super::shared::Shared;
 use kiln_object::Clustered;
 use kiln_protocol::message::Mode;
@@ -90,7 +91,7 @@ impl<T: Clustered> Lock<T> {
         };
         let ready = tokio::time::timeout(waited, ready).await;
         let (turn, life) = ready.unwrap_or(Err(LockError::Timeout { waited }))?;
-        Ok(LockedGuard { lock: self, fields: T::guard(&self.shared.entry.object), life, turn })
+        Ok(LockedGuard { lock: self, fields: T::guard(shown(&self.shared.entry)), life, turn })
     }
 
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LockError> {

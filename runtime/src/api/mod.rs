@@ -8,6 +8,7 @@ mod counter;
 mod error;
 mod guard;
 mod listen;
+mod local_copy;
 mod lock;
 mod named;
 mod room;
@@ -30,6 +31,7 @@ pub use error::{
 };
 pub use guard::{ReadGuard, WriteGuard};
 pub use listen::{Listener, Notice, Told};
+pub use local_copy::Distribution;
 pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
 pub use root::{Keys, Root};

@@ -3,6 +3,7 @@
 use super::builder::Away;
 use super::error::{AccessError, LockError, RootError};
 use super::listen::Listener;
+use super::local_copy::Beside;
 use super::runtime::{Attached, Runtime};
 use super::settings::RootSettings;
 use super::shared::Shared;
@@ -215,7 +216,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
             match self.runtime.node.create_alone(self.cache.id, &bytes, &writes, on_return) {
                 Ok((entry, created)) => {
                     if let Some(value) = value.take_if(|_| created) {
-                        entry.local.get_or_init(|| Box::new(value.into_local()));
+                        Beside::of(&entry).fields.get_or_init(|| Box::new(value.into_local()));
                     }
                     return Ok(self.shared(entry));
                 }
@@ -252,7 +253,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
         let fetch = |node: &Node| node.fetch(self.cache.id, key.clone(), Some(writes.clone()));
         let found = self.runtime.wait_resident(self.away, fetch, fetch).await?;
         let Some(Found { entry, created: true }) = found else { return Ok(None) };
-        entry.local.get_or_init(|| Box::new(value.into_local()));
+        Beside::of(&entry).fields.get_or_init(|| Box::new(value.into_local()));
         Ok(Some(self.shared(entry)))
     }
 
@@ -400,7 +401,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
             && let Some(value) = value.take()
         {
             // Whoever found it first here keeps the local fields that it has made.
-            entry.local.get_or_init(|| Box::new(value.into_local()));
+            Beside::of(&entry).fields.get_or_init(|| Box::new(value.into_local()));
         }
         Ok(self.shared(entry))
     }

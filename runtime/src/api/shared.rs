@@ -5,6 +5,7 @@ use super::commit::Level;
 use super::counter::Counter;
 use super::error::{AccessError, LockError, TryUpdateError, UpdateError};
 use super::guard::{Held, ReadGuard, WriteGuard};
+use super::local_copy::{Beside, Distribution, shown};
 use super::room::Room;
 use super::runtime::{Attached, Whereabouts};
 use super::watch::Watch;
@@ -98,11 +99,19 @@ impl<T: Clustered> Shared<T> {
         self.entry.corrupt()
     }
 
-    /// Fields with `on_archive_failure = "leave_out"` whose last change by this process could not be archived, and that
-    /// nobody has changed since: they show the value from before, and each error says why.
+    /// Fields with an `on_archive_failure` other than `"fail"` whose last change by this process could not be archived, and
+    /// that nobody has changed since: they show the value from before, and each error says why. What is only too long for
+    /// other nodes is shown all the same where the changes stay in this process
+    /// ([`distribution`](Self::distribution)).
     #[must_use]
     pub fn left_out(&self) -> Vec<Arc<ValueError>> {
         self.entry.left_out()
+    }
+
+    /// Whether what this process changes goes to the other nodes.
+    #[must_use]
+    pub fn distribution(&self) -> Distribution {
+        Distribution::of(&self.entry)
     }
 
     /// The last version held: plain memory, never half-applied, possibly behind the cluster. Not `Send`: it pins the
@@ -111,7 +120,7 @@ impl<T: Clustered> Shared<T> {
     #[inline]
     pub fn view(&self) -> T::View<'_> {
         self.entry.note_use();
-        T::view(self.entry.object.pin())
+        T::view(shown(&self.entry).pin())
     }
 
     /// Looks at the last version held.
@@ -129,7 +138,7 @@ impl<T: Clustered> Shared<T> {
     /// The `local` fields: this process's own, for as long as the object is resident here.
     #[must_use]
     pub fn local(&self) -> &T::Local {
-        let local = self.entry.local.get_or_init(|| Box::<T::Local>::default());
+        let local = Beside::of(&self.entry).fields.get_or_init(|| Box::<T::Local>::default());
         local.downcast_ref().expect("a root is opened with one type")
     }
 

@@ -4,6 +4,7 @@ use super::builder::Away;
 use super::commit::{Commit, Level, Terms, queue};
 use super::error::{CommitError, LockError, TransactionError};
 use super::guard::{Held, Kept, ReadGuard, check_locked, collect};
+use super::local_copy::{refuse_to_keep, shown};
 use super::runtime::Runtime;
 use super::shared::Shared;
 use kiln_engine::{Changed, Claim, Entry};
@@ -214,7 +215,7 @@ impl Transaction {
         groups: Range<usize>,
     ) -> Result<TransactionGuard<'t, T>, LockError> {
         self.take(shared, groups.clone(), Mode::Write).await?;
-        let fields = Some(T::guard(&shared.entry.object));
+        let fields = Some(T::guard(shown(&shared.entry)));
         Ok(TransactionGuard { transaction: self, shared, groups, fields })
     }
 
@@ -298,7 +299,10 @@ impl Transaction {
     }
 
     fn stage<T: Clustered>(&self, shared: &Shared<T>, groups: &Range<usize>, fields: &mut T::Mut<'_>) {
-        let collected = collect(shared, fields).map_err(CommitError::from);
+        let collected = collect(shared, fields).map_err(CommitError::from).and_then(|mut changes| {
+            refuse_to_keep(&shared.entry, &mut changes)?;
+            Ok(changes)
+        });
         let checked =
             collected.and_then(|changes| check_locked(&shared.entry, groups, changes.as_slice()).map(|()| changes));
         let mut work = self.work();
