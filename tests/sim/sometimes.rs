@@ -97,6 +97,8 @@ sometimes! {
     HeapFull,
     /// a commit on top of one that was refused was refused as well
     RefusedInARow,
+    /// a commit was made from one that was refused meanwhile
+    Undone,
     /// an outbox had no room
     OutboxFull,
     /// an everywhere commit waited for a node that was away

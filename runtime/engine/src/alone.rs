@@ -5,13 +5,14 @@
 //! here, marked [`State::Local`], and kept in the [journal](crate::journal). Locks hold among the tasks of this node,
 //! and nowhere else.
 
-use crate::apply::{Changed, CommitError, Prepared, WantsRoom, check_size, merge_objects, publish, read_record};
+use crate::apply::{Changed, Prepared, WantsRoom, check_size, merge_objects, publish, read_record};
 use crate::binding::{Tail, slot_writes};
 use crate::entry::{Entry, State};
 use crate::journal::{ConflictCause, Journal, LocalWrite, OnReturn};
 use crate::lock::LockFailure;
 use crate::node::Node;
 use crate::outbox::OutPart;
+use crate::refusal::CommitError;
 use crate::request::RequestError;
 use bytes::Bytes;
 use kiln_heap::Object;
@@ -113,7 +114,7 @@ impl Node {
         let mut parts: SmallVec<[OutPart; 2]> = SmallVec::new();
         let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
         let mut kept: Vec<(Arc<Entry>, Vec<LocalWrite>)> = Vec::new();
-        for Changed { entry, changes } in changed {
+        for Changed { entry, changes, .. } in changed {
             if entry.state() == State::Destroyed {
                 return Err(AloneError::Commit(CommitError::Destroyed { object: entry.id() }));
             }

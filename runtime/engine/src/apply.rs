@@ -1,16 +1,17 @@
 //! What changes the heap: records, deltas, commits, and the way back when one fails.
 
 use crate::binding::{Binding, Decoded, Encoded, GroupIndex, Tail, slot_writes};
-use crate::entry::{Entry, State};
+use crate::entry::{Entry, Seen, State};
 use crate::journal::OnReturn;
 use crate::node::{Counters, Node};
 use crate::outbox::{OutPart, QueueError, Waiter};
+use crate::refusal::{CommitError, apply_error};
 use crate::request::{Pending, RequestError};
 use kiln_heap::{ApplyError, Object, SlotWrite};
 use kiln_object::Change;
 use kiln_protocol::limits::{FRAME_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX};
 use kiln_protocol::message::{Commit, DeltaPart, Failure, Mode, Record};
-use kiln_protocol::{CommitSeq, GroupId, Incarnation, ObjectId, RootId, ToCoordinator, Token, Version};
+use kiln_protocol::{CommitSeq, GroupId, Incarnation, RootId, ToCoordinator, Token, Version};
 use smallvec::SmallVec;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
@@ -18,50 +19,6 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard};
 /// needs: freed room is in pieces. The limit is for heaps whose old versions a reader keeps, which no eviction frees.
 const EVICTED_BYTES_MIN: usize = 64 << 10;
 const EVICTED_TIMES_NEEDED: usize = 8;
-
-/// Why a commit was not made. Nothing of it happened.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum CommitError {
-    /// The outbox is full: wait for space.
-    #[error("the outbox is full of commits that the coordinator has not acknowledged")]
-    OutboxFull,
-    /// The node is no longer attached.
-    #[error("the connection to the coordinator is closed")]
-    Disconnected,
-    /// The node's lease has lapsed since the locks were taken: others may have them.
-    #[error("the node's lease has lapsed, and its locks with it")]
-    Fenced,
-    /// The object was removed.
-    #[error("object {object} was removed from the cluster")]
-    Destroyed {
-        /// The object.
-        object: ObjectId,
-    },
-    /// The heap has no room, even after everything unused was evicted.
-    #[error("the heap has no room for {needed_bytes} more bytes")]
-    ArenaFull {
-        /// How much room is needed.
-        needed_bytes: usize,
-    },
-    /// The commit is larger than allowed.
-    #[error("the commit has {bytes} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A slot does not take its write: a defect of the typed layer.
-    #[error("field `{field}` of object {object} cannot be written: {cause}")]
-    BadWrite {
-        /// The object.
-        object: ObjectId,
-        /// The field.
-        field: &'static str,
-        /// Why.
-        cause: String,
-    },
-}
 
 /// An error that says when it is for want of room in the heap.
 pub(crate) trait WantsRoom {
@@ -102,6 +59,15 @@ pub struct Changed<'a> {
     pub entry: &'a Arc<Entry>,
     /// Its changes.
     pub changes: &'a [Change],
+    /// What they were made from; `None`: from nothing.
+    pub seen: Option<&'a Seen>,
+}
+
+impl<'a> Changed<'a> {
+    /// Changes that were made from nothing.
+    pub const fn new(entry: &'a Arc<Entry>, changes: &'a [Change]) -> Self {
+        Self { entry, changes, seen: None }
+    }
 }
 
 pub(crate) struct Prepared<'a> {
@@ -286,7 +252,7 @@ impl Node {
     ) -> Result<CommitSeq, CommitError> {
         let mut parts: SmallVec<[OutPart; 2]> = SmallVec::new();
         let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
-        for Changed { entry, changes } in changed {
+        for Changed { entry, changes, seen } in changed {
             if entry.state() == State::Destroyed {
                 return Err(CommitError::Destroyed { object: entry.id() });
             }
@@ -298,6 +264,7 @@ impl Node {
             for (index, writes) in entry.binding.encode(changes) {
                 let part = self.out_part(entry, index, writes);
                 if part.group != GroupId::COMMUTATIVE {
+                    check_follows(entry, index, &part, *seen)?;
                     versions.push((index, part.version.to_bits()));
                 }
                 parts.push(part);
@@ -446,6 +413,17 @@ pub(crate) fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
     Ok(())
 }
 
+/// What is made from a commit that was refused meanwhile must not take its number. When the copy is put right after this, the
+/// number is too high, and the coordinator refuses it.
+fn check_follows(entry: &Entry, index: GroupIndex, part: &OutPart, seen: Option<&Seen>) -> Result<(), CommitError> {
+    let Some(seen) = seen.and_then(|seen| seen.version(index)) else { return Ok(()) };
+    if seen.number() + 1 == part.version.number() {
+        return Ok(());
+    }
+    let current = Version::from_bits(entry.object.version(index));
+    Err(CommitError::Undone { object: part.object, group: part.group, current, seen })
+}
+
 pub(crate) fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
     if parts.len() > PARTS_MAX {
         return Err(CommitError::TooLarge { bytes: parts.len(), limit: PARTS_MAX });
@@ -454,20 +432,6 @@ pub(crate) fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {
     // A frame has room for the heads of the parts beside the largest record.
     let limit = RECORD_BYTES_MAX.min(FRAME_BYTES_MAX - parts.len() * 64);
     if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) }
-}
-
-/// Why a write of the object failed, as a commit has it.
-pub fn apply_error(entry: &Entry, error: &ApplyError) -> CommitError {
-    match error {
-        ApplyError::Full { needed_bytes } => CommitError::ArenaFull { needed_bytes: *needed_bytes },
-        ApplyError::Corrupt { slot, .. } | ApplyError::Missing { slot } | ApplyError::BadSlot { slot } => {
-            let field = entry.binding.slot_name(*slot);
-            CommitError::BadWrite { object: entry.id(), field, cause: error.to_string() }
-        }
-        ApplyError::BadGroup { .. } => {
-            CommitError::BadWrite { object: entry.id(), field: "(a lock group)", cause: error.to_string() }
-        }
-    }
 }
 
 #[cfg(all(test, not(loom)))]

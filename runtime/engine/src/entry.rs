@@ -1,13 +1,14 @@
 //! One resident object.
 
-use crate::binding::Binding;
+use crate::binding::{Binding, GroupIndex};
 use crate::cache::RootCache;
 use crate::lock::{GroupLock, LockContext, LockFailure, RequestIds};
 use crate::outbox::Outbox;
 use crate::uses::Noted;
 use kiln_heap::Object;
 use kiln_object::ValueError;
-use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId};
+use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId, Version};
+use smallvec::SmallVec;
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -43,6 +44,16 @@ pub struct Corrupt {
     /// Who wrote it; `None` when it came with a record.
     pub writer: Option<Incarnation>,
     pub(crate) slot: u16,
+}
+
+/// The versions that whoever changes an object has seen, by local group index.
+#[derive(Clone, Debug)]
+pub struct Seen(SmallVec<[u64; 4]>);
+
+impl Seen {
+    pub(crate) fn version(&self, group: GroupIndex) -> Option<Version> {
+        self.0.get(usize::from(group)).copied().map(Version::from_bits)
+    }
 }
 
 /// See the module.
@@ -173,6 +184,12 @@ impl Entry {
         // Nothing comes back from destruction (S10). Release: pairs with the acquire in `state`.
         let change = |now| (now != DESTROYED).then(|| next(now));
         let _before = self.state.fetch_update(Ordering::Release, Ordering::Relaxed, change);
+    }
+
+    /// The versions that are shown here now.
+    pub fn seen(&self) -> Seen {
+        let pinned = self.object.pin();
+        Seen((0..).take(self.locks.len()).map(|group| pinned.version(group)).collect())
     }
 
     /// Marks the object as used, for eviction.

@@ -23,6 +23,7 @@ mod lock;
 mod node;
 mod outbox;
 mod pace;
+mod refusal;
 mod request;
 mod sync;
 mod ticket;
@@ -30,11 +31,11 @@ mod uses;
 mod watch;
 
 pub use alone::AloneError;
-pub use apply::{Changed, CommitError, apply_error};
+pub use apply::Changed;
 pub use binding::{BindError, Binding, GroupIndex, describe};
 pub use cache::{Cache, RootCache};
 pub use comeback::{Comeback, Replayed, Step};
-pub use entry::{Corrupt, Entry, State};
+pub use entry::{Corrupt, Entry, Seen, State};
 pub use grant::GrantCell;
 pub use handle::Violation;
 pub use journal::{
@@ -46,6 +47,7 @@ pub use lock::{Admission, Claim, GroupLock, LockContext, LockFailure, RECALL_BAT
 pub use node::{Ended, Figures, Node, Settings};
 pub use outbox::{CommitFailure, OutPart, Outbox, Outcome, Output, QueueError, Waiter};
 pub use pace::{Adoption, LeaseKeeper, LeaseTurn, Retry, Welcome, trusted};
+pub use refusal::{CommitError, apply_error};
 pub use request::{Answer, Found, KeysPage, RequestError};
 pub use ticket::{Ticket, Wait};
 pub use watch::{WATCH_EVENTS_MAX, WatchEvent, WatchQueue};

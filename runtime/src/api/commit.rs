@@ -215,6 +215,7 @@ pub(super) fn commit_error(runtime: &Attached, error: EngineError, waited: Durat
         EngineError::Disconnected => CommitError::Disconnected,
         EngineError::Fenced => CommitError::Fenced,
         EngineError::Destroyed { .. } => CommitError::Destroyed,
+        EngineError::Undone { .. } => CommitError::Undone,
         EngineError::ArenaFull { needed_bytes } => {
             CommitError::ArenaFull { needed_bytes, oldest_pin_ms: runtime.oldest_pin_ms() }
         }

@@ -35,7 +35,7 @@ impl<'a> Counter<'a> {
             return Ok(());
         }
         let changes = [Change::Add { slot: self.slot, amount }];
-        let changed = [Changed { entry: self.entry, changes: &changes }];
+        let changed = [Changed::new(self.entry, &changes)];
         let (node, on_return) = (&self.runtime.node, self.away.on_return());
         loop {
             let queued = node.commit_to_keep(None, on_return, &changed, Waiter::None);

@@ -290,6 +290,12 @@ pub enum CommitError {
     /// The node's lease lapsed since the locks were taken: others may have changed the object.
     #[error("the node's lease has lapsed since the locks were taken: nothing was changed; try again")]
     Fenced,
+    /// What was seen under the lock was an earlier commit of this node, and the coordinator has refused that meanwhile. Nothing
+    /// was changed.
+    #[error(
+        "an earlier commit of this node, which this one was made from, was refused meanwhile: nothing was changed; try again"
+    )]
+    Undone,
     /// The coordinator refused the commit, for example because its grant was lost.
     #[error("the coordinator refused the commit: {0}")]
     Refused(Failure),

@@ -7,7 +7,7 @@ use super::local_copy::{LocalCopy, Placed, kept_commit, refuse_to_keep, shown};
 use super::runtime::Attached;
 use super::shared::Shared;
 use crate::clock::boot_nanos;
-use kiln_engine::{Admission, Changed, Claim, Entry, State, Ticket, apply_error};
+use kiln_engine::{Admission, Changed, Claim, Entry, Seen, State, Ticket, apply_error};
 use kiln_object::{Change, Changes, Clustered, KeptLocal, ValueError};
 use kiln_protocol::Incarnation;
 use kiln_protocol::message::{Mode, OwnerLock};
@@ -273,6 +273,8 @@ impl<'a, T: Clustered> ReadGuard<'a, T> {
 /// before [`commit`](Self::commit). Dropped without it, the guard rolls back. `Send`; may be kept across `.await`.
 pub struct WriteGuard<'a, T: Clustered> {
     shared: &'a Shared<T>,
+    /// From before any field was read.
+    seen: Seen,
     fields: T::Mut<'a>,
     held: Held<'a>,
 }
@@ -299,7 +301,7 @@ impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
 
 impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
-        Self { shared, fields: T::guard(shown(&shared.entry)), held }
+        Self { shared, seen: shared.entry.seen(), fields: T::guard(shown(&shared.entry)), held }
     }
 
     /// Commits with the runtime's default level.
@@ -319,7 +321,7 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         let (shared, changes) = (self.shared, collect(self.shared, &mut self.fields)?);
         let held = self.held;
         let (groups, life, incarnation) = (held.groups.clone(), held.life, held.incarnation);
-        let pending = Pending { shared, groups: &groups, life, incarnation, changes };
+        let pending = Pending { shared, groups: &groups, life, incarnation, changes, seen: &self.seen };
         pending.commit(level, || drop(held)).await
     }
 
@@ -330,7 +332,13 @@ impl<'a, T: Clustered> WriteGuard<'a, T> {
         let mut changes = collect(self.shared, &mut self.fields)?;
         refuse_to_keep(&self.shared.entry, &mut changes)?;
         self.held.check(changes.as_slice())?;
-        Ok(Uncommitted { held: self.held, changes, timeout: self.shared.timeout, away: self.shared.away })
+        Ok(Uncommitted {
+            held: self.held,
+            changes,
+            seen: self.seen,
+            timeout: self.shared.timeout,
+            away: self.shared.away,
+        })
     }
 }
 
@@ -357,12 +365,13 @@ pub(super) struct Pending<'a, T> {
     pub(super) life: u64,
     pub(super) incarnation: Incarnation,
     pub(super) changes: Changes,
+    pub(super) seen: &'a Seen,
 }
 
 impl<T> Pending<'_, T> {
     /// Commits; `queued` is called as soon as the changes are queued, before the answer.
     pub(super) async fn commit(self, level: Level, queued: impl FnOnce()) -> Result<Commit, CommitError> {
-        let Self { shared, groups, life, incarnation, mut changes } = self;
+        let Self { shared, groups, life, incarnation, mut changes, seen } = self;
         let why = changes.take_kept_local();
         if changes.is_empty() && why.is_none() {
             return Ok(Commit::nothing(incarnation));
@@ -370,9 +379,9 @@ impl<T> Pending<'_, T> {
         check_locked(&shared.entry, groups, changes.as_slice())?;
         if why.is_some() || shared.entry.is_kept_local() {
             // Boxed, as all that is rare.
-            return Box::pin(Self { shared, groups, life, incarnation, changes }.place(why, level, queued)).await;
+            return Box::pin(Self { shared, groups, life, incarnation, changes, seen }.place(why, level, queued)).await;
         }
-        let changed = [Changed { entry: &shared.entry, changes: changes.as_slice() }];
+        let changed = [Changed { entry: &shared.entry, changes: changes.as_slice(), seen: Some(seen) }];
         let (on_return, timeout) = (shared.away.on_return(), shared.timeout);
         let terms = Terms { incarnation, life, level, on_return, timeout };
         let made = queue(&shared.runtime, terms, &changed).await?;
@@ -389,7 +398,7 @@ impl<T> Pending<'_, T> {
         level: Level,
         queued: impl FnOnce(),
     ) -> Result<Commit, CommitError> {
-        let Self { shared, groups, life, incarnation, changes } = self;
+        let Self { shared, groups, life, incarnation, changes, seen } = self;
         let (runtime, entry, timeout) = (&shared.runtime, &shared.entry, shared.timeout);
         let on_return = shared.away.on_return();
         let no_room = |error| commit_error(runtime, apply_error(entry, &error), timeout);
@@ -417,7 +426,7 @@ impl<T> Pending<'_, T> {
                 Ok(kept_commit(incarnation))
             }
             Placed::Together(all, leaving) => {
-                let changed = [Changed { entry, changes: &all }];
+                let changed = [Changed { entry, changes: &all, seen: Some(seen) }];
                 let made = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &changed).await?;
                 leaving.done();
                 drop(turn);
@@ -434,13 +443,15 @@ impl<T> Pending<'_, T> {
 pub struct Uncommitted<'a> {
     held: Held<'a>,
     changes: Changes,
+    seen: Seen,
     timeout: Duration,
     away: Away,
 }
 
 impl Uncommitted<'_> {
     pub(super) fn changed(&self) -> Option<Changed<'_>> {
-        (!self.changes.is_empty()).then_some(Changed { entry: self.held.entry, changes: self.changes.as_slice() })
+        let Self { held, changes, seen, .. } = self;
+        (!changes.is_empty()).then_some(Changed { entry: held.entry, changes: changes.as_slice(), seen: Some(seen) })
     }
 
     pub(super) const fn timeout(&self) -> Duration {

@@ -5,6 +5,7 @@ use super::error::{CommitError, LockError};
 use super::guard::{Kept, Pending, collect};
 use super::local_copy::shown;
 use super::shared::Shared;
+use kiln_engine::Seen;
 use kiln_object::Clustered;
 use kiln_protocol::message::Mode;
 use std::fmt;
@@ -91,7 +92,8 @@ impl<T: Clustered> Lock<T> {
         };
         let ready = tokio::time::timeout(waited, ready).await;
         let (turn, life) = ready.unwrap_or(Err(LockError::Timeout { waited }))?;
-        Ok(LockedGuard { lock: self, fields: T::guard(shown(&self.shared.entry)), life, turn })
+        let entry = &self.shared.entry;
+        Ok(LockedGuard { lock: self, seen: entry.seen(), fields: T::guard(shown(entry)), life, turn })
     }
 
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LockError> {
@@ -126,6 +128,8 @@ impl<T: Clustered> Lock<T> {
 /// [`commit`](Self::commit). Dropped without it, the guard rolls back. The locks stay either way.
 pub struct LockedGuard<'a, T: Clustered> {
     lock: &'a Lock<T>,
+    /// From before any field was read.
+    seen: Seen,
     fields: T::Mut<'a>,
     life: u64,
     turn: tokio::sync::MutexGuard<'a, ()>,
@@ -169,7 +173,8 @@ impl<T: Clustered> LockedGuard<'_, T> {
         let shared = &self.lock.shared;
         let changes = collect(shared, &mut self.fields)?;
         let incarnation = shared.runtime.node.link.incarnation();
-        let pending = Pending { shared, groups: &self.lock.groups, life: self.life, incarnation, changes };
+        let pending =
+            Pending { shared, groups: &self.lock.groups, life: self.life, incarnation, changes, seen: &self.seen };
         let turn = self.turn;
         pending.commit(level, || drop(turn)).await
     }

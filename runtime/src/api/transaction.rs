@@ -7,7 +7,7 @@ use super::guard::{Held, Kept, ReadGuard, check_locked, collect};
 use super::local_copy::{refuse_to_keep, shown};
 use super::runtime::Runtime;
 use super::shared::Shared;
-use kiln_engine::{Changed, Claim, Entry};
+use kiln_engine::{Changed, Claim, Entry, Seen};
 use kiln_object::{Changes, Clustered};
 use kiln_protocol::limits::OWNER_LOCKS_MAX;
 use kiln_protocol::message::{Mode, WaitEdge};
@@ -35,7 +35,7 @@ pub struct Transaction {
 
 #[derive(Debug)]
 struct Work {
-    changed: Vec<(Arc<Entry>, Changes)>,
+    changed: Vec<(Arc<Entry>, Changes, Seen)>,
     /// Why the changes of a guard cannot be committed.
     failed: Option<CommitError>,
     held: Vec<Kept>,
@@ -199,8 +199,10 @@ impl Transaction {
             return Ok(Commit::nothing(incarnation));
         }
         let on_return = Away::together(aways.into_iter());
-        let parts: Vec<_> =
-            changed.iter().map(|(entry, changes)| Changed { entry, changes: changes.as_slice() }).collect();
+        let parts: Vec<_> = changed
+            .iter()
+            .map(|(entry, changes, seen)| Changed { entry, changes: changes.as_slice(), seen: Some(seen) })
+            .collect();
         let queued = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &parts).await?;
         drop(held);
         queued.settle().await
@@ -215,8 +217,8 @@ impl Transaction {
         groups: Range<usize>,
     ) -> Result<TransactionGuard<'t, T>, LockError> {
         self.take(shared, groups.clone(), Mode::Write).await?;
-        let fields = Some(T::guard(shown(&shared.entry)));
-        Ok(TransactionGuard { transaction: self, shared, groups, fields })
+        let (seen, fields) = (shared.entry.seen(), Some(T::guard(shown(&shared.entry))));
+        Ok(TransactionGuard { transaction: self, shared, groups, seen, fields })
     }
 
     async fn take_named(&self, name: &str, mode: Mode) -> Result<(), LockError> {
@@ -298,7 +300,7 @@ impl Transaction {
         }
     }
 
-    fn stage<T: Clustered>(&self, shared: &Shared<T>, groups: &Range<usize>, fields: &mut T::Mut<'_>) {
+    fn stage<T: Clustered>(&self, shared: &Shared<T>, groups: &Range<usize>, seen: &Seen, fields: &mut T::Mut<'_>) {
         let collected = collect(shared, fields).map_err(CommitError::from).and_then(|mut changes| {
             refuse_to_keep(&shared.entry, &mut changes)?;
             Ok(changes)
@@ -308,7 +310,7 @@ impl Transaction {
         let mut work = self.work();
         match checked {
             Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => work.changed.push((Arc::clone(&shared.entry), changes)),
+            Ok(changes) => work.changed.push((Arc::clone(&shared.entry), changes, seen.clone())),
             Err(error) => work.failed = Some(error),
         }
     }
@@ -321,6 +323,8 @@ pub struct TransactionGuard<'t, T: Clustered> {
     transaction: &'t Transaction,
     shared: &'t Shared<T>,
     groups: Range<usize>,
+    /// From before any field was read.
+    seen: Seen,
     /// `None` at its end.
     fields: Option<T::Mut<'t>>,
 }
@@ -355,7 +359,7 @@ impl<T: Clustered> TransactionGuard<'_, T> {
 impl<T: Clustered> Drop for TransactionGuard<'_, T> {
     fn drop(&mut self) {
         if let Some(mut fields) = self.fields.take() {
-            self.transaction.stage(self.shared, &self.groups, &mut fields);
+            self.transaction.stage(self.shared, &self.groups, &self.seen, &mut fields);
         }
     }
 }

@@ -114,8 +114,12 @@ impl<P: Program> Actor<P> {
         everywhere: bool,
     ) -> Result<Committed<'_, P>, Failed> {
         let node = self.process.node();
-        let changed: Vec<_> =
-            changes.iter().map(|(entry, changes)| Changed { entry, changes: changes.as_slice() }).collect();
+        // Nothing has happened since the changes were made.
+        let seen: Vec<_> = changes.iter().map(|(entry, _)| entry.seen()).collect();
+        let changed = changes.iter().zip(&seen);
+        let changed: Vec<_> = changed
+            .map(|((entry, changes), seen)| Changed { entry, changes: changes.as_slice(), seen: Some(seen) })
+            .collect();
         let ticket = Ticket::new();
         let (waiter, ticket) = match self.world.random.below(3) {
             _ if everywhere => (Waiter::Everywhere(Arc::clone(&ticket)), Some(ticket)),
@@ -128,6 +132,10 @@ impl<P: Program> Actor<P> {
             return Err(Failed);
         }
         self.pause_before_send().await;
+        // Programs keep guards for a while, too.
+        if life.is_some() && self.world.random.below(3) == 0 {
+            self.world.pause(&self.process, 60 * MILLI).await;
+        }
         loop {
             let space = Wait::new(node.outbox.wait_for_space());
             let incarnation = self.process.incarnation();
@@ -152,6 +160,13 @@ impl<P: Program> Actor<P> {
                     return Err(Failed);
                 }
                 Err(CommitError::Destroyed { .. }) => return Err(Failed),
+                // It was made from one that was refused, and what is here has been put right.
+                Err(CommitError::Undone { .. })
+                    if self.process.figures.refusals.get() > 0 || self.world.has_reached(Sometimes::EntriesLost) =>
+                {
+                    self.world.reached(Sometimes::Undone);
+                    return Err(Failed);
+                }
                 Err(CommitError::Fenced) if self.may_have_lapsed() => {
                     self.world.reached(Sometimes::FencedAtHome);
                     return Err(Failed);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that is surprised fails")]
 
-use super::Changed;
+use super::{Changed, CommitError};
 use crate::entry::{Entry, State};
 use crate::node::{Node, Settings};
 use crate::outbox::Waiter;
@@ -61,7 +61,7 @@ impl Copy {
     fn refused() -> Self {
         let copy = Self::fetched();
         let changes = [Change::Scalar { slot: 0, bits: 2 }];
-        copy.node.commit(None, &[Changed { entry: &copy.entry, changes: &changes }], Waiter::None).unwrap();
+        copy.node.commit(None, &[Changed::new(&copy.entry, &changes)], Waiter::None).unwrap();
         copy.node.handle(ToNode::CommitRefused { seq: CommitSeq::from_bits(1), failure: Failure::Stopping }).unwrap();
         assert_eq!((copy.entry.state(), copy.shown()), (State::Stale, [2, 1, 10]));
         copy
@@ -123,4 +123,27 @@ fn a_stale_copy_counts_no_further() {
     answer(&copy.node, REFETCH, 3, [1, 1, 17]);
     copy.delta(GroupId::COMMUTATIVE, 5, &Write::Add { field: HITS, amount: 1 });
     assert_eq!((copy.entry.state(), copy.shown()), (State::Current, [1, 1, 18]));
+}
+
+#[test]
+fn what_is_made_from_a_commit_that_is_refused_meanwhile_does_not_take_its_place() {
+    let copy = Copy::fetched();
+    let title = |bits| [Change::Scalar { slot: 0, bits }];
+    let commit = |changes: &[Change], seen| {
+        let changed = Changed { entry: &copy.entry, changes, seen: Some(&seen) };
+        copy.node.commit(None, &[changed], Waiter::None)
+    };
+    let first = commit(&title(2), copy.entry.seen()).unwrap();
+    // Somebody goes on from there, under the same lock.
+    let seen = copy.entry.seen();
+    copy.node.handle(ToNode::CommitRefused { seq: first, failure: Failure::Stopping }).unwrap();
+    answer(&copy.node, REFETCH, 1, [1, 1, 10]);
+    assert_eq!((copy.entry.state(), copy.shown()), (State::Current, [1, 1, 10]));
+    let undone = commit(&title(3), seen.clone()).unwrap_err();
+    assert!(matches!(undone, CommitError::Undone { current, seen, .. } if (current, seen) == (version(1), version(2))));
+    assert_eq!(copy.shown(), [1, 1, 10]);
+    // Adds are made from nothing, and what is made from what is shown is good.
+    commit(&[Change::Add { slot: 2, amount: 1 }], seen).unwrap();
+    commit(&title(3), copy.entry.seen()).unwrap();
+    assert_eq!(copy.shown(), [3, 1, 11]);
 }

@@ -85,7 +85,7 @@ impl Alone {
     fn try_commit(&self, on_return: OnReturn, page: u64, change: Change) -> Result<(), AloneError> {
         let entry = self.page(page);
         let life = Some(self.node.link.life());
-        self.node.commit_alone(life, on_return, &[Changed { entry: &entry, changes: &[change] }])
+        self.node.commit_alone(life, on_return, &[Changed::new(&entry, &[change])])
     }
 
     fn commit(&self, page: u64, change: Change) {

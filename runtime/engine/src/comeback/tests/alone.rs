@@ -13,13 +13,13 @@ fn nothing_is_done_alone_while_the_lease_lasts_or_for_an_earlier_life() {
     let life = Some(alone.node.link.life());
     alone.come_back();
     let (entry, changes) = (alone.page(1), [title(3)]);
-    let late = alone.node.commit_alone(life, OnReturn::Replay, &[Changed { entry: &entry, changes: &changes }]);
+    let late = alone.node.commit_alone(life, OnReturn::Replay, &[Changed::new(&entry, &changes)]);
     assert_eq!(late, Err(AloneError::NotAway));
     assert_eq!((alone.shown(1), entry.state()), ((2, 10), State::Local));
     // Nor when the cluster is away once more: others may have had the lock between the two.
     alone.node.disconnected();
     let _lapse = alone.node.lapse();
-    let late = alone.node.commit_alone(life, OnReturn::Replay, &[Changed { entry: &entry, changes: &changes }]);
+    let late = alone.node.commit_alone(life, OnReturn::Replay, &[Changed::new(&entry, &changes)]);
     assert_eq!(late, Err(AloneError::NotAway));
 }
 

@@ -57,7 +57,7 @@ fn what_arrives_while_local_changes_are_over_a_record_is_kept() {
     assert_eq!(alone.shown(1), (2, 24));
     // An add of this node's own, not answered yet when the record is made once more.
     let entry = alone.page(1);
-    alone.node.commit(None, &[Changed { entry: &entry, changes: &[hit(100)] }], Waiter::None).unwrap();
+    alone.node.commit(None, &[Changed::new(&entry, &[hit(100)])], Waiter::None).unwrap();
     alone.node.handle(ToNode::Outdated { object: object(1) }).unwrap();
     assert!(matches!(alone.next(&[1]), Step::LookAgain));
     alone.look(1, 3, [1, 24]);
@@ -72,8 +72,7 @@ fn a_commit_over_several_objects_is_made_whole_or_not_at_all() {
     let mut alone = Alone::away();
     let pages = [alone.page(1), alone.page(2)];
     let changes = [[title(11)], [title(12)]];
-    let changed =
-        [Changed { entry: &pages[0], changes: &changes[0] }, Changed { entry: &pages[1], changes: &changes[1] }];
+    let changed = [Changed::new(&pages[0], &changes[0]), Changed::new(&pages[1], &changes[1])];
     alone.node.commit_alone(Some(0), OnReturn::Replay, &changed).unwrap();
     alone.commit(1, note("k", "v"));
     alone.come_back();
@@ -183,7 +182,8 @@ fn what_is_made_here_becomes_what_the_cluster_has() {
         |said: &ToCoordinator| matches!(said, ToCoordinator::Revalidate { object, .. } if *object == made.id());
     assert!(!alone.said.iter().any(unknown));
     // An add after the return and before the cluster knows it.
-    let add = [Changed { entry: &made, changes: &[hit(4)] }];
+    let hits = [hit(4)];
+    let add = [Changed::new(&made, &hits)];
     assert!(alone.node.commit(None, &add, Waiter::None).is_err());
     alone.node.commit_alone(None, OnReturn::Replay, &add).unwrap();
     assert_eq!(alone.shown(3), (6, 4));
@@ -205,7 +205,7 @@ fn on_the_way(keep: Option<OnReturn>) -> (Alone, Outcome) {
     alone.lock(1);
     let (entry, life, waiter) = (alone.page(1), Some(alone.node.link.life()), Ticket::new());
     let commit = |changes: &[Change], waiter| {
-        alone.node.commit_to_keep(life, keep, &[Changed { entry: &entry, changes }], waiter).unwrap();
+        alone.node.commit_to_keep(life, keep, &[Changed::new(&entry, changes)], waiter).unwrap();
     };
     commit(&[title(2)], Waiter::Applied(Arc::clone(&waiter)));
     commit(&[hit(5)], Waiter::None);
