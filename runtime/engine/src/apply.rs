@@ -264,7 +264,10 @@ impl Node {
             for (index, writes) in entry.binding.encode(changes) {
                 let part = self.out_part(entry, index, writes);
                 if part.group != GroupId::COMMUTATIVE {
-                    check_follows(entry, index, &part, *seen)?;
+                    check_follows(entry, index, &part, *seen).map_err(|undone| {
+                        // After a lapse others may have had the lock.
+                        if life.is_some_and(|life| life != self.link.life()) { CommitError::Fenced } else { undone }
+                    })?;
                     versions.push((index, part.version.to_bits()));
                 }
                 parts.push(part);

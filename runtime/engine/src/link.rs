@@ -11,6 +11,7 @@ use crate::outbox::{CommitFailure, Lapsed};
 use crate::request::{Pending, RequestError};
 use crate::ticket::Ticket;
 use crate::watch::WatchQueue;
+use kiln_protocol::limits::USES_MAX;
 use kiln_protocol::message::Resume;
 use kiln_protocol::{CommitSeq, Epoch, Incarnation, ListenerId, Secret, ToCoordinator, Version, WatchId};
 use std::collections::{BTreeSet, VecDeque};
@@ -219,14 +220,19 @@ impl Node {
         }
         inner.heartbeats.push_back((number, now_nanos));
         drop(inner);
-        if self.link.is_synced()
-            && let Some(mut objects) = self.uses.say(number)
-        {
-            // What only this node knows cannot expire.
-            objects.retain(|object| !Entry::is_provisional_id(*object));
-            self.outbox.send(&ToCoordinator::Used { objects });
+        if self.link.is_synced() {
+            self.say_uses(number);
         }
         self.outbox.send(&ToCoordinator::Heartbeat { number });
+    }
+
+    fn say_uses(&self, heartbeat: u64) {
+        let mut objects = self.uses.say(heartbeat);
+        // What only this node knows cannot expire.
+        objects.retain(|object| !Entry::is_provisional_id(*object));
+        for objects in objects.chunks(USES_MAX) {
+            self.outbox.send(&ToCoordinator::Used { objects: objects.to_vec() });
+        }
     }
 
     /// Whether a grant of one of the object's locks must bring the record: the copy is stale, or may be.
@@ -262,6 +268,7 @@ impl Node {
         let until = sent_nanos.saturating_add(self.link.lease_nanos.load(Ordering::Acquire));
         self.link.leased_until.fetch_max(until, Ordering::AcqRel);
         self.link.epoch.store(epoch.to_bits(), Ordering::Release);
+        let next_heartbeat = inner.last_heartbeat + 1;
         drop(inner);
         let Some(everywhere) = self.outbox.resume(epoch, applied) else {
             return false;
@@ -270,6 +277,8 @@ impl Node {
         for seq in everywhere {
             self.outbox.send(&ToCoordinator::AwaitEverywhere { seq });
         }
+        // Not with the heartbeat: a lease after the first of them, objects may expire that nobody is known to use.
+        self.say_uses(next_heartbeat);
         self.outbox.send(&ToCoordinator::Resynced);
         true
     }

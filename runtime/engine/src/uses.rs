@@ -6,7 +6,6 @@
 
 use crossbeam_queue::SegQueue;
 use kiln_protocol::ObjectId;
-use kiln_protocol::limits::USES_MAX;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,22 +59,21 @@ impl Uses {
     }
 
     /// What is to be said now, before this heartbeat. Nothing while the last one has no answer.
-    pub(crate) fn say(&self, heartbeat: u64) -> Option<Vec<ObjectId>> {
+    pub(crate) fn say(&self, heartbeat: u64) -> Vec<ObjectId> {
         let mut said = self.said();
-        if let Some(said) = &mut *said {
-            let again = std::mem::take(&mut said.is_lost).then(|| said.objects.clone())?;
-            said.heartbeat = heartbeat;
-            return Some(again);
+        if said.as_ref().is_some_and(|said| !said.is_lost) {
+            return Vec::new();
         }
-        let objects: Vec<_> = std::iter::from_fn(|| self.noted.pop()).take(USES_MAX).collect();
+        let mut objects = said.take().map_or_else(Vec::new, |lost| lost.objects);
+        // What is noted meanwhile is for the next time.
+        objects.extend(std::iter::from_fn(|| self.noted.pop()).take(self.noted.len()));
         if self.noted.is_empty() {
             self.turn.fetch_add(1, Ordering::Relaxed);
         }
-        if objects.is_empty() {
-            return None;
+        if !objects.is_empty() {
+            *said = Some(Said { objects: objects.clone(), heartbeat, is_lost: false });
         }
-        *said = Some(Said { objects: objects.clone(), heartbeat, is_lost: false });
-        Some(objects)
+        objects
     }
 
     /// A heartbeat is answered.
@@ -114,37 +112,25 @@ mod tests {
             one.note(|| object(1));
         }
         other.note(|| object(2));
-        assert_eq!(uses.say(1), Some(vec![object(1), object(2)]));
+        assert_eq!(uses.say(1), [object(1), object(2)]);
         one.note(|| object(1));
-        assert_eq!(uses.say(2), None, "the first has no answer yet");
+        assert_eq!(uses.say(2), [], "the first has no answer yet");
         uses.answered(1);
-        assert_eq!(uses.say(3), Some(vec![object(1)]));
+        assert_eq!(uses.say(3), [object(1)]);
         uses.answered(3);
-        assert_eq!(uses.say(4), None, "nothing was used");
+        assert_eq!(uses.say(4), [], "nothing was used");
     }
 
     #[test]
     fn what_was_said_on_a_connection_that_is_lost_is_said_again() {
         let uses = Arc::new(Uses::default());
         noted(&uses).note(|| object(1));
-        assert_eq!(uses.say(1), Some(vec![object(1)]));
+        assert_eq!(uses.say(1), [object(1)]);
         uses.lost();
         uses.answered(1);
         noted(&uses).note(|| object(2));
-        assert_eq!(uses.say(2), Some(vec![object(1)]));
+        assert_eq!(uses.say(2), [object(1), object(2)]);
         uses.answered(2);
-        assert_eq!(uses.say(3), Some(vec![object(2)]));
-    }
-
-    #[test]
-    fn what_does_not_fit_is_said_next_and_noted_once() {
-        let uses = Arc::new(Uses::default());
-        let all: Vec<_> = (0..=USES_MAX as u64).map(|_| noted(&uses)).collect();
-        let note_all = || (0..).zip(&all).for_each(|(number, noted)| noted.note(|| object(number)));
-        note_all();
-        assert_eq!(uses.say(1).map(|said| said.len()), Some(USES_MAX));
-        note_all();
-        uses.answered(1);
-        assert_eq!(uses.say(2), Some(vec![object(USES_MAX as u64)]));
+        assert_eq!(uses.say(3), []);
     }
 }

@@ -10,7 +10,7 @@ use crate::program::{Field, Program};
 use crate::sometimes::Sometimes;
 use crate::world::Happening;
 use kiln::Changes;
-use kiln_engine::{Changed, CommitError, CommitFailure, Entry, Outcome, State, Ticket, Wait, Waiter};
+use kiln_engine::{Changed, CommitError, CommitFailure, Entry, Outcome, Seen, State, Ticket, Wait, Waiter};
 use kiln_heap::Object;
 use kiln_protocol::message::Mode;
 use kiln_protocol::{CommitSeq, Failure, Incarnation};
@@ -28,6 +28,16 @@ pub(super) struct Committed<'a, P: Program> {
     ticket: Option<Arc<Ticket<Outcome>>>,
     everywhere: bool,
     is_known: bool,
+}
+
+/// What is to be committed, and the versions that it was made from.
+pub(super) struct Update<'a>(&'a Arc<Entry>, &'a Changes, Seen);
+
+impl<'a> Update<'a> {
+    /// It was made just now.
+    pub(super) fn now(entry: &'a Arc<Entry>, changes: &'a Changes) -> Self {
+        Self(entry, changes, entry.seen())
+    }
 }
 
 impl<P: Program> Drop for Committed<'_, P> {
@@ -94,7 +104,11 @@ impl<P: Program> Actor<P> {
         held.check();
         let changes = P::changes(&entry, |guard| P::add(guard, field, 1));
         let everywhere = self.world.random.below(4) == 0;
-        let changed = [(&entry, &changes)];
+        let changed = [Update::now(&entry, &changes)];
+        // A program may keep a guard for a while.
+        if self.world.random.below(3) == 0 {
+            self.world.pause(&self.process, 60 * MILLI).await;
+        }
         let committed = self.commit(Some(held.life), &changed, vec![(entry.id(), field, 1)], everywhere).await?;
         let value = field.of(&entry);
         drop(held);
@@ -109,17 +123,16 @@ impl<P: Program> Actor<P> {
     pub(super) async fn commit(
         &self,
         life: Option<u64>,
-        changes: &[(&Arc<Entry>, &Changes)],
+        changes: &[Update<'_>],
         added: Vec<Added>,
         everywhere: bool,
     ) -> Result<Committed<'_, P>, Failed> {
         let node = self.process.node();
-        // Nothing has happened since the changes were made.
-        let seen: Vec<_> = changes.iter().map(|(entry, _)| entry.seen()).collect();
-        let changed = changes.iter().zip(&seen);
-        let changed: Vec<_> = changed
-            .map(|((entry, changes), seen)| Changed { entry, changes: changes.as_slice(), seen: Some(seen) })
-            .collect();
+        let changed = changes.iter().map(|from| {
+            let Update(entry, changes, seen) = from;
+            Changed { entry, changes: changes.as_slice(), seen: Some(seen) }
+        });
+        let changed: Vec<_> = changed.collect();
         let ticket = Ticket::new();
         let (waiter, ticket) = match self.world.random.below(3) {
             _ if everywhere => (Waiter::Everywhere(Arc::clone(&ticket)), Some(ticket)),
@@ -132,17 +145,13 @@ impl<P: Program> Actor<P> {
             return Err(Failed);
         }
         self.pause_before_send().await;
-        // Programs keep guards for a while, too.
-        if life.is_some() && self.world.random.below(3) == 0 {
-            self.world.pause(&self.process, 60 * MILLI).await;
-        }
         loop {
             let space = Wait::new(node.outbox.wait_for_space());
             let incarnation = self.process.incarnation();
             match node.commit(life, &changed, waiter.clone()) {
                 Ok(seq) => {
                     self.world.invariants.made(&self.process, incarnation, seq, Made { added });
-                    for (entry, _) in changes.iter().filter(|(entry, _)| entry.state() == State::Stale) {
+                    for Update(entry, ..) in changes.iter().filter(|from| from.0.state() == State::Stale) {
                         self.process.made_on_stale(entry.id(), seq);
                     }
                     if ticket.is_none() {
@@ -228,7 +237,7 @@ impl<P: Program> Actor<P> {
         let of_y = P::changes(&y, |guard| P::add(guard, Field::Balance, amount));
         let added = vec![(x.id(), Field::Balance, -amount), (y.id(), Field::Balance, amount)];
         let life = Some(from.life.min(to.life));
-        let committed = self.commit(life, &[(&x, &of_x), (&y, &of_y)], added, false).await?;
+        let committed = self.commit(life, &[Update::now(&x, &of_x), Update::now(&y, &of_y)], added, false).await?;
         self.world.reached(Sometimes::AcrossRoots);
         drop((from, to));
         committed.settled().await.map(drop)
@@ -253,7 +262,7 @@ impl<P: Program> Actor<P> {
             }
             let of_kept = P::changes(&entry, |guard| P::add(guard, Field::Balance, 1));
             let of_other = P::changes(&other, |guard| P::add(guard, Field::Clicks, 1));
-            let both = [(&entry, &of_kept), (&other, &of_other)];
+            let both = [Update::now(&entry, &of_kept), Update::now(&other, &of_other)];
             let added = [(entry.id(), Field::Balance, 1), (other.id(), Field::Clicks, 1)];
             let (changed, added) = if alone { (&both[..1], &added[..1]) } else { (&both[..], &added[..]) };
             made.push(self.commit(Some(held.life), changed, added.to_vec(), false).await?);
@@ -279,7 +288,7 @@ impl<P: Program> Actor<P> {
             let amount = i64::try_from(1 + self.world.random.below(5)).expect("a small number");
             let changes = P::changes(&entry, |guard| P::add(guard, Field::Clicks, amount));
             let added = vec![(entry.id(), Field::Clicks, amount)];
-            last = Some(self.commit(None, &[(&entry, &changes)], added, false).await?);
+            last = Some(self.commit(None, &[Update::now(&entry, &changes)], added, false).await?);
         }
         match last {
             Some(committed) => committed.settled().await.map(drop),
@@ -294,7 +303,7 @@ impl<P: Program> Actor<P> {
         let most = if self.world.plan.has(Fault::HeapFull) { THEME_BYTES } else { 500 };
         let theme = "x".repeat(self.world.random.below(most));
         let changes = P::changes(&entry, |guard| P::set_theme(guard, theme));
-        let committed = self.commit(Some(held.life), &[(&entry, &changes)], Vec::new(), false).await?;
+        let committed = self.commit(Some(held.life), &[Update::now(&entry, &changes)], Vec::new(), false).await?;
         drop(held);
         committed.settled().await.map(drop)
     }

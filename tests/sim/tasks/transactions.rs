@@ -1,5 +1,6 @@
 //! Several locks in any order, one commit; and locks without an object.
 
+use super::commits::Update;
 use super::{Actor, Done, Failed, KEPT, LOCKS, MONEY, NAMES, ROOTS, SHARED, record};
 use crate::clock::{MILLI, SECOND};
 use crate::executor::span;
@@ -156,7 +157,7 @@ impl<P: Program> Actor<P> {
         if changes.is_empty() {
             return Ok(());
         }
-        let changed: Vec<_> = moneys.iter().zip(&changes).collect();
+        let changed: Vec<_> = moneys.iter().zip(&changes).map(|(entry, changes)| Update::now(entry, changes)).collect();
         let added = moneys.iter().map(|entry| (entry.id(), Field::Balance, 1)).collect();
         let life = held.iter().map(|held| held.life).min();
         self.commit(life, &changed, added, false).await?.settled().await.map(drop)

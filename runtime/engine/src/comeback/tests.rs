@@ -52,6 +52,10 @@ struct Alone {
 impl Alone {
     /// A node that holds the pages 1 and 2: title 1, 10 hits, at version 1.
     fn attached() -> Self {
+        Self::attached_with(&RootOptions::default())
+    }
+
+    fn attached_with(options: &RootOptions) -> Self {
         let settings = Settings { epoch: EPOCH, outbox_bytes_max: 1 << 16, durable: false };
         let node = Node::new(settings, Heap::new(Options { bytes_max: 1 << 20 }).unwrap());
         let binding = TypeBinding {
@@ -59,7 +63,7 @@ impl Alone {
             fields: vec![TITLE, HITS, NOTES],
             groups: vec![GroupId::DEFAULT, GroupId::COMMUTATIVE, NOTES_GROUP],
         };
-        node.add_root::<Page>("pages", ROOT, &binding, &RootOptions::default()).unwrap();
+        node.add_root::<Page>("pages", ROOT, &binding, options).unwrap();
         node.link.welcomed(Incarnation::from_bits(1), Secret::from_bytes([0; 16]), 0, 100);
         let mut alone = Self { node, said: Vec::new(), incarnation: 1, tokens: 0, handles: Vec::new() };
         for page in [1, 2] {
@@ -236,3 +240,4 @@ fn note(key: &str, text: &str) -> Change {
 
 mod alone;
 mod replay;
+mod uses;
