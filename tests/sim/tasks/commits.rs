@@ -106,8 +106,8 @@ impl<P: Program> Actor<P> {
         let everywhere = self.world.random.below(4) == 0;
         let changed = [Update::now(&entry, &changes)];
         // A program may keep a guard for a while.
-        if self.world.random.below(3) == 0 {
-            self.world.pause(&self.process, 60 * MILLI).await;
+        if self.world.random.below(6) == 0 {
+            self.world.pause(&self.process, 300 * MILLI).await;
         }
         let committed = self.commit(Some(held.life), &changed, vec![(entry.id(), field, 1)], everywhere).await?;
         let value = field.of(&entry);
