@@ -107,7 +107,7 @@ impl<P: Program> Actor<P> {
         let changed = [Update::now(&entry, &changes)];
         // A program may keep a guard for a while.
         if self.world.random.below(6) == 0 {
-            self.world.pause(&self.process, 300 * MILLI).await;
+            self.world.pause(&self.process, 60 * MILLI).await;
         }
         let committed = self.commit(Some(held.life), &changed, vec![(entry.id(), field, 1)], everywhere).await?;
         let value = field.of(&entry);
@@ -268,10 +268,21 @@ impl<P: Program> Actor<P> {
             made.push(self.commit(Some(held.life), changed, added.to_vec(), false).await?);
         }
         drop(held);
-        for committed in made {
+        // And one that is begun on top of them, and made when they are decided.
+        let next =
+            if self.world.random.below(2) == 0 { Some(self.enter(&entry, MONEY, Mode::Write).await?) } else { None };
+        let changes = P::changes(&entry, |guard| P::add(guard, Field::Balance, 1));
+        let update = Update::now(&entry, &changes);
+        for mut committed in made {
+            committed.since = committed.since.max(self.world.now());
             let _refused = committed.settled().await;
         }
         drop(removal);
+        if let Some(held) = next {
+            self.world.pause(&self.process, 200 * MILLI).await;
+            let added = vec![(entry.id(), Field::Balance, 1)];
+            self.commit(Some(held.life), &[update], added, false).await?.settled().await?;
+        }
         Ok(())
     }
 
