@@ -1,11 +1,9 @@
 //! Changes that cannot be archived, and so stay in the process that made them.
 
+use crate::left_out::{Picture, no_text};
 use crate::reconnect::Net;
-use kiln::{Clustered, Commit, CommitError, Distribution, Level, Map, Root, Runtime, Shared, State, UpdateError, rkyv};
+use kiln::{Clustered, Commit, CommitError, Distribution, Level, Map, Root, Runtime, Shared, State, UpdateError};
 use kiln_tests::{Coordinator, Weather, soon, until};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -32,18 +30,6 @@ struct Page {
 struct Imprint {
     #[clustered(on_archive_failure = "keep_local")]
     text: String,
-}
-
-/// Its serialiser fails where the path is no text.
-#[derive(Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-#[rkyv(crate = kiln::rkyv)]
-struct Picture {
-    #[rkyv(with = rkyv::with::AsString)]
-    path: PathBuf,
-}
-
-fn no_text() -> Picture {
-    Picture { path: OsString::from_vec(vec![0xff]).into() }
 }
 
 fn picture() -> Picture {

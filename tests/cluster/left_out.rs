@@ -31,12 +31,12 @@ struct Author {
 /// Its serialiser fails where the path is no text.
 #[derive(Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[rkyv(crate = kiln::rkyv)]
-struct Picture {
+pub(crate) struct Picture {
     #[rkyv(with = rkyv::with::AsString)]
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
-fn no_text() -> Picture {
+pub(crate) fn no_text() -> Picture {
     Picture { path: OsString::from_vec(vec![0xff]).into() }
 }
 

@@ -34,10 +34,11 @@ pub enum Level {
 pub struct Commit {
     /// The incarnation of the node that made it.
     pub incarnation: Incarnation,
-    /// Its place among that incarnation's commits; `None` when nothing had changed, and for one that was made alone.
+    /// Its place among that incarnation's commits; `None` when nothing had changed, and for one that stays here.
     pub seq: Option<CommitSeq>,
     /// It was made on this node alone, because the cluster is away ([`Away::LocalReadWrite`]), or was on its way when the
-    /// lease lapsed: whatever its level, other nodes may not know of it. What becomes of it turns out on the return.
+    /// lease lapsed: whatever its level, other nodes may not know of it. What becomes of it turns out on the return. Or it stays
+    /// in this process because a field cannot be archived: see [`Shared::distribution`](crate::Shared::distribution).
     pub is_local: bool,
 }
 
