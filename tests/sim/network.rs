@@ -386,9 +386,14 @@ impl World {
         }
     }
 
-    /// Whether what the coordinator has said waits to be sent, because somebody reads slowly.
+    /// Whether what the coordinator has said waits to be sent, or is on its way for long, because somebody reads slowly.
     pub(crate) fn is_behind(&self) -> bool {
-        self.links.borrow().iter().any(|link| link.is_open(End::Coordinator) && !link.pending.is_empty())
+        let soon = self.now() + self.delay_max();
+        self.links
+            .borrow()
+            .iter()
+            .filter(|link| link.is_open(End::Coordinator))
+            .any(|link| !link.pending.is_empty() || link.node.arriving.back().is_some_and(|(at, _)| *at > soon))
     }
 
     /// The longest that something takes on its way to or from a machine.

@@ -114,9 +114,12 @@ impl Node {
         let mut parts: SmallVec<[OutPart; 2]> = SmallVec::new();
         let mut prepared: SmallVec<[Prepared<'_>; 1]> = SmallVec::new();
         let mut kept: Vec<(Arc<Entry>, Vec<LocalWrite>)> = Vec::new();
-        for Changed { entry, changes, .. } in changed {
+        for Changed { entry, changes, seen } in changed {
             if entry.state() == State::Destroyed {
                 return Err(AloneError::Commit(CommitError::Destroyed { object: entry.id() }));
+            }
+            if let Some(undone) = seen.and_then(|seen| seen.undone(entry)) {
+                return Err(AloneError::Commit(undone));
             }
             // The coordinator's limits, before it sees any of this.
             parts.extend(entry.binding.encode(changes).into_iter().map(|(index, of)| self.out_part(entry, index, of)));
@@ -134,6 +137,7 @@ impl Node {
         publish(&prepared).map_err(AloneError::Commit)?;
         for one in &prepared {
             one.entry.heal(one.writes.iter().map(kiln_heap::SlotWrite::slot));
+            one.entry.note_rewrite();
             one.entry.set_state(State::Local);
         }
         journal.add_commit(on_return, kept);

@@ -5,6 +5,7 @@ use crate::entry::{Entry, Seen, State};
 use crate::journal::OnReturn;
 use crate::node::{Counters, Node};
 use crate::outbox::{OutPart, QueueError, Waiter};
+use crate::own::Own;
 use crate::refusal::{CommitError, apply_error};
 use crate::request::{Pending, RequestError};
 use kiln_heap::{ApplyError, Object, SlotWrite};
@@ -121,16 +122,16 @@ impl Node {
         }
         let replace = || {
             self.outbox.with_unacknowledged(record.applied, |missing| {
-                let ((), corrupt) =
-                    read_record(&entry.binding, record, |writes, versions| entry.object.replace(writes, versions))?;
+                let mut tails = Own::tails(missing);
+                let own = Own::new(entry, missing, &mut tails);
+                let ((), corrupt) = read_record(&entry.binding, record, |writes, of| {
+                    entry.replace(&own.over(writes, &[]), &own.versions(of))
+                })?;
                 entry.heal(0..u16::MAX);
                 for slot in corrupt {
                     entry.mark_corrupt(slot, None);
                 }
                 entry.set_state(State::Current);
-                for (_, commit) in missing {
-                    self.replay(entry, commit);
-                }
                 Ok::<_, RequestError>(())
             })
         };
@@ -222,6 +223,7 @@ impl Node {
             if self.with_room(|| entry.object.apply(&slot_writes(defaults.as_slice()), &[])).is_err() {
                 self.make_stale(entry);
             }
+            entry.note_rewrite();
         }
     }
 
@@ -264,13 +266,15 @@ impl Node {
             for (index, writes) in entry.binding.encode(changes) {
                 let part = self.out_part(entry, index, writes);
                 if part.group != GroupId::COMMUTATIVE {
-                    check_follows(entry, index, &part, *seen).map_err(|undone| {
-                        // After a lapse others may have had the lock.
-                        if life.is_some_and(|life| life != self.link.life()) { CommitError::Fenced } else { undone }
-                    })?;
                     versions.push((index, part.version.to_bits()));
                 }
                 parts.push(part);
+            }
+            // Behind the numbers of the parts: when a copy is put right after this, they are too high, and the coordinator refuses.
+            if let Some(undone) = seen.and_then(|seen| seen.undone(entry)) {
+                // After a lapse others may have had the lock.
+                let is_fenced = life.is_some_and(|life| life != self.link.life());
+                return Err(if is_fenced { CommitError::Fenced } else { undone });
             }
             prepared.push(Prepared { entry, writes: slot_writes(changes), versions });
         }
@@ -414,17 +418,6 @@ pub(crate) fn publish(prepared: &[Prepared<'_>]) -> Result<(), CommitError> {
         next.publish();
     }
     Ok(())
-}
-
-/// What is made from a commit that was refused meanwhile must not take its number. When the copy is put right after this, the
-/// number is too high, and the coordinator refuses it.
-fn check_follows(entry: &Entry, index: GroupIndex, part: &OutPart, seen: Option<&Seen>) -> Result<(), CommitError> {
-    let Some(seen) = seen.and_then(|seen| seen.version(index)) else { return Ok(()) };
-    if seen.number() + 1 == part.version.number() {
-        return Ok(());
-    }
-    let current = Version::from_bits(entry.object.version(index));
-    Err(CommitError::Undone { object: part.object, group: part.group, current, seen })
 }
 
 pub(crate) fn check_size(parts: &[OutPart]) -> Result<(), CommitError> {

@@ -9,16 +9,16 @@
 //! return: nothing is made twice.
 
 use crate::apply::{Prepared, publish, read_record};
-use crate::binding::Tail;
 use crate::entry::{Entry, State};
 use crate::journal::{ConflictCause, Journal, LocalCommit, LocalId, OnReturn, Removal, address};
 use crate::node::Node;
 use crate::outbox::{CommitFailure, OutPart, Outcome, QueueError, Waiter};
+use crate::own::Own;
 use crate::request::{Answer, Found};
 use crate::ticket::Ticket;
 use bytes::Bytes;
-use kiln_heap::{Object, SlotWrite};
-use kiln_protocol::message::{Commit, Failure, Fate, Record};
+use kiln_heap::Object;
+use kiln_protocol::message::{Failure, Fate, Record};
 use kiln_protocol::{CommitSeq, GroupId, Incarnation, ObjectId, RootId};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,22 +175,13 @@ impl Node {
             }
             let overlay: Vec<_> = journal.unsent(entry).map(|write| write.as_slot_write()).collect();
             let theirs = self.outbox.with_unacknowledged(record.applied, |missing| {
-                let commits: Vec<_> = missing.iter().map(|(_, commit)| commit).collect();
-                let mut tails: Vec<Tail> =
-                    commits.iter().flat_map(|commit| &commit.parts).map(|_| Tail::default()).collect();
-                let (own, own_versions) = own_writes(entry, &commits, &mut tails);
-                let versions = |record: &[u64]| {
-                    let mut versions = record.to_vec();
-                    for (index, version) in &own_versions {
-                        versions[usize::from(*index)] = *version;
-                    }
-                    versions
-                };
+                let mut tails = Own::tails(missing);
+                let own = Own::new(entry, missing, &mut tails);
                 let (theirs, _) = read_record(&entry.binding, record, |writes, of| {
-                    Object::new(&self.heap, &entry.binding.shape, &together(writes, &own, &[]), &versions(of))
+                    Object::new(&self.heap, &entry.binding.shape, &own.over(writes, &[]), &own.versions(of))
                 })?;
                 let ((), corrupt) = read_record(&entry.binding, record, |writes, of| {
-                    entry.object.replace(&together(writes, &own, &overlay), &versions(of))
+                    entry.replace(&own.over(writes, &overlay), &own.versions(of))
                 })?;
                 entry.heal(0..u16::MAX);
                 for slot in corrupt {
@@ -472,28 +463,6 @@ fn leader_of(leaders: &mut BTreeMap<usize, usize>, place: usize) -> usize {
     }
     leaders.insert(place, at);
     at
-}
-
-fn together<'w>(record: &[SlotWrite<'w>], own: &[SlotWrite<'w>], overlay: &[SlotWrite<'w>]) -> Vec<SlotWrite<'w>> {
-    [record, own, overlay].concat()
-}
-
-type Versions = SmallVec<[(u8, u64); 2]>;
-
-/// What commits of this node write in an object, in order, and the versions that they make.
-fn own_writes<'w>(entry: &Entry, commits: &[&'w Commit], tails: &'w mut [Tail]) -> (Vec<SlotWrite<'w>>, Versions) {
-    let (mut writes, mut versions) = (Vec::new(), Versions::new());
-    let parts = commits.iter().flat_map(|commit| &commit.parts).filter(|part| part.object == entry.id());
-    for (part, tail) in parts.zip(tails) {
-        let Ok(decoded) = entry.binding.decode(&part.writes, tail) else { continue };
-        writes.extend(decoded.writes);
-        if let Some(index) = entry.binding.group_index(part.group)
-            && part.group != GroupId::COMMUTATIVE
-        {
-            versions.push((index, part.version.to_bits()));
-        }
-    }
-    (writes, versions)
 }
 
 #[cfg(all(test, not(loom)))]

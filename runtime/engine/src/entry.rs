@@ -4,13 +4,15 @@ use crate::binding::{Binding, GroupIndex};
 use crate::cache::RootCache;
 use crate::lock::{GroupLock, LockContext, LockFailure, RequestIds};
 use crate::outbox::Outbox;
+use crate::refusal::CommitError;
 use crate::uses::Noted;
-use kiln_heap::Object;
+use kiln_heap::{ApplyError, Object, SlotWrite};
 use kiln_object::ValueError;
 use kiln_protocol::{GroupId, Incarnation, ObjectId, RootId, Version};
 use smallvec::SmallVec;
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How far the copy of a handle can be trusted.
@@ -46,13 +48,25 @@ pub struct Corrupt {
     pub(crate) slot: u16,
 }
 
-/// The versions that whoever changes an object has seen, by local group index.
+/// The versions of the locked groups that whoever changes an object has seen.
 #[derive(Clone, Debug)]
-pub struct Seen(SmallVec<[u64; 4]>);
+pub struct Seen {
+    /// The first group's local index.
+    first: GroupIndex,
+    versions: SmallVec<[u64; 4]>,
+}
 
 impl Seen {
-    pub(crate) fn version(&self, group: GroupIndex) -> Option<Version> {
-        self.0.get(usize::from(group)).copied().map(Version::from_bits)
+    /// Whether something of that is not so any more. Under a lock it can only have been a commit of this node that was refused.
+    pub fn undone(&self, entry: &Entry) -> Option<CommitError> {
+        let pinned = entry.object.pin();
+        let numbered = |bits| Version::from_bits(bits);
+        let (index, seen, current) = (self.first..)
+            .zip(&self.versions)
+            .map(|(index, seen)| (index, numbered(*seen), numbered(pinned.version(index))))
+            .find(|(_, seen, current)| seen.number() != current.number())?;
+        let group = entry.binding.groups()[usize::from(index)];
+        Some(CommitError::Undone { object: entry.id(), group, current, seen })
     }
 }
 
@@ -79,6 +93,7 @@ pub struct Entry {
     left_out: Mutex<Vec<(u16, Arc<ValueError>)>>,
     /// This process shows the object with changes that it keeps to itself.
     kept_local: AtomicBool,
+    rewrites: AtomicU32,
     /// What this process keeps beside the object, made at first use.
     pub beside: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -101,6 +116,7 @@ impl Entry {
             corrupt: Mutex::default(),
             left_out: Mutex::default(),
             kept_local: AtomicBool::new(false),
+            rewrites: AtomicU32::new(0),
             beside: OnceLock::new(),
         }
     }
@@ -186,10 +202,30 @@ impl Entry {
         let _before = self.state.fetch_update(Ordering::Release, Ordering::Relaxed, change);
     }
 
-    /// The versions that are shown here now.
-    pub fn seen(&self) -> Seen {
+    /// The versions of these groups that are shown here now.
+    pub fn seen(&self, groups: Range<usize>) -> Seen {
         let pinned = self.object.pin();
-        Seen((0..).take(self.locks.len()).map(|group| pinned.version(group)).collect())
+        let first = GroupIndex::try_from(groups.start).unwrap_or(GroupIndex::MAX);
+        Seen { first, versions: (first..).take(groups.len()).map(|group| pinned.version(group)).collect() }
+    }
+
+    /// Replaces what is shown.
+    pub(crate) fn replace(&self, writes: &[SlotWrite<'_>], versions: &[u64]) -> Result<(), ApplyError> {
+        self.object.replace(writes, versions)?;
+        self.note_rewrite();
+        Ok(())
+    }
+
+    /// What is shown is not the same any more, whatever its versions are.
+    pub(crate) fn note_rewrite(&self) {
+        // Release: whoever sees the number sees what it is about.
+        self.rewrites.fetch_add(1, Ordering::Release);
+    }
+
+    /// A number that is another one after something was shown that its version does not tell from what was shown before: of a
+    /// commit that was refused, or of one that was made alone. To be read before the object is.
+    pub fn rewrites(&self) -> u32 {
+        self.rewrites.load(Ordering::Acquire)
     }
 
     /// Marks the object as used, for eviction.

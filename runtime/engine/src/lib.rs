@@ -22,6 +22,7 @@ mod listen;
 mod lock;
 mod node;
 mod outbox;
+mod own;
 mod pace;
 mod refusal;
 mod request;

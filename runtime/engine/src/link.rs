@@ -226,6 +226,13 @@ impl Node {
         self.outbox.send(&ToCoordinator::Heartbeat { number });
     }
 
+    /// Not with the next heartbeat: a lease after their use, objects may expire that nobody is known to use.
+    fn say_uses_now(&self) {
+        // The next one may be on its way already.
+        let behind_this = self.link.lock().last_heartbeat + 2;
+        self.say_uses(behind_this);
+    }
+
     fn say_uses(&self, heartbeat: u64) {
         let mut objects = self.uses.say(heartbeat);
         // What only this node knows cannot expire.
@@ -268,7 +275,6 @@ impl Node {
         let until = sent_nanos.saturating_add(self.link.lease_nanos.load(Ordering::Acquire));
         self.link.leased_until.fetch_max(until, Ordering::AcqRel);
         self.link.epoch.store(epoch.to_bits(), Ordering::Release);
-        let next_heartbeat = inner.last_heartbeat + 1;
         drop(inner);
         let Some(everywhere) = self.outbox.resume(epoch, applied) else {
             return false;
@@ -277,8 +283,7 @@ impl Node {
         for seq in everywhere {
             self.outbox.send(&ToCoordinator::AwaitEverywhere { seq });
         }
-        // Not with the heartbeat: a lease after the first of them, objects may expire that nobody is known to use.
-        self.say_uses(next_heartbeat);
+        self.say_uses_now();
         self.outbox.send(&ToCoordinator::Resynced);
         true
     }
@@ -343,6 +348,7 @@ impl Node {
         self.outbox.begin_anew(epoch);
         self.link.life.fetch_add(1, Ordering::AcqRel);
         self.tell_all(false);
+        self.say_uses_now();
         self.outbox.send(&ToCoordinator::Resynced);
     }
 

@@ -1,7 +1,7 @@
 //! What this node has used of roots with timeouts: noted by whoever reads, said with a heartbeat.
 //!
 //! A turn lasts from one time that all was said to the next. An object is noted once in each, so a read costs two relaxed
-//! loads, and what is noted is never more than what is resident. What was said is kept until the heartbeat behind it is
+//! loads, and what is noted is little more than what is resident. What was said is kept until the heartbeat behind it is
 //! answered: a connection that is lost loses no use.
 
 use crossbeam_queue::SegQueue;
@@ -64,12 +64,12 @@ impl Uses {
         if said.as_ref().is_some_and(|said| !said.is_lost) {
             return Vec::new();
         }
+        // What is used from here on is noted anew.
+        self.turn.fetch_add(1, Ordering::Relaxed);
         let mut objects = said.take().map_or_else(Vec::new, |lost| lost.objects);
-        // What is noted meanwhile is for the next time.
         objects.extend(std::iter::from_fn(|| self.noted.pop()).take(self.noted.len()));
-        if self.noted.is_empty() {
-            self.turn.fetch_add(1, Ordering::Relaxed);
-        }
+        objects.sort_unstable();
+        objects.dedup();
         if !objects.is_empty() {
             *said = Some(Said { objects: objects.clone(), heartbeat, is_lost: false });
         }

@@ -301,7 +301,7 @@ impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
 
 impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
-        Self { shared, seen: shared.entry.seen(), fields: T::guard(shown(&shared.entry)), held }
+        Self { shared, seen: shared.entry.seen(held.groups.clone()), fields: T::guard(shown(&shared.entry)), held }
     }
 
     /// Commits with the runtime's default level.

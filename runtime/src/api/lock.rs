@@ -93,7 +93,13 @@ impl<T: Clustered> Lock<T> {
         let ready = tokio::time::timeout(waited, ready).await;
         let (turn, life) = ready.unwrap_or(Err(LockError::Timeout { waited }))?;
         let entry = &self.shared.entry;
-        Ok(LockedGuard { lock: self, seen: entry.seen(), fields: T::guard(shown(entry)), life, turn })
+        Ok(LockedGuard {
+            lock: self,
+            seen: entry.seen(self.groups.clone()),
+            fields: T::guard(shown(entry)),
+            life,
+            turn,
+        })
     }
 
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LockError> {

@@ -217,7 +217,7 @@ impl Transaction {
         groups: Range<usize>,
     ) -> Result<TransactionGuard<'t, T>, LockError> {
         self.take(shared, groups.clone(), Mode::Write).await?;
-        let (seen, fields) = (shared.entry.seen(), Some(T::guard(shown(&shared.entry))));
+        let (seen, fields) = (shared.entry.seen(groups.clone()), Some(T::guard(shown(&shared.entry))));
         Ok(TransactionGuard { transaction: self, shared, groups, seen, fields })
     }
 

@@ -36,7 +36,10 @@ pub(super) struct Update<'a>(&'a Arc<Entry>, &'a Changes, Seen);
 impl<'a> Update<'a> {
     /// It was made just now.
     pub(super) fn now(entry: &'a Arc<Entry>, changes: &'a Changes) -> Self {
-        Self(entry, changes, entry.seen())
+        let index = |change: &kiln::Change| usize::from(entry.binding.slot_group(change.slot()));
+        let locked = changes.iter().map(index).filter(|group| *group < entry.locks().len());
+        let groups = locked.clone().min().map_or(0..0, |first| first..locked.max().unwrap_or(first) + 1);
+        Self(entry, changes, entry.seen(groups))
     }
 }
 

@@ -133,17 +133,19 @@ fn what_is_made_from_a_commit_that_is_refused_meanwhile_does_not_take_its_place(
         let changed = Changed { entry: &copy.entry, changes, seen: Some(&seen) };
         copy.node.commit(None, &[changed], Waiter::None)
     };
-    let first = commit(&title(2), copy.entry.seen()).unwrap();
+    let first = commit(&title(2), copy.entry.seen(0..1)).unwrap();
     // Somebody goes on from there, under the same lock.
-    let seen = copy.entry.seen();
+    let seen = copy.entry.seen(0..1);
     copy.node.handle(ToNode::CommitRefused { seq: first, failure: Failure::Stopping }).unwrap();
     answer(&copy.node, REFETCH, 1, [1, 1, 10]);
     assert_eq!((copy.entry.state(), copy.shown()), (State::Current, [1, 1, 10]));
     let undone = commit(&title(3), seen.clone()).unwrap_err();
     assert!(matches!(undone, CommitError::Undone { current, seen, .. } if (current, seen) == (version(1), version(2))));
     assert_eq!(copy.shown(), [1, 1, 10]);
-    // Adds are made from nothing, and what is made from what is shown is good.
-    commit(&[Change::Add { slot: 2, amount: 1 }], seen).unwrap();
-    commit(&title(3), copy.entry.seen()).unwrap();
+    let add = [Change::Add { slot: 2, amount: 1 }];
+    assert!(commit(&add, seen).is_err(), "whoever has seen it adds nothing either");
+    // Adds that are made from nothing are good, and so is what is made from what is shown.
+    copy.node.commit(None, &[Changed::new(&copy.entry, &add)], Waiter::None).unwrap();
+    commit(&title(3), copy.entry.seen(0..1)).unwrap();
     assert_eq!(copy.shown(), [3, 1, 11]);
 }
