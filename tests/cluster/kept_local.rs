@@ -2,7 +2,9 @@
 
 use crate::left_out::{Picture, no_text};
 use crate::reconnect::Net;
-use kiln::{Clustered, Commit, CommitError, Distribution, Level, Map, Root, Runtime, Shared, State, UpdateError};
+use kiln::{
+    Away, Clustered, Commit, CommitError, Distribution, Level, Map, OnReturn, Root, Runtime, Shared, State, UpdateError,
+};
 use kiln_tests::{Coordinator, Weather, soon, until};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -337,4 +339,109 @@ async fn no_add_is_lost_or_made_twice_on_the_way() {
     assert_eq!(here.distribution(), Distribution::Distributed);
     let clicks = || async { (here.clicks().get(), other.clicks().get()) == (5 * ROUNDS, 5 * ROUNDS) };
     until("both have all clicks", clicks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_kept_is_kept_on_when_the_cluster_refuses_it() {
+    const HALF: usize = 8 << 20;
+    let pages = pages().await;
+    let Pages { here, other, .. } = &pages;
+    change(here, |page| page.title.set("x".repeat(HALF))).await;
+    change(here, |page| {
+        page.imprint.text.set(too_long());
+        *page.visits = 7;
+        page.clicks.add(1);
+    })
+    .await;
+    // Each of its fields is short enough, the object is not.
+    for level in [Level::Queued, Level::Everywhere] {
+        let mut guard = here.write().await.unwrap();
+        guard.imprint.text.set("y".repeat(HALF));
+        *guard.visits += 1;
+        assert!(matches!(guard.commit_with(level).await, Err(CommitError::Refused(_))));
+        assert_eq!(here.distribution(), Distribution::KeptLocal);
+        let coherent = here.read().await.unwrap();
+        let kept = coherent.get(|page| (page.imprint().text().len(), page.visits(), page.clicks()));
+        assert_eq!(kept, ((15 << 20) + 1, 7, 1));
+    }
+    change(here, |page| {
+        page.title.set(String::new());
+        page.imprint.text.set("y".repeat(HALF));
+    })
+    .await;
+    for page in [here, other] {
+        let shown = page.get(|page| (page.title().len(), page.imprint().text().len(), page.visits(), page.clicks()));
+        assert_eq!(shown, (0, HALF, 7, 1));
+    }
+    // What is too long for one commit stays, too.
+    change(here, |page| {
+        page.picture.set(no_text());
+        page.title.set("x".repeat(HALF));
+    })
+    .await;
+    let kept = change(here, |page| {
+        page.picture.set(picture());
+        page.imprint.text.set("z".repeat(HALF));
+    });
+    assert!(kept.await.is_local);
+    assert!(!change(here, |page| page.title.set(String::new())).await.is_local);
+    assert!(other.view().imprint().text().starts_with('z'));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_without_its_lock_or_while_the_cluster_is_away() {
+    let mut net = Net::start(Duration::from_secs(2)).await;
+    let pages: Root<String, Page> = net.a.root("pages").await.unwrap();
+    let page = pages.get_or_create("p", Page::default).await.unwrap();
+    let mut guard = page.write_group("cart").await.unwrap();
+    guard.seal.set(no_text());
+    assert!(matches!(guard.commit().await, Err(CommitError::NotLocked { field: "seal", .. })));
+    assert_eq!(page.distribution(), Distribution::Distributed);
+
+    let alone = page.with_away(Away::LocalReadWrite { on_return: OnReturn::Discard });
+    net.proxy.set(Weather::cut());
+    net.event().await;
+    alone.update_with(Level::Applied, |page| *page.visits = 7).await.unwrap();
+    let mut guard = alone.write().await.unwrap();
+    guard.picture.set(no_text());
+    assert!(matches!(guard.commit_with(Level::Applied).await, Err(CommitError::Away)));
+    net.proxy.heal();
+    while net.event().await != kiln::ClusterEvent::OperationsEnabled {}
+    change(&page, |page| page.picture.set(no_text())).await;
+    assert_eq!((page.distribution(), page.view().visits()), (Distribution::KeptLocal, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_heap_makes_room_for_what_is_kept() {
+    const HEAP_BYTES: usize = 1 << 20;
+    let net = Net::with(Duration::from_secs(5), |builder| builder.heap_bytes(HEAP_BYTES)).await;
+    let on_a: Root<String, Page> = net.a.root("pages").await.unwrap();
+    let on_b: Root<String, Page> = net.b.root("pages").await.unwrap();
+    let fill = async |from: usize| {
+        for key in from..from + 700 {
+            let page = Page { title: "x".repeat(2000), ..Page::default() };
+            on_a.insert(key.to_string(), page).await.unwrap();
+        }
+    };
+    let here = on_a.get_or_create("p", Page::default).await.unwrap();
+    let other: Shared<Page> = on_b.get("p").await.unwrap().unwrap();
+    fill(0).await;
+    let keep = |page: &mut PageMut<'_>| {
+        page.picture.set(no_text());
+        page.imprint.text.set("y".repeat(50_000));
+    };
+    change(&here, keep).await;
+    fill(1000).await;
+    // What another node has changed is seen under the lock.
+    for visits in 1..5 {
+        change(&other, |page| {
+            *page.visits = visits;
+            page.title.set("z".repeat(50_000));
+        })
+        .await;
+        assert_eq!(here.read().await.unwrap().view().visits(), visits);
+        fill(usize::try_from(visits).unwrap() * 2000).await;
+    }
+    change(&here, |page| page.picture.set(picture())).await;
+    assert_eq!(other.get(|page| (page.visits(), page.imprint().text().len())), (4, 50_000));
 }

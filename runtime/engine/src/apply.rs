@@ -22,7 +22,8 @@ const EVICTED_BYTES_MIN: usize = 64 << 10;
 const EVICTED_TIMES_NEEDED: usize = 8;
 
 /// An error that says when it is for want of room in the heap.
-pub(crate) trait WantsRoom {
+pub trait WantsRoom {
+    /// How much room it is for want of.
     fn needed_bytes(&self) -> Option<usize>;
 }
 
@@ -140,7 +141,7 @@ impl Node {
     }
 
     /// Tries again after evicting unused objects, while the heap is full. Not under the outbox's lock: evicting sends.
-    pub(crate) fn with_room<R, E: WantsRoom>(&self, attempt: impl Fn() -> Result<R, E>) -> Result<R, E> {
+    pub fn with_room<R, E: WantsRoom>(&self, attempt: impl Fn() -> Result<R, E>) -> Result<R, E> {
         let mut evicted_bytes = 0;
         loop {
             let error = match attempt() {

@@ -32,7 +32,7 @@ mod uses;
 mod watch;
 
 pub use alone::AloneError;
-pub use apply::Changed;
+pub use apply::{Changed, WantsRoom};
 pub use binding::{BindError, Binding, GroupIndex, describe};
 pub use cache::{Cache, RootCache};
 pub use comeback::{Comeback, Replayed, Step};

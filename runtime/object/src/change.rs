@@ -75,6 +75,17 @@ impl Change {
         }
     }
 
+    /// The bytes of its key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Block { value, .. } => value.bytes().len(),
+            Self::MapPut { key, value, .. } => key.len() + value.bytes().len(),
+            Self::MapRemove { key, .. } => key.len(),
+            Self::Scalar { .. } | Self::Add { .. } | Self::MapClear { .. } => size_of::<u64>(),
+        }
+    }
+
     /// The same write as the heap takes it.
     #[inline]
     #[must_use]

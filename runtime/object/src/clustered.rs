@@ -43,10 +43,13 @@ use kiln_heap::{Object, Pinned};
 ///   field.
 /// - `"keep_local"`: all changes of the commit stay in this process, with a warning, and so do its later ones of this object
 ///   (`Shared::distribution` tells; the commits say `is_local`). What they change is seen here, on top of what other nodes
-///   go on to change, but no other node sees it, watches are not told, and it ends with this process. The field shows
-///   its new value if that is only too long for other nodes; otherwise the one from before. The first commit after which every
-///   field could be archived, and that has the locks of all that was changed meanwhile, takes all of it to the other nodes:
-///   there the last value of each of these fields and map entries is the one kept here, and adds to counters are added.
+///   go on to change, but no other node sees it, watches are not told, and it ends with this process; until then the object
+///   is not evicted. The field shows its new value if that is only too long for other nodes; otherwise the one from before.
+///   The first commit after which this process has given each such field a value that can be archived, and that has the locks
+///   of all that was changed meanwhile, takes all of it to the other nodes, unless that is too long for one commit: there
+///   the last value of each of these fields and map entries is the one kept here, and adds to counters are added. If the
+///   cluster refuses that commit, what was kept before it is kept on; if its fate is unknown, so is that of the rest. While
+///   the cluster is away nothing is kept: such a commit fails.
 /// - `"stop"`: as `"keep_local"`, but for good: no later change of this process to the object is distributed either. Its
 ///   removal and expiry still are everybody's.
 ///

@@ -2,6 +2,7 @@
 
 use super::builder::Away;
 use super::error::CommitError;
+use super::local_copy::Leaving;
 use super::room::Room;
 use super::runtime::{Attached, LAPSE_NOTICED};
 use crate::clock::boot_nanos;
@@ -89,7 +90,7 @@ pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'
     let Terms { incarnation, level, on_return, timeout, .. } = terms;
     let (waiter, ticket) = waiter(level);
     let queued = if runtime.node.link.is_leased(boot_nanos()) {
-        queue_together(runtime, terms, changed, &waiter).await
+        queue_together(runtime, terms, changed, &waiter, None).await
     } else if runtime.node.ended().is_some() {
         Err(CommitError::Disconnected)
     } else {
@@ -103,12 +104,29 @@ pub(super) async fn queue(runtime: &Attached, terms: Terms, changed: &[Changed<'
             let alone = Box::pin(tokio::time::timeout(timeout, commit_alone(runtime, terms, on_return, changed))).await;
             let (seq, is_local, ticket) = match alone.unwrap_or(Err(CommitError::Fenced))? {
                 Alone::Yes => (None, true, None),
-                Alone::No => (Some(Box::pin(queue_together(runtime, terms, changed, &waiter)).await?), false, ticket),
+                Alone::No => {
+                    (Some(Box::pin(queue_together(runtime, terms, changed, &waiter, None)).await?), false, ticket)
+                }
             };
             Ok(Queued { commit: Commit { incarnation, seq, is_local }, ticket, timeout })
         }
         (Err(error), _) => Err(error),
     }
+}
+
+/// As [`queue`], for changes that were kept in this process until now. It is never made alone, and has an answer to wait for.
+pub(super) async fn queue_leaving(
+    runtime: &Attached,
+    terms: Terms,
+    changed: &[Changed<'_>],
+    leaving: &Leaving<'_>,
+) -> Result<Queued, CommitError> {
+    let level = if terms.level == Level::Queued { Level::Applied } else { terms.level };
+    let (waiter, ticket) = waiter(level);
+    let terms = Terms { level, on_return: None, ..terms };
+    let seq = queue_together(runtime, terms, changed, &waiter, Some(leaving)).await?;
+    let commit = Commit { incarnation: terms.incarnation, seq: Some(seq), is_local: false };
+    Ok(Queued { commit, ticket, timeout: terms.timeout })
 }
 
 /// Whether a commit was made among the tasks of this node.
@@ -157,6 +175,7 @@ async fn queue_together(
     Terms { life, on_return, timeout, level, .. }: Terms,
     changed: &[Changed<'_>],
     waiter: &Waiter,
+    leaving: Option<&Leaving<'_>>,
 ) -> Result<CommitSeq, CommitError> {
     if matches!(waiter, Waiter::Durable(_)) && !runtime.node.settings.durable {
         return Err(CommitError::NotDurable);
@@ -168,7 +187,10 @@ async fn queue_together(
     let life = Some(life);
     // What promises more cannot be kept: whoever waits for it is told that nobody knows.
     let keep = on_return.filter(|_| matches!(level, Level::Queued | Level::Applied));
-    let commit = || runtime.node.commit_to_keep(life, keep, changed, waiter.clone());
+    let commit = || {
+        let commit = || runtime.node.commit_to_keep(life, keep, changed, waiter.clone());
+        leaving.map_or_else(commit, |leaving| leaving.attempt(commit))
+    };
     let mut error = match commit() {
         Err(error @ (EngineError::OutboxFull | EngineError::ArenaFull { .. })) => error,
         done => return done.map_err(|error| commit_error(runtime, error, timeout)),

@@ -53,16 +53,20 @@ impl<'a> Counter<'a> {
     /// Where the object's changes stay in this process; `false`: they do not any more.
     #[cold]
     fn add_here(&self, amount: i64) -> Result<bool, CommitError> {
+        let node = &self.runtime.node;
         if self.entry.state() == State::Destroyed {
             return Err(CommitError::Destroyed);
         }
-        let added = LocalCopy::add(self.entry, self.slot, amount);
+        if node.ended().is_some() {
+            return Err(CommitError::Disconnected);
+        }
+        let added = node.with_room(|| LocalCopy::add(self.entry, self.slot, amount));
         added.map_err(|error| commit_error(self.runtime, apply_error(self.entry, &error), Duration::ZERO))
     }
 
     /// The ordered sum as known here, plus this node's own adds.
     #[must_use]
     pub fn get(&self) -> i64 {
-        shown(self.entry).scalar(self.slot).cast_signed()
+        shown(self.runtime, self.entry).scalar(self.slot).cast_signed()
     }
 }

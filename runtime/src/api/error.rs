@@ -325,8 +325,12 @@ pub enum CommitError {
     /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
     #[error("{DISCONNECTED}")]
     Disconnected,
-    /// The cluster is away: no level above `Applied` can be promised. Nothing was changed.
-    #[error("the cluster is away: a commit of level `Durable` or `Everywhere` cannot be made")]
+    /// The cluster is away: no level above `Applied` can be promised, and what stays in this process for a reason of its own
+    /// ([`Shared::distribution`](crate::Shared::distribution)) is not changed. Nothing was changed.
+    #[error(
+        "the cluster is away: a commit of level `Durable` or `Everywhere`, or of an object whose changes stay in this process, \
+         cannot be made"
+    )]
     Away,
     /// The cluster is away, and the journal of what was changed here meanwhile is full. Nothing was changed.
     #[error("{}", journal_full(*needed_bytes, *limit))]

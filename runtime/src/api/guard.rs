@@ -1,14 +1,14 @@
 //! Guards: locks that are held, and the changes made under them.
 
 use super::builder::Away;
-use super::commit::{Commit, Level, Terms, commit_error, queue};
+use super::commit::{Commit, Level, Terms, queue};
 use super::error::{CommitError, LockError};
-use super::local_copy::{LocalCopy, Placed, kept_commit, refuse_to_keep, shown};
+use super::local_copy::{LocalCopy, refuse_to_keep, shown, unarchived_slots};
 use super::runtime::Attached;
 use super::shared::Shared;
 use crate::clock::boot_nanos;
-use kiln_engine::{Admission, Changed, Claim, Entry, Seen, State, Ticket, apply_error};
-use kiln_object::{Change, Changes, Clustered, KeptLocal, ValueError};
+use kiln_engine::{Admission, Changed, Claim, Entry, Seen, State, Ticket};
+use kiln_object::{Change, Changes, Clustered, ValueError};
 use kiln_protocol::Incarnation;
 use kiln_protocol::message::{Mode, OwnerLock};
 use std::fmt;
@@ -43,7 +43,11 @@ impl<'a> Held<'a> {
     /// Takes the groups if nothing has to be waited for, and the copy is current.
     pub(super) fn try_enter<T: Clustered>(shared: &'a Shared<T>, groups: Range<usize>, mode: Mode) -> Option<Self> {
         let held = Self::try_groups(shared, groups.clone(), mode);
-        let held = held.filter(|held| held.entry.state() == State::Current && !held.is_fenced());
+        let held = held.filter(|held| {
+            held.entry.state() == State::Current
+                && !held.is_fenced()
+                && LocalCopy::refresh_all(&shared.runtime, held.entry).is_ok()
+        });
         held.or_else(|| Self::try_alone(shared, groups, mode))
     }
 
@@ -301,7 +305,12 @@ impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
 
 impl<'a, T: Clustered> WriteGuard<'a, T> {
     pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
-        Self { shared, seen: shared.entry.seen(held.groups.clone()), fields: T::guard(shown(&shared.entry)), held }
+        Self {
+            shared,
+            seen: shared.entry.seen(held.groups.clone()),
+            fields: T::guard(shown(&shared.runtime, &shared.entry)),
+            held,
+        }
     }
 
     /// Commits with the runtime's default level.
@@ -376,7 +385,8 @@ impl<T> Pending<'_, T> {
         if changes.is_empty() && why.is_none() {
             return Ok(Commit::nothing(incarnation));
         }
-        check_locked(&shared.entry, groups, changes.as_slice())?;
+        let left_out = why.iter().flat_map(|why| unarchived_slots(&shared.entry, why));
+        check_locked(&shared.entry, groups, changes.iter().map(Change::slot).chain(left_out))?;
         if why.is_some() || shared.entry.is_kept_local() {
             // Boxed, as all that is rare.
             return Box::pin(Self { shared, groups, life, incarnation, changes, seen }.place(why, level, queued)).await;
@@ -387,53 +397,6 @@ impl<T> Pending<'_, T> {
         let made = queue(&shared.runtime, terms, &changed).await?;
         queued();
         made.settle().await
-    }
-}
-
-impl<T> Pending<'_, T> {
-    /// As [`commit`](Self::commit), where changes stay in this process or did until now.
-    async fn place(
-        self,
-        why: Option<Box<KeptLocal>>,
-        level: Level,
-        queued: impl FnOnce(),
-    ) -> Result<Commit, CommitError> {
-        let Self { shared, groups, life, incarnation, changes, seen } = self;
-        let (runtime, entry, timeout) = (&shared.runtime, &shared.entry, shared.timeout);
-        let on_return = shared.away.on_return();
-        let no_room = |error| commit_error(runtime, apply_error(entry, &error), timeout);
-        let copy = LocalCopy::of(entry).map_err(no_room)?;
-        let turn = tokio::time::timeout(timeout, copy.turn.lock()).await;
-        let turn = turn.map_err(|_elapsed| CommitError::OutboxFull { waited: timeout })?;
-        let link = &runtime.node.link;
-        if entry.state() == State::Destroyed {
-            return Err(CommitError::Destroyed);
-        }
-        if link.life() != life || !(link.is_leased(boot_nanos()) || on_return.is_some()) {
-            return Err(CommitError::Fenced);
-        }
-        match copy.place(entry, groups, changes, why.as_deref()).map_err(no_room)? {
-            Placed::Here => {
-                if let Some(why) = why {
-                    let KeptLocal { unarchived, too_long, stops } = *why;
-                    for error in unarchived.iter().chain(&too_long) {
-                        tracing::warn!(%error, object = %entry.id(), for_good = stops, "changes stay in this process");
-                    }
-                    entry.leave_out(unarchived.into_iter().chain(too_long).collect());
-                }
-                drop(turn);
-                queued();
-                Ok(kept_commit(incarnation))
-            }
-            Placed::Together(all, leaving) => {
-                let changed = [Changed { entry, changes: &all, seen: Some(seen) }];
-                let made = queue(runtime, Terms { incarnation, life, level, on_return, timeout }, &changed).await?;
-                leaving.done();
-                drop(turn);
-                queued();
-                made.settle().await
-            }
-        }
     }
 }
 
@@ -473,14 +436,18 @@ impl Uncommitted<'_> {
 
 impl Held<'_> {
     fn check(&self, changes: &[Change]) -> Result<(), CommitError> {
-        check_locked(self.entry, &self.groups, changes)
+        check_locked(self.entry, &self.groups, changes.iter().map(Change::slot))
     }
 }
 
 /// Every changed field must be in a locked group, or be commutative.
-pub(super) fn check_locked(entry: &Entry, groups: &Range<usize>, changes: &[Change]) -> Result<(), CommitError> {
+pub(super) fn check_locked(
+    entry: &Entry,
+    groups: &Range<usize>,
+    mut slots: impl Iterator<Item = u16>,
+) -> Result<(), CommitError> {
     let binding = &entry.binding;
-    match changes.iter().map(Change::slot).find(|slot| !is_locked(entry, groups, *slot)) {
+    match slots.find(|slot| !is_locked(entry, groups, *slot)) {
         Some(slot) => {
             let (field, group) = (binding.slot_name(slot), binding.group_name(binding.slot_group(slot)));
             Err(CommitError::NotLocked { field, group })

@@ -1,16 +1,21 @@
 //! Changes that stay in this process, because a field of theirs cannot be archived and its policy says so.
 
-use super::commit::Commit;
+use super::commit::{Commit, Level, Terms, commit_error, queue_leaving};
 use super::error::CommitError;
-use super::guard::is_locked;
-use kiln_engine::Entry;
+use super::guard::{Pending, is_locked};
+use super::runtime::Attached;
+use crate::clock::boot_nanos;
+use kiln_engine::{Changed, Entry, State, apply_error};
 use kiln_heap::{ApplyError, Object, Pinned, SlotKind, SlotWrite};
 use kiln_object::{Change, Changes, KeptLocal};
-use kiln_protocol::Incarnation;
+use kiln_protocol::limits::RECORD_BYTES_MAX;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// A longer commit is refused. Leaves room for what stands around the values.
+const COMMIT_BYTES_MAX: usize = RECORD_BYTES_MAX - (1 << 20);
 
 /// Whether what this process changes of an object goes to the other nodes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,15 +56,19 @@ impl Beside {
 
 /// What this process shows of an object.
 #[inline]
-pub(super) fn shown(entry: &Entry) -> &Object {
-    if entry.is_kept_local() { shown_locally(entry) } else { &entry.object }
+pub(super) fn shown<'a>(runtime: &Attached, entry: &'a Entry) -> &'a Object {
+    if entry.is_kept_local() { shown_locally(runtime, entry) } else { &entry.object }
 }
 
 #[cold]
-fn shown_locally(entry: &Entry) -> &Object {
+fn shown_locally<'a>(runtime: &Attached, entry: &'a Entry) -> &'a Object {
     let Some(copy) = LocalCopy::known(entry) else { return &entry.object };
-    copy.refresh(entry);
-    &copy.object
+    if let Err(error) = runtime.node.with_room(|| copy.refresh(entry)) {
+        // What is there is shown on. Whoever has a lock has made sure before.
+        tracing::debug!(%error, object = %entry.id(), "what other nodes have changed is not shown");
+    }
+    // It may be distributed just now.
+    if entry.is_kept_local() { &copy.object } else { &entry.object }
 }
 
 /// An object as the cluster has it, with the changes on top that stay in this process.
@@ -80,21 +89,22 @@ struct Kept {
     /// What the copy was made of.
     base: Option<Base>,
     is_stopped: bool,
-    /// They are being distributed: the cluster's version may have them already.
-    is_leaving: bool,
 }
 
-/// Tells versions of an object apart. While changes are kept, this process commits none, so a version is not given twice.
+/// Tells what the cluster has of an object from what it had before.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Base {
+    rewrites: u32,
     versions: Vec<u64>,
     counters: Vec<u64>,
 }
 
 impl Base {
-    fn of(entry: &Entry, pinned: &Pinned<'_>) -> Self {
+    /// Of an object that has had so many rewrites before it was pinned.
+    fn of(entry: &Entry, rewrites: u32, pinned: &Pinned<'_>) -> Self {
         let groups = u8::try_from(entry.binding.shape.groups()).unwrap_or(u8::MAX);
         Self {
+            rewrites,
             versions: (0..groups).map(|group| pinned.version(group)).collect(),
             counters: entry.binding.counters().map(|slot| pinned.scalar(slot)).collect(),
         }
@@ -103,11 +113,11 @@ impl Base {
 
 impl Kept {
     /// What is kept once these changes are as well.
-    fn with(&self, changes: Changes, unarchived: &[u16], shown: &Pinned<'_>) -> Self {
+    fn with(&self, changes: &Changes, unarchived: &[u16], shown: &Pinned<'_>) -> Self {
         let mut next = self.clone();
         for change in changes {
             next.unarchived.remove(&change.slot());
-            next.keep(change, shown);
+            next.keep(change.clone(), shown);
         }
         next.unarchived.extend(unarchived);
         next
@@ -147,6 +157,7 @@ impl Kept {
         !self.is_stopped
             && self.unarchived.is_empty()
             && self.changes.values().all(|change| !change.is_too_long() && is_locked(entry, groups, change.slot()))
+            && self.changes.values().map(|change| change.bytes()).sum::<usize>() <= COMMIT_BYTES_MAX
     }
 }
 
@@ -160,7 +171,7 @@ pub(super) enum Placed<'a> {
 
 impl LocalCopy {
     fn known(entry: &Entry) -> Option<&Self> {
-        entry.is_kept_local().then(|| Beside::of(entry).copy.get())?
+        if entry.is_kept_local() { Beside::of(entry).copy.get() } else { None }
     }
 
     /// The object's, made at its first use.
@@ -170,7 +181,7 @@ impl LocalCopy {
             return Ok(copy);
         }
         let pinned = entry.object.pin();
-        let versions = Base::of(entry, &pinned).versions;
+        let versions = Base::of(entry, 0, &pinned).versions;
         let object = Object::new(entry.object.heap(), &entry.binding.shape, &content(entry, &pinned), &versions)?;
         Ok(copy.get_or_init(|| Self { object, turn: tokio::sync::Mutex::default(), kept: Mutex::default() }))
     }
@@ -179,19 +190,24 @@ impl LocalCopy {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts what is kept on top of what the cluster has by now.
-    fn refresh(&self, entry: &Entry) {
-        let mut kept = self.kept();
-        let pinned = entry.object.pin();
-        let is_behind = kept.base.as_ref() != Some(&Base::of(entry, &pinned));
-        // Without room for it what is there is shown on.
-        if is_behind && !kept.is_leaving && self.show(entry, &pinned, &mut kept).is_err() {
-            tracing::debug!(object = %entry.id(), "no room in the heap for what other nodes changed");
-        }
+    /// What a new guard sees is what the cluster has, with what is kept on top.
+    pub(super) fn refresh_all(runtime: &Attached, entry: &Entry) -> Result<(), ApplyError> {
+        Self::known(entry).map_or(Ok(()), |copy| runtime.node.with_room(|| copy.refresh(entry)))
     }
 
-    fn show(&self, entry: &Entry, pinned: &Pinned<'_>, kept: &mut Kept) -> Result<(), ApplyError> {
-        let base = Base::of(entry, pinned);
+    /// Puts what is kept on top of what the cluster has by now.
+    fn refresh(&self, entry: &Entry) -> Result<(), ApplyError> {
+        let mut kept = self.kept();
+        let rewrites = entry.rewrites();
+        let pinned = entry.object.pin();
+        let base = Base::of(entry, rewrites, &pinned);
+        if !entry.is_kept_local() || kept.base.as_ref() == Some(&base) {
+            return Ok(());
+        }
+        self.show(entry, &pinned, base, &mut kept)
+    }
+
+    fn show(&self, entry: &Entry, pinned: &Pinned<'_>, base: Base, kept: &mut Kept) -> Result<(), ApplyError> {
         let mut writes = content(entry, pinned);
         writes.extend(kept.changes.values().map(|change| change.as_write()));
         self.object.replace(&writes, &base.versions)?;
@@ -204,28 +220,23 @@ impl LocalCopy {
         &'a self,
         entry: &'a Entry,
         groups: &Range<usize>,
-        changes: Changes,
+        changes: &Changes,
         why: Option<&KeptLocal>,
     ) -> Result<Placed<'a>, ApplyError> {
-        let written: Vec<_> = changes.iter().map(Change::slot).collect();
-        let unarchived: Vec<_> = why
-            .into_iter()
-            .flat_map(|why| &why.unarchived)
-            .filter_map(|error| entry.binding.slot_named(error.field()))
-            .collect();
+        let unarchived: Vec<_> = why.into_iter().flat_map(|why| unarchived_slots(entry, why)).collect();
         let mut kept = self.kept();
         let before = if entry.is_kept_local() { kept.clone() } else { Kept::default() };
+        let rewrites = entry.rewrites();
         let pinned = entry.object.pin();
         let mut next = before.with(changes, &unarchived, &pinned);
         next.is_stopped |= why.is_some_and(|why| why.stops);
         if next.can_leave(entry, groups) {
-            kept.is_leaving = entry.is_kept_local();
             let all = next.changes.into_values().map(Arc::unwrap_or_clone).collect();
-            return Ok(Placed::Together(all, Leaving { copy: self, entry }));
+            return Ok(Placed::Together(all, Leaving { copy: self, entry, before }));
         }
-        self.show(entry, &pinned, &mut next)?;
+        self.show(entry, &pinned, Base::of(entry, rewrites, &pinned), &mut next)?;
         *kept = next;
-        entry.heal(written.into_iter());
+        entry.heal(changes.iter().map(Change::slot));
         entry.keep_local(true);
         Ok(Placed::Here)
     }
@@ -234,36 +245,114 @@ impl LocalCopy {
     pub(super) fn add(entry: &Entry, slot: u16, amount: i64) -> Result<bool, ApplyError> {
         let Some(copy) = Self::known(entry) else { return Ok(false) };
         let mut kept = copy.kept();
-        if kept.is_leaving || !entry.is_kept_local() {
+        if !entry.is_kept_local() {
             return Ok(false);
         }
-        let pinned = entry.object.pin();
-        let mut next = kept.clone();
-        next.keep(Change::Add { slot, amount }, &pinned);
-        copy.show(entry, &pinned, &mut next)?;
-        *kept = next;
+        let add = Change::Add { slot, amount };
+        copy.object.apply(&[add.as_write()], &[])?;
+        kept.keep(add, &entry.object.pin());
         Ok(true)
     }
 }
 
-/// A commit with all that was kept. Dropped before it is [`done`](Self::done), that is kept on.
+/// Slots that a commit leaves out, because they cannot be archived.
+pub(super) fn unarchived_slots<'a>(entry: &'a Entry, why: &'a KeptLocal) -> impl Iterator<Item = u16> {
+    why.unarchived.iter().filter_map(|error| entry.binding.slot_named(error.field()))
+}
+
+/// A commit with all that was kept.
 pub(super) struct Leaving<'a> {
     copy: &'a LocalCopy,
     entry: &'a Entry,
+    before: Kept,
 }
 
 impl Leaving<'_> {
-    /// It is queued.
-    pub(super) fn done(self) {
+    /// Tries to queue it. From then on nothing is kept, and nobody sees it twice, or not at all, between the two.
+    pub(super) fn attempt<R, E>(&self, queue: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
         let mut kept = self.copy.kept();
+        let queued = queue()?;
         *kept = Kept::default();
         self.entry.keep_local(false);
+        Ok(queued)
+    }
+
+    /// It was refused: what was kept before it is kept again, beneath what was since.
+    pub(super) fn take_back(&self) -> Result<(), ApplyError> {
+        let mut kept = self.copy.kept();
+        let rewrites = self.entry.rewrites();
+        let pinned = self.entry.object.pin();
+        let mut next = self.before.clone();
+        if self.entry.is_kept_local() {
+            let since = Kept::clone(&kept);
+            since.changes.into_values().for_each(|change| next.keep(Arc::unwrap_or_clone(change), &pinned));
+            next.unarchived.extend(since.unarchived);
+            next.is_stopped |= since.is_stopped;
+        }
+        if next.changes.is_empty() && next.unarchived.is_empty() {
+            return Ok(());
+        }
+        self.copy.show(self.entry, &pinned, Base::of(self.entry, rewrites, &pinned), &mut next)?;
+        *kept = next;
+        self.entry.keep_local(true);
+        Ok(())
     }
 }
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.copy.kept().is_leaving = false;
+impl<T> Pending<'_, T> {
+    /// As [`commit`](Self::commit), where changes stay in this process or did until now.
+    pub(super) async fn place(
+        self,
+        why: Option<Box<KeptLocal>>,
+        level: Level,
+        queued: impl FnOnce(),
+    ) -> Result<Commit, CommitError> {
+        let Self { shared, groups, life, incarnation, changes, seen } = self;
+        let (runtime, entry, timeout) = (&shared.runtime, &shared.entry, shared.timeout);
+        let no_room = |error| commit_error(runtime, apply_error(entry, &error), timeout);
+        let copy = runtime.node.with_room(|| LocalCopy::of(entry)).map_err(no_room)?;
+        let turn = tokio::time::timeout(timeout, copy.turn.lock()).await;
+        let turn = turn.map_err(|_elapsed| CommitError::OutboxFull { waited: timeout })?;
+        let link = &runtime.node.link;
+        if entry.state() == State::Destroyed {
+            return Err(CommitError::Destroyed);
+        }
+        if runtime.node.ended().is_some() {
+            return Err(CommitError::Disconnected);
+        }
+        if link.life() != life || !link.is_leased(boot_nanos()) {
+            return Err(if shared.away.on_return().is_some() { CommitError::Away } else { CommitError::Fenced });
+        }
+        if seen.undone(entry).is_some() {
+            return Err(CommitError::Undone);
+        }
+        let place = || copy.place(entry, groups, &changes, why.as_deref());
+        match runtime.node.with_room(place).map_err(no_room)? {
+            Placed::Here => {
+                if let Some(why) = why {
+                    let KeptLocal { unarchived, too_long, stops } = *why;
+                    for error in unarchived.iter().chain(&too_long) {
+                        tracing::warn!(%error, object = %entry.id(), for_good = stops, "changes stay in this process");
+                    }
+                    entry.leave_out(unarchived.into_iter().chain(too_long).collect());
+                }
+                drop(turn);
+                queued();
+                Ok(Commit { is_local: true, ..Commit::nothing(incarnation) })
+            }
+            Placed::Together(all, leaving) => {
+                let changed = [Changed { entry, changes: &all, seen: Some(seen) }];
+                let terms = Terms { incarnation, life, level, on_return: None, timeout };
+                let made = queue_leaving(runtime, terms, &changed, &leaving).await?;
+                drop(turn);
+                queued();
+                let settled = made.settle().await;
+                if let Err(CommitError::Refused(_) | CommitError::Destroyed) = &settled {
+                    runtime.node.with_room(|| leaving.take_back()).map_err(no_room)?;
+                }
+                settled
+            }
+        }
     }
 }
 
@@ -282,11 +371,6 @@ fn content<'p>(entry: &Entry, pinned: &'p Pinned<'p>) -> Vec<SlotWrite<'p>> {
         }
     }
     writes
-}
-
-/// A commit that stays in this process.
-pub(super) const fn kept_commit(incarnation: Incarnation) -> Commit {
-    Commit { is_local: true, ..Commit::nothing(incarnation) }
 }
 
 /// Without a policy that keeps them here, or where only half of a commit could be kept: nothing is committed.

@@ -96,7 +96,7 @@ impl<T: Clustered> Lock<T> {
         Ok(LockedGuard {
             lock: self,
             seen: entry.seen(self.groups.clone()),
-            fields: T::guard(shown(entry)),
+            fields: T::guard(shown(&self.shared.runtime, entry)),
             life,
             turn,
         })

@@ -5,11 +5,12 @@ use super::commit::Level;
 use super::counter::Counter;
 use super::error::{AccessError, LockError, TryUpdateError, UpdateError};
 use super::guard::{Held, ReadGuard, WriteGuard};
-use super::local_copy::{Beside, Distribution, shown};
+use super::local_copy::{Beside, Distribution, LocalCopy, shown};
 use super::room::Room;
 use super::runtime::{Attached, Whereabouts};
 use super::watch::Watch;
 use kiln_engine::{Claim, Entry, RequestError, State, Wait};
+use kiln_heap::ApplyError;
 use kiln_object::{Clustered, CounterSource, Key, ValueError};
 use kiln_protocol::message::{Mode, WatchTarget};
 use kiln_protocol::{ObjectId, Version};
@@ -120,7 +121,7 @@ impl<T: Clustered> Shared<T> {
     #[inline]
     pub fn view(&self) -> T::View<'_> {
         self.entry.note_use();
-        T::view(shown(&self.entry).pin())
+        T::view(shown(&self.runtime, &self.entry).pin())
     }
 
     /// Looks at the last version held.
@@ -308,6 +309,7 @@ impl<T: Clustered> Shared<T> {
     /// A stale copy is fetched anew before a coherent access.
     pub(super) async fn refresh(&self) -> Result<(), LockError> {
         match self.entry.state() {
+            State::Current if self.entry.is_kept_local() => Box::pin(self.refresh_local()).await,
             State::Current => Ok(()),
             // The lease has lapsed again.
             State::Local => Err(LockError::Fenced),
@@ -322,6 +324,21 @@ impl<T: Clustered> Shared<T> {
                         Err(error) => return Err(LockError::Fetch(self.runtime.access_error(error))),
                     }
                 }
+            }
+        }
+    }
+
+    /// What other nodes have changed is put beneath what is kept here, which takes room.
+    async fn refresh_local(&self) -> Result<(), LockError> {
+        let mut room = Room::new(&self.runtime);
+        loop {
+            let error = match LocalCopy::refresh_all(&self.runtime, &self.entry) {
+                Ok(()) => return Ok(()),
+                Err(ApplyError::Full { needed_bytes }) => RequestError::ArenaFull { needed_bytes },
+                Err(error) => RequestError::BadRecord(error.to_string()),
+            };
+            if !matches!(error, RequestError::ArenaFull { .. }) || !room.wait().await {
+                return Err(LockError::Fetch(self.runtime.access_error(error)));
             }
         }
     }

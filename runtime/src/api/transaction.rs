@@ -8,7 +8,7 @@ use super::local_copy::{refuse_to_keep, shown};
 use super::runtime::Runtime;
 use super::shared::Shared;
 use kiln_engine::{Changed, Claim, Entry, Seen};
-use kiln_object::{Changes, Clustered};
+use kiln_object::{Change, Changes, Clustered};
 use kiln_protocol::limits::OWNER_LOCKS_MAX;
 use kiln_protocol::message::{Mode, WaitEdge};
 use kiln_protocol::{Failure, OwnerId, Token};
@@ -217,7 +217,7 @@ impl Transaction {
         groups: Range<usize>,
     ) -> Result<TransactionGuard<'t, T>, LockError> {
         self.take(shared, groups.clone(), Mode::Write).await?;
-        let (seen, fields) = (shared.entry.seen(groups.clone()), Some(T::guard(shown(&shared.entry))));
+        let (seen, fields) = (shared.entry.seen(groups.clone()), Some(T::guard(shown(&shared.runtime, &shared.entry))));
         Ok(TransactionGuard { transaction: self, shared, groups, seen, fields })
     }
 
@@ -305,8 +305,9 @@ impl Transaction {
             refuse_to_keep(&shared.entry, &mut changes)?;
             Ok(changes)
         });
-        let checked =
-            collected.and_then(|changes| check_locked(&shared.entry, groups, changes.as_slice()).map(|()| changes));
+        let checked = collected.and_then(|changes| {
+            check_locked(&shared.entry, groups, changes.iter().map(Change::slot)).map(|()| changes)
+        });
         let mut work = self.work();
         match checked {
             Ok(changes) if changes.is_empty() => {}
