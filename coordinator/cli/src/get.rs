@@ -69,14 +69,10 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
 
 /// The object whose key the text means.
 pub(crate) async fn find(client: &mut Client, root: &RootInfo, text: &str) -> Result<(Bytes, Record), Failure> {
-    for key in key::readings(&root.key, text)? {
+    // What people know it by first: it may be a secret, and is for nobody else then.
+    let hash = root.options.hashed_keys.then(|| hashed(text).into_bytes());
+    for key in hash.into_iter().chain(key::readings(&root.key, text)?) {
         let key = Bytes::from(key);
-        if let Some(record) = client.peek(root.root, key.clone()).await? {
-            return Ok((key, record));
-        }
-    }
-    if root.options.hashed_keys {
-        let key = Bytes::from(hashed(text));
         if let Some(record) = client.peek(root.root, key.clone()).await? {
             return Ok((key, record));
         }

@@ -40,9 +40,10 @@ const KEYS_TRIED: usize = 3;
 ///   entry `kiln.base`. `Session::entries` shows it. `Session::clear` takes it away with all others: what is saved then
 ///   replaces the session, also what other requests have added meanwhile. Do not write an entry of this name.
 /// - `Session::renew` deletes the session and saves another one: what another request updates in the old one meanwhile is
-///   lost. The trait does not say that the two belong together.
-/// - `Session::update` and `update_or` are no changes in actix-session 0.11: alone they do not save anything, with any
-///   store.
+///   lost, and of a session that was deleted after this request had loaded it the data lives on under the new id. The trait
+///   does not say that the two belong together.
+/// - `Session::update`, and `update_or` of a key that is there, are no changes in actix-session 0.11: alone they do not save
+///   anything, with any store.
 /// - There is no way to ask for the removal of expired sessions: call [`delete_expired`](Self::delete_expired) from time to
 ///   time. They are not loaded before that. Expiry is by the clock of the node that looks.
 #[derive(Clone, Debug)]

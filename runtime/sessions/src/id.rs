@@ -11,7 +11,7 @@ const ID_CHARS: usize = 2 * ID_BYTES;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// The id of a session: 160 bits of the system's randomness, in hexadecimal. Only the visitor's cookie has it; the cluster
+/// The id of a session: 160 bits of the system's randomness, in hexadecimal. The visitor's cookie has it; the cluster
 /// knows its [hash](Self::key). Its `Debug` form does not show it.
 #[derive(Clone, Eq, PartialEq)]
 pub struct SessionId([u8; ID_CHARS]);

@@ -68,6 +68,13 @@ impl<T: Clustered + Default> SessionLayer<T> {
 
     /// What requests do while the cluster is away. Default: as the runtime does. With [`Away::LocalReads`] sessions that
     /// this node holds are shown as they were last ([`Shared::state`](kiln::Shared::state) says `Stale`), and changes fail.
+    ///
+    /// With [`Away::LocalReadWrite`] visitors go on with this node alone: sessions that it holds are changed, new ones are
+    /// made, and a logout ends a session here at once and elsewhere when the cluster is back
+    /// ([`Session::destroy`](crate::Session::destroy)). With `OnReturn::Discard` the changes are forgotten then, which is
+    /// closest to what session managers without a cluster's answer do; with `OnReturn::Replay` those are made that nothing else
+    /// has overtaken. Not alone: sessions that this node does not hold, a new id (`rotate`), and what has a
+    /// [`SessionLock`](crate::SessionLock): these answer 503.
     #[must_use]
     pub fn away(mut self, away: Away) -> Self {
         Arc::make_mut(&mut self.settings).away = Some(away);

@@ -72,7 +72,8 @@ impl LockMode {
 /// it, each change takes the lock for itself alone.
 ///
 /// The request waits for its turn, and is answered as [`Busy`] says when that does not come. It never goes on without the
-/// lock: not when the deadline is over, and not when the cluster is away (503). Should the node lose its lease later, the
+/// lock: not when the deadline is over, and not when the cluster is away (503; where requests wait for the cluster to be back,
+/// `Away::Block`, for no longer than for the lock, and then they are answered as busy). Should the node lose its lease later, the
 /// changes that come after are refused. A visitor without a session has nothing to lock; a session that is made in the
 /// request is locked at once.
 ///

@@ -3,7 +3,7 @@
 use crate::settings::Settings;
 use crate::{SessionError, SessionId};
 use http::HeaderValue;
-use kiln::{AccessError, Clustered, Failure, Lock, Shared, State};
+use kiln::{AccessError, Away, Clustered, Failure, Lock, LockError, OnReturn, Shared, State};
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -147,7 +147,12 @@ impl<T: Clustered + Default> RequestState<T> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
             let id = SessionId::random().ok_or(SessionError::NoRandomness)?;
-            let Some(shared) = root.insert_new(id.key(), T::default()).await? else { continue };
+            let made = match root.insert_new(id.key(), T::default()).await {
+                // Alone nobody can say that the cluster has no such key; that it is random has to do.
+                Err(AccessError::Disconnected) => Some(root.get_or_create(&id.key(), T::default).await?),
+                made => made?,
+            };
+            let Some(shared) = made else { continue };
             let locking = self.current().locking.clone();
             // Nobody else knows the id.
             let lock = match locking {
@@ -257,15 +262,23 @@ impl<T: Clustered + Default> RequestState<T> {
             lock.release().await?;
         }
         let root = self.settings.root().await?;
+        // Whatever becomes of changes that were made alone, a logout is not taken back.
+        let root = match root.away() {
+            Away::LocalReadWrite { .. } => root.with_away(Away::LocalReadWrite { on_return: OnReturn::Replay }),
+            _ => root.clone(),
+        };
         let present = || shared.as_ref().filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
         let mut key = present().unwrap_or(brought);
         let removed = loop {
-            if root.remove_everywhere(&key).await? {
-                break true;
+            match root.remove_everywhere(&key).await {
+                Ok(true) => break Ok(true),
+                Ok(false) => {}
+                Err(AccessError::RemovedHere) => break Err(AccessError::RemovedHere),
+                Err(error) => return Err(error.into()),
             }
             match present() {
                 Some(now) if now != key => key = now,
-                Some(_) | None => break false,
+                Some(_) | None => break Ok(false),
             }
         };
         let mut current = self.current();
@@ -274,7 +287,7 @@ impl<T: Clustered + Default> RequestState<T> {
         current.shared = None;
         current.lock = None;
         current.cookie = CookieChange::Clear;
-        Ok(removed)
+        Ok(removed?)
     }
 
     /// What the answer is to say about the visitor's cookie.
@@ -293,8 +306,10 @@ impl<T: Clustered + Default> RequestState<T> {
 }
 
 async fn lock<T: Clustered>(shared: &Shared<T>, locking: &Locking) -> Result<Lock<T>, SessionError> {
-    Ok(match locking {
+    let lock = match locking {
         Locking::Whole => shared.lock().await?,
         Locking::Group(group) => shared.lock_group(group).await?,
-    })
+    };
+    // Nobody has asked for a lock among the tasks of this node.
+    if lock.is_alone() { Err(SessionError::Lock(LockError::Disconnected)) } else { Ok(lock) }
 }

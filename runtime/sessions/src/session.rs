@@ -3,7 +3,7 @@
 use crate::SessionError;
 use crate::request::{Locking, RequestState};
 use http::Extensions;
-use kiln::{Clustered, Commit, Level, Lock, LockedGuard, ReadGuard, Shared, State, WriteGuard};
+use kiln::{AccessError, Clustered, Commit, Level, Lock, LockedGuard, ReadGuard, Shared, State, WriteGuard};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
@@ -163,13 +163,18 @@ impl<T: Clustered + Default> Session<T> {
     /// when there was none.
     ///
     /// # Errors
-    /// [`SessionError`].
+    /// [`SessionError`]. While the cluster is away, with [`Away::LocalReadWrite`](kiln::Away::LocalReadWrite), the session has
+    /// ended on this node and the answer takes the cookie away, but it is an error
+    /// ([`RemovedHere`](kiln::AccessError::RemovedHere)): other nodes may show it until the cluster is back, which then ends it
+    /// everywhere.
     pub async fn destroy(&mut self) -> Result<bool, SessionError> {
-        let destroyed = self.state.destroy().await?;
-        self.found = None;
-        self.made = OnceLock::new();
-        self.lock = OnceLock::new();
-        Ok(destroyed)
+        let destroyed = self.state.destroy().await;
+        if matches!(destroyed, Ok(_) | Err(SessionError::Access(AccessError::RemovedHere))) {
+            self.found = None;
+            self.made = OnceLock::new();
+            self.lock = OnceLock::new();
+        }
+        destroyed
     }
 
     fn lock(&self) -> Option<&(Locking, Arc<Lock<T>>)> {
@@ -232,12 +237,15 @@ impl<T: Clustered> DerefMut for SessionGuard<'_, T> {
 }
 
 impl<T: Clustered> SessionGuard<'_, T> {
-    /// Commits, with the layer's level.
+    /// Commits, with the layer's level; on this node alone while the cluster is away, where the layer says so
+    /// ([`SessionLayer::away`](crate::SessionLayer::away)).
     ///
     /// # Errors
     /// [`SessionError`].
     pub async fn commit(self) -> Result<Commit, SessionError> {
         Ok(match self.held {
+            // Nothing can be promised of other nodes.
+            Held::Own(guard) if guard.is_alone() => guard.commit_with(Level::Applied).await?,
             Held::Own(guard) => guard.commit_with(self.level).await?,
             Held::Request(guard) => guard.commit_with(self.level).await?,
         })

@@ -41,7 +41,8 @@ const IDS_TRIED: usize = 3;
 /// then saving it fails, and nothing is saved, unless it is empty.
 ///
 /// `Session::cycle_id` deletes the session and creates another one, that is how tower-sessions does it: what another
-/// request saves to the old one meanwhile is lost. The typed session's [`rotate`](crate::Session::rotate) keeps it.
+/// request saves to the old one meanwhile is lost; and when the session was deleted after this request had loaded it, its
+/// data lives on under the new id. The typed session's [`rotate`](crate::Session::rotate) has neither fault.
 ///
 /// Do not put a `CachingSessionStore` before it. It caches on each node for itself, and a resident session is read from
 /// this node's memory as it is.

@@ -149,6 +149,7 @@ impl Held<'_> {
             groups,
             mode: self.mode,
             life: self.life,
+            is_alone: self.is_alone,
         }
     }
 }
@@ -173,6 +174,7 @@ pub(super) struct Kept {
     mode: Mode,
     /// As of [`Held`].
     pub(super) life: u64,
+    pub(super) is_alone: bool,
 }
 
 impl Kept {
@@ -304,6 +306,13 @@ impl<T: Clustered> DerefMut for WriteGuard<'_, T> {
 }
 
 impl<'a, T: Clustered> WriteGuard<'a, T> {
+    /// Whether the locks hold among the tasks of this node only, because the cluster is away
+    /// ([`Away::LocalReadWrite`]).
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        self.held.is_alone
+    }
+
     pub(super) fn new(shared: &'a Shared<T>, held: Held<'a>) -> Self {
         Self {
             shared,

@@ -77,6 +77,13 @@ impl<T: Clustered> Lock<T> {
         self.life().is_ok()
     }
 
+    /// Whether the locks hold among the tasks of this node only, because the cluster is away
+    /// ([`Away::LocalReadWrite`](crate::Away::LocalReadWrite)).
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.kept().as_ref().is_some_and(|kept| kept.is_alone)
+    }
+
     /// Begins a change; the locks stay when it is committed or rolled back. Waits for the guard before it.
     ///
     /// # Errors

@@ -79,6 +79,12 @@ impl<K: Key, T: Clustered> Root<K, T> {
         Self { away, ..self.clone() }
     }
 
+    /// What operations and objects do while the connection is lost.
+    #[must_use]
+    pub const fn away(&self) -> Away {
+        self.away
+    }
+
     fn shared(&self, entry: Arc<Entry>) -> Shared<T> {
         Shared::new(Arc::clone(&self.runtime), entry, self.away)
     }

@@ -3,6 +3,7 @@
 
 mod actix;
 mod archives;
+mod away;
 mod barriers;
 mod http;
 mod locks;
