@@ -35,6 +35,23 @@ pub fn listen() {
     });
 }
 
+/// From now on all that Kiln itself logs in this process is kept. To be called before what is to be heard.
+///
+/// # Panics
+/// When somebody else listens already.
+pub fn listen_to_all() {
+    LISTENING.get_or_init(|| {
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Keep);
+        log.with_env_filter("off,kiln=trace,kiln_coordinator=trace,kiln_engine=trace,kiln_sessions=trace").init();
+    });
+}
+
+/// All that was kept so far.
+#[must_use]
+pub fn lines() -> Vec<String> {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// What was logged of a peer so far.
 #[must_use]
 pub fn about(peer: SocketAddr) -> Vec<String> {

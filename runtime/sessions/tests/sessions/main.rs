@@ -7,6 +7,8 @@ mod away;
 mod barriers;
 mod http;
 mod locks;
+mod login;
 mod timeouts;
+mod told;
 mod tower;
 mod typed;
