@@ -83,7 +83,9 @@ impl<T: Clustered + Default> SessionLayer<T> {
 
     /// Sessions that nobody has used for this long end, on every node, by the coordinator's time: see
     /// [`RootSettings::idle_timeout`](kiln::RootSettings::idle_timeout). A request that only looks is a use. Default: none
-    /// does. All nodes say the same: the coordinator refuses to open the root otherwise, and names both values.
+    /// does. All nodes say the same: the coordinator refuses to open the root otherwise, and names both values. A root is for good
+    /// what it was when it was opened first: with another timeout, or another [`lock_mode`](Self::lock_mode), take another
+    /// [`root`](Self::root).
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         let settings = Arc::make_mut(&mut self.settings);

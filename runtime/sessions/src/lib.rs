@@ -96,7 +96,8 @@
 //!
 //! The cluster knows a session by a hash of its id: [`key_of`] the id in the cookie is the key for programs without a web
 //! server, like `examples/session_reader.rs`. `kiln get sessions ID` hashes the id itself, because the root says that its keys
-//! are hashes ([`kiln::RootSettings::hashed_keys`]).
+//! are hashes ([`kiln::RootSettings::hashed_keys`]). Programs that open the root say what the layer says of timeouts and of the
+//! lock mode ([`Runtime::root_with`](kiln::Runtime::root_with)).
 //!
 //! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type
 //! has another `#[clustered(on_archive_failure = "..")]` ([`kiln::Clustered`]): `"leave_out"` goes on without the field,

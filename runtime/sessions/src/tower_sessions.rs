@@ -88,8 +88,8 @@ impl TowerSessionsStore {
 
     /// Opens another root for them, whose sessions end by the coordinator's time as well. The framework's own expiry stays:
     /// an expired session is not loaded, whatever the coordinator says. With an idle timeout of the framework's longest expiry
-    /// or more, the coordinator removes what nobody loads or saves any more, and no task has to look for it. All nodes say
-    /// the same.
+    /// or more, the coordinator removes what nobody loads or saves any more, and no task has to look for it
+    /// (`delete_expired` would: its look at a session is a use). All nodes say the same.
     ///
     /// # Errors
     /// [`SessionError`]; when the nodes do not agree, it names both values.
