@@ -167,7 +167,7 @@ impl Changes {
         let checked = check_length(value);
         match &mut self.too_long {
             Some(too_long) => {
-                *too_long = checked.err().or(too_long.take());
+                *too_long = checked.err().or_else(|| too_long.take());
                 Ok(())
             }
             None => checked,

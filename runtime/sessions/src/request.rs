@@ -265,7 +265,7 @@ impl<T: Clustered + Default> RequestState<T> {
         // Whatever becomes of changes that were made alone, a logout is not taken back.
         let root = match root.away() {
             Away::LocalReadWrite { .. } => root.with_away(Away::LocalReadWrite { on_return: OnReturn::Replay }),
-            _ => root.clone(),
+            Away::Block(_) | Away::Fail | Away::LocalReads => root.clone(),
         };
         let present = || shared.as_ref().filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
         let mut key = present().unwrap_or(brought);

@@ -34,7 +34,9 @@ fn said(event: &Event<String>) -> String {
             slots.collect::<Vec<_>>().join(", ")
         }
         EventKind::Renamed { .. } => "renamed".to_owned(),
-        kind => format!("{kind:?}").to_lowercase(),
+        EventKind::Created => "created".to_owned(),
+        EventKind::Removed => "removed".to_owned(),
+        EventKind::Expired | EventKind::Gap => "something else".to_owned(),
     }
 }
 
