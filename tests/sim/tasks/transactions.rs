@@ -122,7 +122,8 @@ impl<P: Program> Actor<P> {
             let groups = if let Wanted::Money(_) = next { MONEY } else { 0..1 };
             let reads = matches!(next, Wanted::Shared(_)) && random.below(2) == 0;
             let mode = if reads { Mode::Read } else { Mode::Write };
-            if held.iter().any(|held| held.life != node.link.life()) {
+            // Until the cluster is back nobody waits in it, and then what was held is lost.
+            if held.iter().any(Held::is_fenced) {
                 return self.not_held(NotHeld::Lock(LockFailure::Fenced));
             }
             self.doing("lock in a transaction");
