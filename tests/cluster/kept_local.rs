@@ -6,6 +6,8 @@ use kiln::{
     Away, Clustered, Commit, CommitError, Distribution, Level, Map, OnReturn, Root, Runtime, Shared, State, UpdateError,
 };
 use kiln_tests::{Coordinator, Weather, soon, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -332,12 +334,26 @@ async fn no_add_is_lost_or_made_twice_on_the_way() {
             }
         });
     }
+    // All the while, on a thread of its own.
+    let (page, is_over, added) = (here.clone(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+    let (until_over, count) = (Arc::clone(&is_over), Arc::clone(&added));
+    let adder = std::thread::spawn(move || {
+        while !until_over.load(Ordering::Relaxed) {
+            if page.clicks().add(1).is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            std::thread::yield_now();
+        }
+    });
     while let Some(done) = soon("the tasks end", tasks.join_next()).await {
         done.unwrap();
     }
+    is_over.store(true, Ordering::Relaxed);
+    adder.join().unwrap();
     change(here, |page| page.picture.set(picture())).await;
     assert_eq!(here.distribution(), Distribution::Distributed);
-    let clicks = || async { (here.clicks().get(), other.clicks().get()) == (5 * ROUNDS, 5 * ROUNDS) };
+    let all = 5 * ROUNDS + added.load(Ordering::Relaxed);
+    let clicks = || async { (here.clicks().get(), other.clicks().get()) == (all, all) };
     until("both have all clicks", clicks).await;
 }
 

@@ -12,6 +12,7 @@ use kiln_protocol::limits::RECORD_BYTES_MAX;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A longer commit is refused. Leaves room for what stands around the values.
@@ -89,6 +90,8 @@ struct Kept {
     /// What the copy was made of.
     base: Option<Base>,
     is_stopped: bool,
+    /// They are on the way to the outbox: what is added meanwhile is not among them.
+    is_leaving: bool,
 }
 
 /// Tells what the cluster has of an object from what it had before.
@@ -232,7 +235,8 @@ impl LocalCopy {
         next.is_stopped |= why.is_some_and(|why| why.stops);
         if next.can_leave(entry, groups) {
             let all = next.changes.into_values().map(Arc::unwrap_or_clone).collect();
-            return Ok(Placed::Together(all, Leaving { copy: self, entry, before }));
+            kept.is_leaving = true;
+            return Ok(Placed::Together(all, Leaving { copy: self, entry, before, is_queued: AtomicBool::new(false) }));
         }
         self.show(entry, &pinned, Base::of(entry, rewrites, &pinned), &mut next)?;
         *kept = next;
@@ -245,7 +249,7 @@ impl LocalCopy {
     pub(super) fn add(entry: &Entry, slot: u16, amount: i64) -> Result<bool, ApplyError> {
         let Some(copy) = Self::known(entry) else { return Ok(false) };
         let mut kept = copy.kept();
-        if !entry.is_kept_local() {
+        if kept.is_leaving || !entry.is_kept_local() {
             return Ok(false);
         }
         let add = Change::Add { slot, amount };
@@ -265,6 +269,15 @@ pub(super) struct Leaving<'a> {
     copy: &'a LocalCopy,
     entry: &'a Entry,
     before: Kept,
+    is_queued: AtomicBool,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if !*self.is_queued.get_mut() {
+            self.copy.kept().is_leaving = false;
+        }
+    }
 }
 
 impl Leaving<'_> {
@@ -274,6 +287,8 @@ impl Leaving<'_> {
         let queued = queue()?;
         *kept = Kept::default();
         self.entry.keep_local(false);
+        // Relaxed: only whoever has this value reads it.
+        self.is_queued.store(true, Ordering::Relaxed);
         Ok(queued)
     }
 
