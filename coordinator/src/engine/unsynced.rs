@@ -255,6 +255,16 @@ impl Engine {
         }
     }
 
+    /// The last entry so far.
+    pub const fn appended(&self) -> LogSeq {
+        self.appended
+    }
+
+    /// Whether nothing up to this entry can be lost any more, or all of it is in memory only.
+    pub fn is_safe(&self, seq: LogSeq) -> bool {
+        !self.settings.durable || self.logged >= seq
+    }
+
     /// [`super::Event::Logged`].
     pub(super) fn synced(&mut self, seq: LogSeq) {
         if seq <= self.logged {

@@ -96,6 +96,17 @@ impl Core {
         self.finish();
     }
 
+    /// The last entry so far.
+    pub(super) const fn appended(&self) -> LogSeq {
+        self.engine.appended()
+    }
+
+    /// As [`poll_log`](Self::poll_log), and ready as well when this entry is safe and the nodes have been told so.
+    pub(super) fn poll_safe(&mut self, context: &Context<'_>, seq: LogSeq) -> Poll<()> {
+        let failed = self.poll_log(context).is_ready();
+        if failed || self.engine.is_safe(seq) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Tells every peer that this is the end. What they are told before that still goes out.
     pub(super) fn stop(&mut self) {
         self.begin();

@@ -46,6 +46,8 @@ const DROPPED_DEADLINE: Duration = Duration::from_millis(500);
 /// How often a lease is looked at: one that lapses is noticed by a tenth of it later.
 const TICKS_PER_LEASE: u32 = 10;
 const TICK_MIN: Duration = Duration::from_millis(10);
+/// How long a stopping coordinator waits for its disk before it says that it stops.
+const SAFE_MAX: Duration = Duration::from_secs(2);
 /// How long the last packets of a stopping coordinator may take.
 const CLOSING_MAX: Duration = Duration::from_millis(500);
 
@@ -469,6 +471,10 @@ async fn run(
     };
     endpoint.set_server_config(None);
     shared.stopping.send_replace(true);
+    // So that nodes hear of what they have committed that it is on the disk.
+    let last = shared.core().appended();
+    let safe = std::future::poll_fn(|context| shared.core().poll_safe(context, last));
+    drop(timeout(deadline.min(SAFE_MAX), safe).await);
     shared.core().stop();
     let drained = async { while peers.join_next().await.is_some() {} };
     // At the deadline the rest is counted and cut off.
