@@ -337,7 +337,8 @@ async fn no_add_is_lost_or_made_twice_on_the_way() {
     // All the while, on a thread of its own.
     let (page, is_over, added) = (here.clone(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
     let (until_over, count) = (Arc::clone(&is_over), Arc::clone(&added));
-    let adder = std::thread::spawn(move || {
+    let mut adder = JoinSet::new();
+    adder.spawn_blocking(move || {
         while !until_over.load(Ordering::Relaxed) {
             if page.clicks().add(1).is_ok() {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -349,7 +350,7 @@ async fn no_add_is_lost_or_made_twice_on_the_way() {
         done.unwrap();
     }
     is_over.store(true, Ordering::Relaxed);
-    adder.join().unwrap();
+    soon("the adder ends", adder.join_next()).await.unwrap().unwrap();
     change(here, |page| page.picture.set(picture())).await;
     assert_eq!(here.distribution(), Distribution::Distributed);
     let all = 5 * ROUNDS + added.load(Ordering::Relaxed);
