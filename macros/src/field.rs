@@ -26,7 +26,7 @@ pub(crate) struct Field<'i> {
     pub(crate) name: String,
     pub(crate) group: String,
     pub(crate) kind: Kind,
-    /// Whether a change that cannot be archived is left out; `None` where the field does not say.
+    /// What becomes of a change that cannot be archived; `None` where the field does not say.
     pub(crate) archive_failure: Option<ArchiveFailure>,
     default: Option<Expr>,
     documentation: Vec<&'i Attribute>,

@@ -107,8 +107,9 @@ impl Node {
         }
         // Commits of this node that the record lacks: made before an eviction, not yet acknowledged.
         self.outbox.with_unacknowledged(record.applied, |missing| {
-            for (_, commit) in missing {
-                self.replay(&entry, commit);
+            let mut tails = Own::tails(missing);
+            if Own::new(&entry, missing, &mut tails).apply(&entry).is_err() {
+                entry.set_state(State::Stale);
             }
             self.cache.insert(&root, &entry);
         });
@@ -155,25 +156,6 @@ impl Node {
             let Some(bytes) = self.evict() else { return Err(error) };
             evicted_bytes += bytes;
             self.heap.collect();
-        }
-    }
-
-    /// Puts one of this node's own commits on top of a record.
-    fn replay(&self, entry: &Entry, commit: &Commit) {
-        for part in commit.parts.iter().filter(|part| part.object == entry.id()) {
-            let mut tail = Tail::default();
-            let Ok(decoded) = entry.binding.decode(&part.writes, &mut tail) else {
-                continue;
-            };
-            let versions: SmallVec<[(GroupIndex, u64); 1]> = match entry.binding.group_index(part.group) {
-                Some(index) if part.group != GroupId::COMMUTATIVE => {
-                    SmallVec::from_buf([(index, part.version.to_bits())])
-                }
-                _ => SmallVec::new(),
-            };
-            if entry.object.apply(&decoded.writes, &versions).is_err() {
-                entry.set_state(State::Stale);
-            }
         }
     }
 

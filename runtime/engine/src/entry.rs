@@ -60,10 +60,9 @@ impl Seen {
     /// Whether something of that is not so any more. Under a lock it can only have been a commit of this node that was refused.
     pub fn undone(&self, entry: &Entry) -> Option<CommitError> {
         let pinned = entry.object.pin();
-        let numbered = |bits| Version::from_bits(bits);
         let (index, seen, current) = (self.first..)
             .zip(&self.versions)
-            .map(|(index, seen)| (index, numbered(*seen), numbered(pinned.version(index))))
+            .map(|(index, seen)| (index, Version::from_bits(*seen), Version::from_bits(pinned.version(index))))
             .find(|(_, seen, current)| seen.number() != current.number())?;
         let group = entry.binding.groups()[usize::from(index)];
         Some(CommitError::Undone { object: entry.id(), group, current, seen })

@@ -2,7 +2,7 @@
 
 use crate::binding::Tail;
 use crate::entry::Entry;
-use kiln_heap::SlotWrite;
+use kiln_heap::{ApplyError, SlotWrite};
 use kiln_protocol::message::Commit;
 use kiln_protocol::{CommitSeq, GroupId};
 
@@ -31,6 +31,14 @@ impl<'w> Own<'w> {
             }
         }
         Self { writes, versions }
+    }
+
+    /// Puts them on top of a record that is there already, and that nobody sees yet.
+    pub(crate) fn apply(&self, entry: &Entry) -> Result<(), ApplyError> {
+        if self.writes.is_empty() {
+            return Ok(());
+        }
+        entry.object.apply(&self.writes, &self.versions)
     }
 
     /// The writes on top of those of a record, and below what was changed here alone.

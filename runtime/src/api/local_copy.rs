@@ -64,7 +64,7 @@ pub(super) fn shown<'a>(runtime: &Attached, entry: &'a Entry) -> &'a Object {
 #[cold]
 fn shown_locally<'a>(runtime: &Attached, entry: &'a Entry) -> &'a Object {
     let Some(copy) = LocalCopy::known(entry) else { return &entry.object };
-    if let Err(error) = runtime.node.with_room(|| copy.refresh(entry)) {
+    if let Err(error) = LocalCopy::refresh_all(runtime, entry) {
         // What is there is shown on. Whoever has a lock has made sure before.
         tracing::debug!(%error, object = %entry.id(), "what other nodes have changed is not shown");
     }
