@@ -149,5 +149,5 @@ fn timeout(ms: u64) -> String {
 }
 
 fn locking(options: &RootOptions) -> &str {
-    if options.locking.is_empty() { "not said" } else { &options.locking }
+    if options.locking.is_empty() { "none" } else { &options.locking }
 }

@@ -13,7 +13,7 @@ pub enum SameSite {
     Strict,
     /// With links that are followed, not with forms and scripts of other sites.
     Lax,
-    /// Always; browsers want `Secure` for it.
+    /// Always. Browsers take such a cookie only with `Secure`.
     None,
 }
 
@@ -43,12 +43,19 @@ impl Cookie {
     /// A cookie of this name.
     ///
     /// # Panics
-    /// When a cookie cannot have this name: it is not made of letters, digits, `-`, `_` and `.`.
+    /// When a cookie cannot have this name: it is not made of letters, digits, `-`, `_` and `.`, or it begins with `__Host-`
+    /// (which comes by itself) or `__Secure-`.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
         let name = name.into();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         assert!(!name.is_empty() && name.bytes().all(is_plain), "`{name}` is no name for a cookie");
+        let begins_with =
+            |prefix: &str| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+        assert!(
+            !begins_with("__Host-") && !begins_with("__Secure-"),
+            "`{name}`: the prefix is put before the name where browsers allow it"
+        );
         let cookie = Self {
             bare_name: name,
             domain: None,
@@ -129,6 +136,12 @@ impl Cookie {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Why browsers would not keep it.
+    pub(crate) fn refused_by_browsers(&self) -> Option<&'static str> {
+        let is_bare = self.same_site == SameSite::None && !self.secure;
+        is_bare.then_some("browsers drop a cookie with `SameSite=None` and without `Secure`")
     }
 
     /// `__Host-` promises that this host has set the cookie, and not another of the domain.
@@ -240,6 +253,20 @@ mod tests {
         assert_eq!(cookie.find(&headers), None);
         headers.append(COOKIE, HeaderValue::from_str(&format!("x=y; __Host-session={};z", id.expose())).unwrap());
         assert_eq!(cookie.find(&headers), Some(id));
+    }
+
+    #[test]
+    fn what_browsers_would_drop_is_known() {
+        let cookie = Cookie::default().same_site(SameSite::None);
+        assert_eq!(cookie.refused_by_browsers(), None);
+        assert!(cookie.clone().secure(false).refused_by_browsers().is_some());
+        assert_eq!(cookie.secure(false).same_site(SameSite::Lax).refused_by_browsers(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "the prefix is put before the name where browsers allow it")]
+    fn a_prefix_is_not_part_of_the_name() {
+        drop(Cookie::named("__host-shop").domain("example.com"));
     }
 
     #[test]

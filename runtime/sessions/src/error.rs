@@ -26,7 +26,10 @@ pub enum SessionError {
     #[error("the request has asked for another lock of its session already")]
     OtherLock,
     /// The lock that a `SessionLock` asked for is none that the nodes have agreed on.
-    #[error("the nodes have agreed on the lock mode `{mode}`, which does not allow the lock of this route")]
+    #[error(
+        "the nodes have agreed on the lock mode `{mode}`, which does not allow the lock of this route: \
+         give `SessionLayer::lock_mode` one that does, on every node"
+    )]
     OtherLockMode {
         /// The word for what they have agreed on.
         mode: &'static str,

@@ -52,8 +52,14 @@ impl<T: Clustered + Default> SessionLayer<T> {
     }
 
     /// How the cookie is made.
+    ///
+    /// # Panics
+    /// When browsers would not keep it: `SameSite=None` without `Secure`.
     #[must_use]
     pub fn cookie(mut self, cookie: Cookie) -> Self {
+        if let Some(why) = cookie.refused_by_browsers() {
+            panic!("{why}");
+        }
         Arc::make_mut(&mut self.settings).cookie = cookie;
         self
     }
@@ -102,7 +108,8 @@ impl<T: Clustered + Default> SessionLayer<T> {
         self
     }
 
-    /// Which locks the routes may keep to the end of a request. All nodes say the same. Default: [`LockMode::Unsaid`].
+    /// Which locks the routes may keep to the end of a request ([`SessionLock`](crate::SessionLock)). All nodes say the same: the
+    /// coordinator refuses to open the root otherwise, and names both. Default: [`LockMode::None`].
     #[must_use]
     pub fn lock_mode(mut self, mode: LockMode) -> Self {
         let settings = Arc::make_mut(&mut self.settings);

@@ -18,7 +18,7 @@
 //! # #[cfg(feature = "axum")] {
 //! use axum::{Router, routing::get};
 //! use kiln::{Clustered, Runtime};
-//! use kiln_sessions::{Session, SessionError, SessionLayer, SessionLock};
+//! use kiln_sessions::{LockMode, Session, SessionError, SessionLayer, SessionLock};
 //!
 //! #[derive(Clustered, Default)]
 //! struct Shop {
@@ -71,7 +71,7 @@
 //!         .route("/login", get(login))
 //!         .route("/logout", get(logout))
 //!         .route("/checkout", get(checkout).layer(SessionLock::<Shop>::group("cart")))
-//!         .layer(SessionLayer::<Shop>::new(kiln))
+//!         .layer(SessionLayer::<Shop>::new(kiln).lock_mode(LockMode::Groups))
 //! }
 //!
 //! # use tower_service::Service as _;

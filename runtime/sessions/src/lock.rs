@@ -36,32 +36,33 @@ pub enum Busy {
 /// does not, neither has what it counts on. A route that asks for a lock that this does not allow is answered with a 500.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum LockMode {
-    /// Each route as it likes. All nodes leave it unsaid then.
-    #[default]
-    Unsaid,
     /// None: each change takes its lock for itself alone.
+    #[default]
     None,
     /// Those of field groups.
     Groups,
     /// That of the whole session.
     Session,
+    /// Both: each route as it likes.
+    GroupsOrSession,
 }
 
 impl LockMode {
-    /// As the coordinator keeps it.
+    /// As the coordinator keeps it, and as a program says it that opens the root itself
+    /// ([`RootSettings::locking`](kiln::RootSettings::locking)).
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Unsaid => "",
             Self::None => "none",
             Self::Groups => "groups",
             Self::Session => "session",
+            Self::GroupsOrSession => "groups or session",
         }
     }
 
     pub(crate) const fn allows(self, locking: &Locking) -> bool {
         match (self, locking) {
-            (Self::Unsaid, _) | (Self::Groups, Locking::Group(_)) | (Self::Session, Locking::Whole) => true,
+            (Self::GroupsOrSession, _) | (Self::Groups, Locking::Group(_)) | (Self::Session, Locking::Whole) => true,
             (Self::None, _) | (Self::Groups, Locking::Whole) | (Self::Session, Locking::Group(_)) => false,
         }
     }
@@ -77,7 +78,8 @@ impl LockMode {
 /// changes that come after are refused. A visitor without a session has nothing to lock; a session that is made in the
 /// request is locked at once.
 ///
-/// It belongs inside of the [`SessionLayer`](crate::SessionLayer), for example as a `route_layer`.
+/// It belongs inside of the [`SessionLayer`](crate::SessionLayer), for example as a `route_layer`, and the layer says on every
+/// node that routes have such locks ([`lock_mode`](crate::SessionLayer::lock_mode)).
 pub struct SessionLock<T> {
     terms: Arc<Terms>,
     _type: PhantomData<fn() -> T>,

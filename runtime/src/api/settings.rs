@@ -40,9 +40,12 @@ impl RootSettings {
     }
 
     /// How the programs use the locks of its objects, in a word of their own, at most 255 bytes. Kiln only compares it.
+    /// Default: `none`.
     #[must_use]
     pub fn locking(mut self, word: impl Into<String>) -> Self {
-        self.options.locking = word.into();
+        let word = word.into();
+        // What is not said is not sent.
+        self.options.locking = if word == "none" { String::new() } else { word };
         self
     }
 

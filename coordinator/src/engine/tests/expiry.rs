@@ -188,8 +188,11 @@ fn all_who_open_a_root_agree_on_its_timeouts_and_locking() {
         (timeouts(90, 0), "idle timeout `60000 ms` in the cluster but `90000 ms`"),
         (timeouts(60, 5), "absolute timeout `none` in the cluster but `5000 ms`"),
         (timeouts(0, 0), "idle timeout `60000 ms` in the cluster but `none`"),
-        (timeouts(60, 0), "locking `session` in the cluster but `not said`"),
-        (RootOptions { locking: "none".to_owned(), ..timeouts(60, 0) }, "locking `session` in the cluster but `none`"),
+        (timeouts(60, 0), "locking `session` in the cluster but `none`"),
+        (
+            RootOptions { locking: "groups".to_owned(), ..timeouts(60, 0) },
+            "locking `session` in the cluster but `groups`",
+        ),
     ] {
         cluster.open_with("bob", "timed", session_type(), options);
         assert_eq!(cluster.sent_to("bob"), [format!("failed: root `timed` has {said} in this program")]);

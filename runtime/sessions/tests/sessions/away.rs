@@ -5,7 +5,7 @@ use crate::typed::{Shop, layer, router};
 use axum::Router;
 use axum::routing::get;
 use kiln::{Away, ClusterEvent, OnReturn};
-use kiln_sessions::{Session, SessionLock};
+use kiln_sessions::{LockMode, Session, SessionLock};
 use kiln_tests::{Browser, Coordinator, Proxy, Weather, soon, until};
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ async fn visitors_go_on_with_a_node_that_is_alone() {
     let mut servers = Servers::default();
     let proxy = Proxy::before(coordinator.profile(), 1);
     let kiln = coordinator.builder_through(&proxy, "a").timeout(Duration::from_secs(2)).attach().await.unwrap();
-    let alone = || layer(&kiln).away(Away::LocalReadWrite { on_return: OnReturn::Discard });
+    let with_locks = |kiln| layer(kiln).lock_mode(LockMode::Session);
+    let alone = || with_locks(&kiln).away(Away::LocalReadWrite { on_return: OnReturn::Discard });
     let lock = SessionLock::<Shop>::whole().wait(Duration::from_secs(1));
     let locks = Router::new().route("/locked", get(locked).layer(lock)).layer(alone());
     let a = servers.serve(router(&kiln, alone()).merge(locks)).await;
     let kiln_b = coordinator.node("b").await;
-    let b = servers.serve(router(&kiln_b, layer(&kiln_b))).await;
+    let b = servers.serve(router(&kiln_b, with_locks(&kiln_b))).await;
     let (mut browser, mut stays) = (Browser::default(), Browser::default());
     for browser in [&mut browser, &mut stays] {
         assert_eq!(browser.get(a, "/visit").await.body, "1");

@@ -5,7 +5,7 @@ use crate::typed::{Shop, layer, router};
 use axum::routing::get;
 use axum::{Extension, Router};
 use kiln::Runtime;
-use kiln_sessions::{Busy, Session, SessionError, SessionLock};
+use kiln_sessions::{Busy, LockMode, Session, SessionError, SessionLock};
 use kiln_tests::{Browser, Coordinator, until};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,6 +42,7 @@ async fn hold_and_leave(mut session: Session<Shop>) -> Result<String> {
 }
 
 fn locked(kiln: &Runtime, slow: &Slow) -> Router {
+    let both = || layer(kiln).lock_mode(LockMode::GroupsOrSession);
     let whole = SessionLock::<Shop>::whole();
     let brief = whole.clone().wait(Duration::from_millis(100));
     let elsewhere = Busy::Redirect("/busy".parse().unwrap());
@@ -57,8 +58,8 @@ fn locked(kiln: &Runtime, slow: &Slow) -> Router {
             "/alone",
             get(async || "in").route_layer(SessionLock::<Shop>::group("cart")).layer(SessionLock::<Shop>::whole()),
         )
-        .layer(layer(kiln));
-    routes.merge(router(kiln, layer(kiln))).layer(Extension(slow.clone()))
+        .layer(both());
+    routes.merge(router(kiln, both())).layer(Extension(slow.clone()))
 }
 
 /// Two nodes, and a visitor with a session.

@@ -5,6 +5,7 @@ mod actix;
 mod archives;
 mod away;
 mod barriers;
+mod cookies;
 mod http;
 mod locks;
 mod login;

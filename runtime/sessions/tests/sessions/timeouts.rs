@@ -85,7 +85,7 @@ async fn nodes_agree_on_the_lock_mode_and_keep_to_it() {
     );
     assert_eq!(
         layer(&b).opened().await.unwrap_err().to_string(),
-        "the sessions cannot be opened: root `sessions` has locking `groups` in the cluster but `not said` in this program"
+        "the sessions cannot be opened: root `sessions` has locking `groups` in the cluster but `none` in this program"
     );
     let routes = Router::new()
         .route("/group", get(async || "in").route_layer(SessionLock::<Shop>::group("cart")))
@@ -95,4 +95,10 @@ async fn nodes_agree_on_the_lock_mode_and_keep_to_it() {
     let browser = Browser::default();
     assert_eq!(browser.ask(node, "/group").await.body, "in");
     assert_eq!(browser.ask(node, "/whole").await.status, 500);
+    // What nobody has agreed on is no lock.
+    let unsaid = Router::new()
+        .route("/group", get(async || "in").route_layer(SessionLock::<Shop>::group("cart")))
+        .layer(layer(&a).root("others"));
+    let node = servers.serve(unsaid).await;
+    assert_eq!(browser.ask(node, "/group").await.status, 500);
 }
