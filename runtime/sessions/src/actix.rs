@@ -5,6 +5,7 @@ use crate::{SessionError, key_of};
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key};
 use actix_web::cookie::time::{Duration, OffsetDateTime};
 use kiln::{Level, RootSettings, Runtime};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The entry of a loaded state that says what the rest was loaded as.
@@ -40,8 +41,8 @@ const KEYS_TRIED: usize = 3;
 ///   entry `kiln.base`. `Session::entries` shows it. `Session::clear` takes it away with all others: what is saved then
 ///   replaces the session, also what other requests have added meanwhile. Do not write an entry of this name.
 /// - `Session::renew` deletes the session and saves another one: what another request updates in the old one meanwhile is
-///   lost, and of a session that was deleted after this request had loaded it the data lives on under the new id. The trait
-///   does not say that the two belong together.
+///   lost. When the session was gone already, because somebody has logged out after this request had loaded it, or because
+///   another request has renewed it, the new one gets only what this request has changed.
 /// - `Session::update`, and `update_or` of a key that is there, are no changes in actix-session 0.11: alone they do not save
 ///   anything, with any store.
 /// - There is no way to ask for the removal of expired sessions: call [`delete_expired`](Self::delete_expired) from time to
@@ -118,7 +119,7 @@ impl SessionStore for ActixStore {
     async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
         let loaded = self.store.load(&key_of(key.as_ref()), now()).await;
         let Some((data, _)) = loaded.map_err(|error| LoadError::Other(error.into()))? else { return Ok(None) };
-        let base = write_base(&Base::of(&data));
+        let base = write_base(&Base::of(&key_of(key.as_ref()), &data));
         let text = |(name, value)| Ok((name, String::from_utf8(value)?));
         let state: Result<SessionState, anyhow::Error> = data.into_iter().map(text).collect();
         let mut state = state.map_err(LoadError::Deserialization)?;
@@ -127,8 +128,13 @@ impl SessionStore for ActixStore {
     }
 
     async fn save(&self, mut state: SessionState, ttl: &Duration) -> Result<SessionKey, SaveError> {
-        state.remove(BASE);
-        let data = data_of(state);
+        // A state that was loaded gets another key.
+        let renewed = state.remove(BASE).map(|text| read_base(&text).ok_or_else(own_entry)).transpose();
+        let renewed = renewed.map_err(SaveError::Serialization)?;
+        let mut data = data_of(state);
+        if !self.store.take_over(&mut data, renewed.as_ref()) {
+            self.saved(Saved::Gone).map_err(SaveError::Other)?;
+        }
         for _ in 0..KEYS_TRIED {
             let key = generate_session_key();
             let created = self.store.create(key_of(key.as_ref()), data.clone(), now_and(ttl)).await;
@@ -145,13 +151,8 @@ impl SessionStore for ActixStore {
         mut state: SessionState,
         ttl: &Duration,
     ) -> Result<SessionKey, UpdateError> {
-        let base = match state.remove(BASE) {
-            None => None,
-            Some(text) => {
-                let bad = || UpdateError::Serialization(anyhow::anyhow!("the entry `{BASE}` is the store's own"));
-                Some(read_base(&text).ok_or_else(bad)?)
-            }
-        };
+        let base = state.remove(BASE).map(|text| read_base(&text).ok_or_else(own_entry)).transpose();
+        let base = base.map_err(UpdateError::Serialization)?;
         let merge = base.as_ref().map_or(Merge::Replace, Merge::Since);
         let saved = self.store.save(&key_of(key.as_ref()), &data_of(state), merge, now_and(ttl)).await;
         self.saved(saved.map_err(|error| UpdateError::Other(error.into()))?).map_err(UpdateError::Other)?;
@@ -175,6 +176,10 @@ fn data_of(state: SessionState) -> Data {
     state.into_iter().map(|(name, value)| (name, value.into_bytes())).collect()
 }
 
+fn own_entry() -> anyhow::Error {
+    anyhow::anyhow!("the entry `{BASE}` is the store's own")
+}
+
 fn now() -> Moment {
     moment(OffsetDateTime::now_utc())
 }
@@ -187,22 +192,25 @@ fn moment(time: OffsetDateTime) -> Moment {
     Moment { secs: time.unix_timestamp(), nanos: time.nanosecond() }
 }
 
-/// For each entry: its hash in 16 digits, the length of its name in bytes, a colon, its name.
+/// The hash of the key in 16 digits; for each entry the hash of the value in 16 digits, the length of its name in bytes, a
+/// colon, its name.
 fn write_base(base: &Base) -> String {
-    let mut text = String::new();
-    for (name, hash) in &base.0 {
+    let mut text = format!("{:016x}", base.key);
+    for (name, hash) in &base.values {
         write!(text, "{hash:016x}{}:{name}", name.len()).expect("a string takes what is written");
     }
     text
 }
 
-fn read_base(mut text: &str) -> Option<Base> {
-    let mut base = Base::default();
+fn read_base(text: &str) -> Option<Base> {
+    let read_hash = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (key, mut text) = text.split_at_checked(16)?;
+    let mut base = Base { key: read_hash(key)?, values: BTreeMap::new() };
     while !text.is_empty() {
         let (hash, rest) = text.split_at_checked(16)?;
         let (length, rest) = rest.split_once(':')?;
         let (name, rest) = rest.split_at_checked(length.parse().ok()?)?;
-        base.0.insert(name.to_owned(), u64::from_str_radix(hash, 16).ok()?);
+        base.values.insert(name.to_owned(), read_hash(hash)?);
         text = rest;
     }
     Some(base)
@@ -215,12 +223,14 @@ mod tests {
     #[test]
     fn the_base_is_read_as_it_was_written() {
         let names = ["", "a", "12:", "ü:ü", "0123456789abcdef1:x"];
-        let base =
-            Base(names.iter().zip([0, 1, u64::MAX, 7, 8]).map(|(name, hash)| (name.to_string(), hash)).collect());
+        let values = names.iter().zip([0, 1, u64::MAX, 7, 8]).map(|(name, hash)| (name.to_string(), hash)).collect();
+        let base = Base { key: 9, values };
         assert_eq!(read_base(&write_base(&base)), Some(base));
-        assert_eq!(read_base(""), Some(Base::default()));
-        for bad in ["x", "0000000000000001", "00000000000000015:ab", "000000000000000g1:a", "00000000000000011:ü"] {
-            assert_eq!(read_base(bad), None, "{bad}");
+        assert_eq!(read_base("0000000000000009").map(|base| base.values.len()), Some(0));
+        for bad in ["", "x", "0000000000000001", "00000000000000015:ab", "000000000000000g1:a", "00000000000000011:ü"]
+        {
+            let key = if bad.is_empty() { "000000000000000" } else { "0000000000000009" };
+            assert_eq!(read_base(&format!("{key}{bad}")), None, "{bad}");
         }
     }
 }

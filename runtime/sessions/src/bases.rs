@@ -4,7 +4,7 @@
 //! a hash map, each hash map has a hasher with keys of its own, and keeps it for as long as it lives, also when it is
 //! cleared or the record gets another id. So the map's hasher tells which loaded record this is.
 
-use crate::stored::{Base, hash};
+use crate::stored::Base;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,8 +41,7 @@ pub(crate) struct Bases {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// With a hash of the session's key.
-    bases: BTreeMap<RecordMark, (u64, Arc<Base>)>,
+    bases: BTreeMap<RecordMark, Arc<Base>>,
     /// Oldest first.
     order: VecDeque<RecordMark>,
     has_dropped: bool,
@@ -58,9 +57,9 @@ impl Bases {
     }
 
     /// Notes what a record consists of that was loaded or saved just now.
-    pub(crate) fn note(&self, mark: RecordMark, key: &str, base: Base) {
+    pub(crate) fn note(&self, mark: RecordMark, base: Base) {
         let mut table = self.table();
-        if table.bases.insert(mark, (hash(key.as_bytes()), Arc::new(base))).is_none() {
+        if table.bases.insert(mark, Arc::new(base)).is_none() {
             table.order.push_back(mark);
         }
         while table.order.len() > self.max
@@ -74,10 +73,15 @@ impl Bases {
     pub(crate) fn known(&self, mark: RecordMark, key: &str) -> Known {
         let table = self.table();
         match table.bases.get(&mark) {
-            Some((of, base)) if *of == hash(key.as_bytes()) => Known::Base(Arc::clone(base)),
+            Some(base) if base.is_of(key) => Known::Base(Arc::clone(base)),
             _ if table.has_dropped => Known::PerhapsDropped,
             _ => Known::Fresh,
         }
+    }
+
+    /// The base that a record has, of whatever session.
+    pub(crate) fn of(&self, mark: RecordMark) -> Option<Arc<Base>> {
+        self.table().bases.get(&mark).cloned()
     }
 }
 
@@ -97,13 +101,13 @@ mod tests {
     fn the_oldest_base_goes_first_and_that_is_known() {
         let bases = Bases::new(2);
         let marks: Vec<_> = (0..3).map(|_| RecordMark::of(&RandomState::new())).collect();
-        let base = || Base([("k".to_owned(), 7)].into());
-        bases.note(marks[0], "a", base());
-        bases.note(marks[1], "b", base());
+        let base = |key: &str| Base::of(key, &[("k".to_owned(), vec![7])].into());
+        bases.note(marks[0], base("a"));
+        bases.note(marks[1], base("b"));
         assert!(matches!(bases.known(marks[0], "a"), Known::Base(_)));
         assert!(matches!(bases.known(marks[0], "b"), Known::Fresh), "the base is another session's");
         assert!(matches!(bases.known(marks[2], "c"), Known::Fresh));
-        bases.note(marks[2], "c", base());
+        bases.note(marks[2], base("c"));
         assert!(matches!(bases.known(marks[0], "a"), Known::PerhapsDropped));
         assert!(matches!(bases.known(marks[2], "c"), Known::Base(_)));
     }

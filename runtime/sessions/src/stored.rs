@@ -3,12 +3,14 @@
 
 use crate::SessionError;
 use kiln::{Clustered, Level, Map, Root, RootSettings, Runtime, Shared};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Where the sessions are kept, where no root is named.
 pub(crate) const ROOT: &str = "sessions";
+/// How many sessions that were gone already are known. A request changes an id within its life.
+const FOUND_GONE_MAX: usize = 65_536;
 /// The expiry of a session that is about to be removed. No save brings it back.
 const CONDEMNED: i64 = i64::MIN;
 
@@ -34,13 +36,28 @@ pub(crate) struct Moment {
 /// The content of a session.
 pub(crate) type Data = BTreeMap<String, Vec<u8>>;
 
-/// What a session contained when a request loaded it: a hash of each value.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Base(pub(crate) BTreeMap<String, u64>);
+/// What a session contained when a request loaded it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Base {
+    /// The hash of the session's key.
+    pub(crate) key: u64,
+    /// And of each value.
+    pub(crate) values: BTreeMap<String, u64>,
+}
 
 impl Base {
-    pub(crate) fn of(data: &Data) -> Self {
-        Self(data.iter().map(|(key, value)| (key.clone(), hash(value))).collect())
+    pub(crate) fn of(key: &str, data: &Data) -> Self {
+        let values = data.iter().map(|(name, value)| (name.clone(), hash(value))).collect();
+        Self { key: hash(key.as_bytes()), values }
+    }
+
+    pub(crate) fn is_of(&self, key: &str) -> bool {
+        self.key == hash(key.as_bytes())
+    }
+
+    /// Whether it has this value under this name.
+    pub(crate) fn has(&self, name: &str, value: &[u8]) -> bool {
+        self.values.get(name) == Some(&hash(value))
     }
 }
 
@@ -72,12 +89,32 @@ pub(crate) enum Saved {
 pub(crate) struct Store {
     root: Root<String, StoredSession>,
     pub(crate) level: Level,
+    found_gone: Arc<FoundGone>,
+}
+
+/// Sessions that somebody wanted to delete here and that were gone already, by the hashes of their keys: the latest of them.
+#[derive(Debug, Default)]
+struct FoundGone(Mutex<VecDeque<u64>>);
+
+impl FoundGone {
+    fn keys(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, key: u64) {
+        let mut keys = self.keys();
+        if keys.len() == FOUND_GONE_MAX {
+            keys.pop_front();
+        }
+        keys.push_back(key);
+    }
 }
 
 impl Store {
     pub(crate) async fn open(kiln: &Runtime, root: &str, settings: &RootSettings) -> Result<Self, SessionError> {
         let settings = settings.clone().hashed_keys();
-        Ok(Self { root: kiln.root_with(root, &settings).await?, level: Level::Everywhere })
+        let root = kiln.root_with(root, &settings).await?;
+        Ok(Self { root, level: Level::Everywhere, found_gone: Arc::default() })
     }
 
     /// A new session; `false`, and nothing changed, when the key is in use.
@@ -116,7 +153,21 @@ impl Store {
 
     /// Ends a session: when it returns, no node has it. `false` when there was none.
     pub(crate) async fn delete(&self, key: &str) -> Result<bool, SessionError> {
-        Ok(self.root.remove_everywhere(key).await?)
+        let deleted = self.root.remove_everywhere(key).await?;
+        if !deleted {
+            self.found_gone.note(hash(key.as_bytes()));
+        }
+        Ok(deleted)
+    }
+
+    /// The frameworks change a session's id by deleting the session and creating another one with the data that the request
+    /// has. Where the session was gone before, that would bring it back under another id: then only what the request has
+    /// changed goes into the new one. Returns `false` if so.
+    pub(crate) fn take_over(&self, data: &mut Data, base: Option<&Base>) -> bool {
+        // Looked for only when an id is changed, and mostly not long.
+        let Some(base) = base.filter(|base| self.found_gone.keys().contains(&base.key)) else { return true };
+        data.retain(|name, value| !base.has(name, value));
+        false
     }
 
     /// Removes the sessions that have expired, and returns how many. Looks at every session of the root.
@@ -194,21 +245,20 @@ impl StoredSessionView<'_> {
 
 impl StoredSessionMut<'_> {
     fn merge(&mut self, data: &Data, merge: Merge<'_>) {
-        let none = Base::default();
         let base = match merge {
-            Merge::Since(base) => base,
+            Merge::Since(base) => Some(base),
             Merge::Replace => {
                 self.data.clear();
-                &none
+                None
             }
         };
-        for (key, value) in data {
-            if base.0.get(key) != Some(&hash(value)) {
-                self.data.insert(key.clone(), value.clone());
+        for (name, value) in data {
+            if !base.is_some_and(|base| base.has(name, value)) {
+                self.data.insert(name.clone(), value.clone());
             }
         }
-        for key in base.0.keys().filter(|key| !data.contains_key(*key)) {
-            self.data.remove(key);
+        for name in base.iter().flat_map(|base| base.values.keys()).filter(|name| !data.contains_key(*name)) {
+            self.data.remove(name);
         }
     }
 

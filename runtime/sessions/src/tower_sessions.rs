@@ -41,8 +41,9 @@ const IDS_TRIED: usize = 3;
 /// then saving it fails, and nothing is saved, unless it is empty.
 ///
 /// `Session::cycle_id` deletes the session and creates another one, that is how tower-sessions does it: what another
-/// request saves to the old one meanwhile is lost; and when the session was deleted after this request had loaded it, its
-/// data lives on under the new id. The typed session's [`rotate`](crate::Session::rotate) has neither fault.
+/// request saves to the old one meanwhile is lost. When the session was gone already, because somebody has logged out after
+/// this request had loaded it, or because another request has changed its id, the new one gets only what this request has
+/// changed. The typed session's [`rotate`](crate::Session::rotate) loses nothing.
 ///
 /// Do not put a `CachingSessionStore` before it. It caches on each node for itself, and a resident session is read from
 /// this node's memory as it is.
@@ -61,6 +62,12 @@ enum StoreError {
     Encode(String),
     Decode(String),
     Backend(String),
+}
+
+impl StoreError {
+    fn deleted() -> Self {
+        Self::Backend("the session was deleted meanwhile: nothing was saved".to_owned())
+    }
 }
 
 impl From<SessionError> for StoreError {
@@ -120,11 +127,19 @@ impl TowerSessionsStore {
         self
     }
 
+    /// What a new session gets of a record. A record that was loaded has been given another id.
+    fn taken_over(&self, mut data: Data, mark: RecordMark) -> Result<Data, StoreError> {
+        if !self.store.take_over(&mut data, self.bases.of(mark).as_deref()) && self.fails_when_deleted {
+            return Err(StoreError::deleted());
+        }
+        Ok(data)
+    }
+
     async fn create(&self, id: &str, mark: RecordMark, data: &Data, expires: Moment) -> Result<bool, StoreError> {
         let key = key_of(id);
         let created = self.store.create(key.clone(), data.clone(), expires).await?;
         if created {
-            self.bases.note(mark, &key, Base::of(data));
+            self.bases.note(mark, Base::of(&key, data));
         }
         Ok(created)
     }
@@ -143,10 +158,8 @@ impl TowerSessionsStore {
             }
         };
         match self.store.save(&key, data, merge, expires).await? {
-            Saved::Done => self.bases.note(mark, &key, Base::of(data)),
-            Saved::Gone if self.fails_when_deleted => {
-                return Err(StoreError::Backend("the session was deleted meanwhile: nothing was saved".to_owned()));
-            }
+            Saved::Done => self.bases.note(mark, Base::of(&key, data)),
+            Saved::Gone if self.fails_when_deleted => return Err(StoreError::deleted()),
             Saved::Gone => tracing::debug!("a session was deleted before a request saved it: nothing was saved"),
         }
         Ok(())
@@ -206,7 +219,9 @@ macro_rules! stores_for {
             #[async_trait]
             impl SessionStore for TowerSessionsStore {
                 async fn create(&self, record: &mut Record) -> Result<()> {
-                    let (data, mark) = (encoded(record.data.iter())?, RecordMark::of(record.data.hasher()));
+                    let mark = RecordMark::of(record.data.hasher());
+                    let data = self.taken_over(encoded(record.data.iter())?, mark)?;
+                    record.data.retain(|name, _| data.contains_key(name));
                     for _ in 0..IDS_TRIED {
                         if self.create(&record.id.to_string(), mark, &data, moment(record.expiry_date)).await? {
                             return Ok(());
@@ -225,14 +240,14 @@ macro_rules! stores_for {
                 async fn load(&self, id: &Id) -> Result<Option<Record>> {
                     let text = id.to_string();
                     let Some((stored, expires)) = self.load(&text).await? else { return Ok(None) };
-                    let base = Base::of(&stored);
+                    let base = Base::of(&key_of(&text), &stored);
                     let decode = |(key, value): (String, Vec<u8>)| {
                         let value = serde_json::from_slice(&value).map_err(|error| Error::Decode(error.to_string()))?;
                         Ok((key, value))
                     };
                     let data = stored.into_iter().map(decode).collect::<Result<_>>()?;
                     let record = Record { id: *id, data, expiry_date: time_of(expires)? };
-                    self.bases.note(RecordMark::of(record.data.hasher()), &key_of(&text), base);
+                    self.bases.note(RecordMark::of(record.data.hasher()), base);
                     Ok(Some(record))
                 }
 

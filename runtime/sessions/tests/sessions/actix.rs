@@ -1,6 +1,8 @@
 //! The store for actix-session.
 
-use crate::http::{ROUNDS, Rendezvous, Servers, Slow, assert_no_resurrection, lost_of_400};
+use crate::http::{
+    ROUNDS, Rendezvous, Servers, Slow, assert_no_resurrection, assert_no_resurrection_under_another_id, lost_of_400,
+};
 use actix_session::config::CookieContentSecurity;
 use actix_session::storage::{CookieSessionStore, SessionKey, SessionStore};
 use actix_session::{Session, SessionMiddleware};
@@ -33,6 +35,13 @@ async fn begin(session: Session) -> impl Responder {
 async fn slow(session: Session, slow: Data<Slow>) -> impl Responder {
     slow.wait().await;
     session.insert("late", 1).unwrap();
+    ""
+}
+
+async fn slow_login(session: Session, slow: Data<Slow>) -> impl Responder {
+    slow.wait().await;
+    session.insert("late", 1).unwrap();
+    session.renew();
     ""
 }
 
@@ -84,6 +93,7 @@ impl Servers {
                 .route("/set/{key}", get().to(set))
                 .route("/count", get().to(count))
                 .route("/slow", get().to(slow))
+                .route("/slow-login", get().to(slow_login))
                 .route("/logout", get().to(logout))
                 .route("/login", get().to(login))
                 .route("/is/{key}", get().to(is))
@@ -120,7 +130,9 @@ async fn of_400_overlapping_writes_none_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_request_does_not_bring_a_deleted_session_back() {
     let (coordinator, mut servers, site) = (Coordinator::start().await, Servers::default(), Site::default());
-    assert_no_resurrection(servers.serve_two_actix(&site, &coordinator).await, &site.slow).await;
+    let nodes = servers.serve_two_actix(&site, &coordinator).await;
+    assert_no_resurrection(nodes, &site.slow).await;
+    assert_no_resurrection_under_another_id(nodes, &site.slow).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,8 +201,12 @@ async fn a_deleted_session_stays_deleted() {
     a.update_ttl(&key, &TTL).await.unwrap();
     assert_eq!(content(&a, &key).await, None);
     let strict = a.fail_when_deleted();
+    let renewed = late.clone();
     assert!(strict.update(copy(&key), late, &TTL).await.is_err());
     assert!(strict.update_ttl(&key, &TTL).await.is_err());
+    // As `renew` does it.
+    strict.delete(&key).await.unwrap();
+    assert!(strict.save(renewed, &TTL).await.is_err());
     b.delete(&key).await.unwrap();
 }
 

@@ -96,6 +96,22 @@ pub(crate) async fn assert_no_resurrection([a, b]: [SocketAddr; 2], slow: &Slow)
     }
 }
 
+/// One request has the session in hand, changes it and gives it a new id, while another one, on the other node, logs out: the
+/// new session has what that request has written, and nothing of the old one.
+pub(crate) async fn assert_no_resurrection_under_another_id([a, b]: [SocketAddr; 2], slow: &Slow) {
+    let mut browser = Browser::default();
+    browser.get(a, "/begin").await;
+    let in_hand = slow.ask(&browser, a, "/slow-login").await;
+    browser.clone().get(b, "/logout").await;
+    let old = browser.cookie.clone();
+    browser.keep(&in_hand.go_on().await);
+    assert_ne!(browser.cookie, old);
+    for node in [a, b] {
+        assert_eq!(browser.ask(node, "/is/begun").await.body, "false");
+        assert_eq!(browser.ask(node, "/is/late").await.body, "true");
+    }
+}
+
 /// 400 writes, two at a time: `/set/KEY` on one node and on the other, each to a key of its own. Returns how many of
 /// them `/count` does not find.
 pub(crate) async fn lost_of_400(nodes: [SocketAddr; 2]) -> usize {

@@ -1,6 +1,8 @@
 //! The store for tower-sessions, with both of its cores.
 
-use crate::http::{Rendezvous, Servers, Slow, assert_no_resurrection, lost_of_400};
+use crate::http::{
+    Rendezvous, Servers, Slow, assert_no_resurrection, assert_no_resurrection_under_another_id, lost_of_400,
+};
 use axum::extract::Path;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -41,12 +43,21 @@ macro_rules! with {
                 session.insert("late", true).await.unwrap();
             }
 
+            async fn slow_login(session: Session, slow_request: Extension<Slow>) {
+                slow(session.clone(), slow_request).await;
+                session.cycle_id().await.unwrap();
+                // What is saved once more is saved to the new one.
+                session.save().await.unwrap();
+                session.insert("later", true).await.unwrap();
+            }
+
             fn router(store: impl SessionStore + Clone) -> Router {
                 Router::new()
                     .route("/begin", get(async |session: Session| session.insert("begun", true).await.unwrap()))
                     .route("/set/{key}", get(set))
                     .route("/count", get(count))
                     .route("/slow", get(slow))
+                    .route("/slow-login", get(slow_login))
                     .route("/logout", get(async |session: Session| session.flush().await.unwrap()))
                     .route("/login", get(async |session: Session| session.cycle_id().await.unwrap()))
                     .route(
@@ -114,6 +125,7 @@ macro_rules! with {
                 let a = servers.serve(router(a).layer(Extension(slow.clone()))).await;
                 let b = servers.serve(router(b)).await;
                 assert_no_resurrection([a, b], &slow).await;
+                assert_no_resurrection_under_another_id([a, b], &slow).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +211,13 @@ macro_rules! with {
                 SessionStore::delete(&b, &id).await.unwrap();
                 SessionStore::save(&a, &late).await.unwrap();
                 assert_eq!(SessionStore::load(&a, &id).await.unwrap(), None);
-                let error = SessionStore::save(&a.clone().fail_when_deleted(), &late).await.unwrap_err();
+                let strict = a.clone().fail_when_deleted();
+                let error = SessionStore::save(&strict, &late).await.unwrap_err();
+                assert!(error.to_string().contains("deleted meanwhile"), "{error}");
+                // As `cycle_id` does it.
+                SessionStore::delete(&a, &id).await.unwrap();
+                let mut renewed = Record { id: Id::default(), ..late };
+                let error = SessionStore::create(&strict, &mut renewed).await.unwrap_err();
                 assert!(error.to_string().contains("deleted meanwhile"), "{error}");
             }
 
