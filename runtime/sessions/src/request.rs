@@ -136,6 +136,10 @@ impl<T: Clustered + Default> RequestState<T> {
 
     /// The session; made, with a new id, when there is none.
     pub(crate) async fn open(&self) -> Result<Shared<T>, SessionError> {
+        self.open_with(SessionId::random).await
+    }
+
+    async fn open_with(&self, mut ids: impl FnMut() -> Option<SessionId> + Send) -> Result<Shared<T>, SessionError> {
         if let Some(shared) = self.look_up().await? {
             return if shared.state() == State::Destroyed { Err(SessionError::Destroyed) } else { Ok(shared) };
         }
@@ -146,7 +150,7 @@ impl<T: Clustered + Default> RequestState<T> {
         }
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
-            let id = SessionId::random().ok_or(SessionError::NoRandomness)?;
+            let id = ids().ok_or(SessionError::NoRandomness)?;
             let made = match root.insert_new(id.key(), T::default()).await {
                 // Alone nobody can say that the cluster has no such key; that it is random has to do.
                 Err(AccessError::Disconnected) => Some(root.get_or_create(&id.key(), T::default).await?),
@@ -215,7 +219,7 @@ impl<T: Clustered + Default> RequestState<T> {
         if let Some(lock) = &lock {
             lock.release().await?;
         }
-        let rotated = self.rename(&old, &shared).await;
+        let rotated = self.rename(&old, &shared, SessionId::random).await;
         if let Some(lock) = &lock {
             lock.take_again().await?;
         }
@@ -225,10 +229,15 @@ impl<T: Clustered + Default> RequestState<T> {
         Ok(())
     }
 
-    async fn rename(&self, old: &str, shared: &Shared<T>) -> Result<(), SessionError> {
+    async fn rename(
+        &self,
+        old: &str,
+        shared: &Shared<T>,
+        mut ids: impl FnMut() -> Option<SessionId> + Send,
+    ) -> Result<(), SessionError> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
-            let id = SessionId::random().ok_or(SessionError::NoRandomness)?;
+            let id = ids().ok_or(SessionError::NoRandomness)?;
             match root.rename(old, id.key()).await {
                 Ok(true) => {
                     let mut current = self.current();
@@ -312,4 +321,44 @@ async fn lock<T: Clustered>(shared: &Shared<T>, locking: &Locking) -> Result<Loc
     };
     // Nobody has asked for a lock among the tasks of this node.
     if lock.is_alone() { Err(SessionError::Lock(LockError::Disconnected)) } else { Ok(lock) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln::Runtime;
+
+    #[derive(Clustered, Default)]
+    struct Basket {
+        pieces: u64,
+    }
+
+    #[tokio::test]
+    async fn an_id_in_use_is_not_given_to_another_visitor() {
+        let kiln = Runtime::embedded().await.unwrap();
+        let settings = Arc::new(Settings::<Basket>::new(&kiln));
+        let [taken, free, third] = [(); 3].map(|()| SessionId::random().unwrap());
+        let request = || RequestState::new(Arc::clone(&settings), None);
+        // A system whose random numbers come in this order.
+        let system = |ids: &[&SessionId]| {
+            let mut ids: Vec<_> = ids.iter().rev().map(|id| (*id).clone()).collect();
+            move || ids.pop()
+        };
+        let first = request().open_with(system(&[&taken])).await.unwrap();
+        first.update(|basket| *basket.pieces = 7).await.unwrap();
+
+        let second = request();
+        let other = second.open_with(system(&[&taken, &free])).await.unwrap();
+        assert_eq!((first.get(|basket| basket.pieces()), other.get(|basket| basket.pieces())), (7, 0));
+        assert_eq!(second.current().id, Some(free.clone()));
+        second.rename(&free.key(), &other, system(&[&taken, &third])).await.unwrap();
+        assert_eq!(second.current().id, Some(third));
+        assert_eq!(first.get(|basket| basket.pieces()), 7);
+
+        // Random numbers that are not random are no reason to hand out what somebody has.
+        let stuck = request().open_with(system(&[&taken; IDS_TRIED])).await;
+        assert!(matches!(stuck, Err(SessionError::IdsInUse)), "{stuck:?}");
+        let silent = request().open_with(|| None).await;
+        assert!(matches!(silent, Err(SessionError::NoRandomness)), "{silent:?}");
+    }
 }

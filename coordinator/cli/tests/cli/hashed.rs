@@ -1,7 +1,14 @@
 //! Roots whose keys are hashes.
 
 use crate::Running;
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::Request;
+use http::header::SET_COOKIE;
 use kiln::{Clustered, Root, RootSettings, Runtime};
+use kiln_sessions::{SessionError, SessionLayer};
+use tower_service::Service as _;
 
 #[derive(Clustered, Default)]
 #[clustered(rename = "HashedSession")]
@@ -36,4 +43,23 @@ async fn get_takes_what_a_key_is_the_hash_of() {
     let elsewhere = Runtime::builder().profile(running.server.profile_path()).attach().await.unwrap();
     let same: Root<String, Session> = elsewhere.root("sessions").await.unwrap();
     assert!(same.get(key).await.unwrap().is_some());
+}
+
+async fn visit(session: kiln_sessions::Session<Session>) -> Result<(), SessionError> {
+    session.update(|session| *session.user = "grace".to_owned()).await
+}
+
+#[tokio::test]
+async fn get_shows_the_session_of_a_visitor() {
+    let running = Running::start().await;
+    let kiln = Runtime::builder().profile(running.server.profile_path()).attach().await.unwrap();
+    let mut site = Router::new().route("/", get(visit)).layer(SessionLayer::<Session>::new(&kiln));
+    let answer = site.call(Request::new(Body::empty())).await.unwrap();
+    let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
+    let id = cookie.split(['=', ';']).nth(1).unwrap();
+    let said = running.kiln(&["get", "sessions", id]).await;
+    assert_eq!((said.code, said.out.contains("\"grace\"")), (Some(0), true), "{}{}", said.out, said.err);
+    let stranger = kiln_sessions::SessionId::random().unwrap();
+    let said = running.kiln(&["get", "sessions", stranger.expose()]).await;
+    assert_eq!(said.code, Some(1), "{}", said.out);
 }
