@@ -141,7 +141,9 @@ impl<K: Key, T: Clustered> Root<K, T> {
         if !self.away.reads_locally() || !matches!(&refreshed, Err(error) if error.is_for_want_of_connection()) {
             refreshed?;
         }
-        Ok((entry.state() != State::Destroyed).then(|| self.shared(entry)))
+        // It may have another key by now.
+        let is_there = entry.state() != State::Destroyed && entry.key()[..] == key[..];
+        Ok(is_there.then(|| self.shared(entry)))
     }
 
     /// Makes a resident object current, or finds that it was removed.
