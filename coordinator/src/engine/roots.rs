@@ -107,7 +107,7 @@ impl Roots {
                 return Err(changed(what, &timeout(ours), &timeout(theirs)));
             }
         }
-        if ours.locking != theirs.locking {
+        if locking(ours) != locking(theirs) {
             return Err(changed("locking", locking(ours), locking(theirs)));
         }
         Ok(None)

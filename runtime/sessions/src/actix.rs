@@ -5,7 +5,6 @@ use crate::{SessionError, key_of};
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key};
 use actix_web::cookie::time::{Duration, OffsetDateTime};
 use kiln::{Level, RootSettings, Runtime};
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The entry of a loaded state that says what the rest was loaded as.
@@ -41,12 +40,16 @@ const KEYS_TRIED: usize = 3;
 ///   entry `kiln.base`. `Session::entries` shows it. `Session::clear` takes it away with all others: what is saved then
 ///   replaces the session, also what other requests have added meanwhile. Do not write an entry of this name.
 /// - `Session::renew` deletes the session and saves another one: what another request updates in the old one meanwhile is
-///   lost. When the session was gone already, because somebody has logged out after this request had loaded it, or because
-///   another request has renewed it, the new one gets only what this request has changed.
+///   lost, and a logout in between ends nothing. When the session was gone before, because somebody has logged out after this
+///   request had loaded it, or because another request has renewed it, the new one gets only what this request has changed.
 /// - `Session::update`, and `update_or` of a key that is there, are no changes in actix-session 0.11: alone they do not save
 ///   anything, with any store.
 /// - There is no way to ask for the removal of expired sessions: call [`delete_expired`](Self::delete_expired) from time to
 ///   time. They are not loaded before that. Expiry is by the clock of the node that looks.
+/// - While the cluster is away, with [`Away::LocalReadWrite`](kiln::Away::LocalReadWrite) as the runtime's choice
+///   ([`Builder::away`](kiln::Builder::away)), sessions that this node holds are loaded and updated here, and new ones are made
+///   here. A deletion holds here at once, and is an error all the same: other nodes may show the session until the cluster is
+///   back.
 #[derive(Clone, Debug)]
 pub struct ActixStore {
     store: Store,
@@ -192,28 +195,26 @@ fn moment(time: OffsetDateTime) -> Moment {
     Moment { secs: time.unix_timestamp(), nanos: time.nanosecond() }
 }
 
-/// The hash of the key in 16 digits; for each entry the hash of the value in 16 digits, the length of its name in bytes, a
-/// colon, its name.
+/// All hashes in 16 digits each: of the key; of each entry's name, and its value.
 fn write_base(base: &Base) -> String {
     let mut text = format!("{:016x}", base.key);
-    for (name, hash) in &base.values {
-        write!(text, "{hash:016x}{}:{name}", name.len()).expect("a string takes what is written");
+    for (name, value) in &base.entries {
+        write!(text, "{name:016x}{value:016x}").expect("a string takes what is written");
     }
     text
 }
 
 fn read_base(text: &str) -> Option<Base> {
-    let read_hash = |text: &str| u64::from_str_radix(text, 16).ok();
-    let (key, mut text) = text.split_at_checked(16)?;
-    let mut base = Base { key: read_hash(key)?, values: BTreeMap::new() };
-    while !text.is_empty() {
-        let (hash, rest) = text.split_at_checked(16)?;
-        let (length, rest) = rest.split_once(':')?;
-        let (name, rest) = rest.split_at_checked(length.parse().ok()?)?;
-        base.values.insert(name.to_owned(), read_hash(hash)?);
-        text = rest;
-    }
-    Some(base)
+    let (hashes, rest) = text.as_bytes().as_chunks::<16>();
+    let hashes = hashes.iter().map(|digits| {
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+        u64::from_str_radix(digits, 16).ok()
+    });
+    let hashes: Vec<u64> = hashes.collect::<Option<_>>()?;
+    let (key, hashes) = hashes.split_first()?;
+    let (entries, odd) = hashes.as_chunks::<2>();
+    let is_whole = rest.is_empty() && odd.is_empty();
+    is_whole.then(|| Base { key: *key, entries: entries.iter().map(|[name, value]| (*name, *value)).collect() })
 }
 
 #[cfg(test)]
@@ -222,15 +223,14 @@ mod tests {
 
     #[test]
     fn the_base_is_read_as_it_was_written() {
-        let names = ["", "a", "12:", "ü:ü", "0123456789abcdef1:x"];
-        let values = names.iter().zip([0, 1, u64::MAX, 7, 8]).map(|(name, hash)| (name.to_string(), hash)).collect();
-        let base = Base { key: 9, values };
-        assert_eq!(read_base(&write_base(&base)), Some(base));
-        assert_eq!(read_base("0000000000000009").map(|base| base.values.len()), Some(0));
-        for bad in ["", "x", "0000000000000001", "00000000000000015:ab", "000000000000000g1:a", "00000000000000011:ü"]
-        {
-            let key = if bad.is_empty() { "000000000000000" } else { "0000000000000009" };
-            assert_eq!(read_base(&format!("{key}{bad}")), None, "{bad}");
+        for entries in [&[][..], &[(0, 1)], &[(7, u64::MAX), (u64::MAX, 0)]] {
+            let base = Base { key: 9, entries: entries.into() };
+            assert_eq!(read_base(&write_base(&base)), Some(base));
         }
+        let hash = "0000000000000001";
+        for bad in [String::new(), "x".to_owned(), hash.repeat(2), format!("{hash}1"), "+".repeat(16), "ü".repeat(8)] {
+            assert_eq!(read_base(&bad), None, "{bad}");
+        }
+        assert_eq!(read_base(&format!("+{}", "0".repeat(15))), None);
     }
 }

@@ -4,10 +4,12 @@
 //! a hash map, each hash map has a hasher with keys of its own, and keeps it for as long as it lives, also when it is
 //! cleared or the record gets another id. So the map's hasher tells which loaded record this is.
 
-use crate::stored::Base;
+use crate::stored::{Base, hash};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// How many entries a base has at most on average when all are kept.
+const ENTRIES_EACH: usize = 16;
 /// How many bases are kept, where nothing is said.
 pub(crate) const BASES_MAX: usize = 262_144;
 
@@ -44,6 +46,8 @@ struct Table {
     bases: BTreeMap<RecordMark, Arc<Base>>,
     /// Oldest first.
     order: VecDeque<RecordMark>,
+    /// Of all bases together.
+    entries: usize,
     has_dropped: bool,
 }
 
@@ -59,13 +63,16 @@ impl Bases {
     /// Notes what a record consists of that was loaded or saved just now.
     pub(crate) fn note(&self, mark: RecordMark, base: Base) {
         let mut table = self.table();
-        if table.bases.insert(mark, Arc::new(base)).is_none() {
-            table.order.push_back(mark);
+        table.entries += base.entries.len();
+        match table.bases.insert(mark, Arc::new(base)) {
+            Some(former) => table.entries -= former.entries.len(),
+            None => table.order.push_back(mark),
         }
-        while table.order.len() > self.max
+        while (table.order.len() > self.max || table.entries > self.max.saturating_mul(ENTRIES_EACH))
             && let Some(oldest) = table.order.pop_front()
         {
-            table.bases.remove(&oldest);
+            let dropped = table.bases.remove(&oldest).map_or(0, |base| base.entries.len());
+            table.entries -= dropped;
             table.has_dropped = true;
         }
     }
@@ -73,7 +80,7 @@ impl Bases {
     pub(crate) fn known(&self, mark: RecordMark, key: &str) -> Known {
         let table = self.table();
         match table.bases.get(&mark) {
-            Some(base) if base.is_of(key) => Known::Base(Arc::clone(base)),
+            Some(base) if base.key == hash(key.as_bytes()) => Known::Base(Arc::clone(base)),
             _ if table.has_dropped => Known::PerhapsDropped,
             _ => Known::Fresh,
         }
@@ -110,5 +117,12 @@ mod tests {
         bases.note(marks[2], base("c"));
         assert!(matches!(bases.known(marks[0], "a"), Known::PerhapsDropped));
         assert!(matches!(bases.known(marks[2], "c"), Known::Base(_)));
+        // A large one takes the room of many.
+        let large = |entries: usize| Base::of("d", &(0..entries).map(|name| (name.to_string(), vec![])).collect());
+        bases.note(marks[2], large(2 * ENTRIES_EACH - 1));
+        assert!(matches!(bases.known(marks[1], "b"), Known::Base(_)));
+        bases.note(marks[2], large(2 * ENTRIES_EACH));
+        assert!(matches!(bases.known(marks[1], "b"), Known::PerhapsDropped));
+        assert!(matches!(bases.known(marks[2], "d"), Known::Base(_)));
     }
 }

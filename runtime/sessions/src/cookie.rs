@@ -118,7 +118,7 @@ impl Cookie {
         self
     }
 
-    /// How long the browser keeps it, from the day it is set; in whole seconds. Default: until the browser ends.
+    /// How long the browser keeps it, from the moment it is set; in whole seconds, at least one. Default: until the browser ends.
     #[must_use]
     pub const fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
@@ -140,8 +140,11 @@ impl Cookie {
 
     /// Why browsers would not keep it.
     pub(crate) fn refused_by_browsers(&self) -> Option<&'static str> {
-        let is_bare = self.same_site == SameSite::None && !self.secure;
-        is_bare.then_some("browsers drop a cookie with `SameSite=None` and without `Secure`")
+        if self.same_site == SameSite::None && !self.secure {
+            return Some("browsers drop a cookie with `SameSite=None` and without `Secure`: say `secure(true)`");
+        }
+        let is_over = self.max_age.is_some_and(|age| age.as_secs() == 0);
+        is_over.then_some("browsers drop a cookie whose `Max-Age` is 0: say a second at least")
     }
 
     /// `__Host-` promises that this host has set the cookie, and not another of the domain.
@@ -260,7 +263,9 @@ mod tests {
         let cookie = Cookie::default().same_site(SameSite::None);
         assert_eq!(cookie.refused_by_browsers(), None);
         assert!(cookie.clone().secure(false).refused_by_browsers().is_some());
-        assert_eq!(cookie.secure(false).same_site(SameSite::Lax).refused_by_browsers(), None);
+        let cookie = cookie.secure(false).same_site(SameSite::Lax);
+        assert_eq!(cookie.clone().max_age(Duration::from_secs(1)).refused_by_browsers(), None);
+        assert!(cookie.max_age(Duration::from_millis(999)).refused_by_browsers().is_some());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum SessionError {
 
 impl SessionError {
     /// The answer to the visitor: 401 when the session has ended, 503 when the cluster does not do it now, 500 for mistakes
-    /// of the program.
+    /// of the program, and for nodes that do not agree.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -55,6 +55,11 @@ impl SessionError {
             Self::OtherLock
             | Self::OtherLockMode { .. }
             | Self::NoLayer
+            | Self::Root(
+                RootError::Bind(_)
+                | RootError::OtherType { .. }
+                | RootError::Access(AccessError::Refused(Failure::RootChanged { .. })),
+            )
             | Self::Lock(LockError::UnknownGroup { .. })
             | Self::Commit(
                 CommitError::NotLocked { .. }

@@ -54,7 +54,7 @@ impl<T: Clustered + Default> SessionLayer<T> {
     /// How the cookie is made.
     ///
     /// # Panics
-    /// When browsers would not keep it: `SameSite=None` without `Secure`.
+    /// When browsers would not keep it: `SameSite=None` without `Secure`, or a `Max-Age` of less than a second.
     #[must_use]
     pub fn cookie(mut self, cookie: Cookie) -> Self {
         if let Some(why) = cookie.refused_by_browsers() {

@@ -75,7 +75,8 @@ impl LockMode {
 /// The request waits for its turn, and is answered as [`Busy`] says when that does not come. It never goes on without the
 /// lock: not when the deadline is over, and not when the cluster is away (503; where requests wait for the cluster to be back,
 /// `Away::Block`, for no longer than for the lock, and then they are answered as busy). Should the node lose its lease later, the
-/// changes that come after are refused. A visitor without a session has nothing to lock; a session that is made in the
+/// changes that come after are refused. A handler that has written under the lock and gives its
+/// [`Session`](crate::Session) to what outlives the answer, a stream or a task, gives the lock with it. A visitor without a session has nothing to lock; a session that is made in the
 /// request is locked at once.
 ///
 /// It belongs inside of the [`SessionLayer`](crate::SessionLayer), for example as a `route_layer`, and the layer says on every

@@ -3,7 +3,7 @@
 use crate::settings::Settings;
 use crate::{SessionError, SessionId};
 use http::HeaderValue;
-use kiln::{AccessError, Away, Clustered, Failure, Lock, LockError, OnReturn, Shared, State};
+use kiln::{AccessError, Away, Clustered, Failure, Lock, LockError, OnReturn, Root, Shared, State};
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -57,7 +57,7 @@ struct Current<T> {
     locking: Option<Locking>,
     lock: Option<Arc<Lock<T>>>,
     cookie: CookieChange,
-    /// The new id of a rotation whose answer was lost: whether the session has it may be known later.
+    /// The new id of a rotation that was given up, or whose answer was lost: whether the session has it may be known later.
     candidate: Option<SessionId>,
 }
 
@@ -151,12 +151,7 @@ impl<T: Clustered + Default> RequestState<T> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
             let id = ids().ok_or(SessionError::NoRandomness)?;
-            let made = match root.insert_new(id.key(), T::default()).await {
-                // Alone nobody can say that the cluster has no such key; that it is random has to do.
-                Err(AccessError::Disconnected) => Some(root.get_or_create(&id.key(), T::default).await?),
-                made => made?,
-            };
-            let Some(shared) = made else { continue };
+            let Some(shared) = insert_new(root, &id.key(), T::default).await? else { continue };
             let locking = self.current().locking.clone();
             // Nobody else knows the id.
             let lock = match locking {
@@ -209,24 +204,28 @@ impl<T: Clustered + Default> RequestState<T> {
         current.locking = None;
     }
 
-    /// Gives the session a new id.
-    pub(crate) async fn rotate(&self) -> Result<(), SessionError> {
-        let Some(shared) = self.look_up().await? else { return Ok(()) };
+    /// Gives the session a new id. `false`: another request has done so, and this one has no session.
+    pub(crate) async fn rotate(&self) -> Result<bool, SessionError> {
+        let Some(shared) = self.look_up().await? else { return Ok(true) };
         let _turn = self.turn.lock().await;
-        let Some(old) = self.current().id.as_ref().map(SessionId::key) else { return Ok(()) };
+        let Some(old) = self.current().id.as_ref().map(SessionId::key) else { return Ok(true) };
         // Its name is changed under all of its locks.
         let lock = self.current().lock.clone();
         if let Some(lock) = &lock {
             lock.release().await?;
         }
         let rotated = self.rename(&old, &shared, SessionId::random).await;
-        if let Some(lock) = &lock {
+        if matches!(rotated, Ok(false)) {
+            // Who has the new id may be another visitor, who knew the old one.
+            let mut current = self.current();
+            (current.id, current.shared, current.lock, current.is_lost) = (None, None, None, true);
+        } else if let Some(lock) = &lock {
             lock.take_again().await?;
         }
-        rotated?;
+        let rotated = rotated?;
         // Nobody has the old id now; this returns when every node has heard so.
         self.settings.root().await?.remove_everywhere(&old).await?;
-        Ok(())
+        Ok(rotated)
     }
 
     async fn rename(
@@ -234,26 +233,34 @@ impl<T: Clustered + Default> RequestState<T> {
         old: &str,
         shared: &Shared<T>,
         mut ids: impl FnMut() -> Option<SessionId> + Send,
-    ) -> Result<(), SessionError> {
+    ) -> Result<bool, SessionError> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
             let id = ids().ok_or(SessionError::NoRandomness)?;
-            match root.rename(old, id.key()).await {
+            // Should this be given up, or its answer be lost, then it may have been done.
+            let former = self.current().candidate.replace(id.clone());
+            let renamed = root.rename(old, id.key()).await;
+            let mut current = self.current();
+            match renamed {
                 Ok(true) => {
-                    let mut current = self.current();
                     current.id = Some(id);
                     current.cookie = CookieChange::Set;
-                    return Ok(());
+                    return Ok(true);
                 }
-                // Another request has given it a new id, and the visitor that one's cookie.
-                Ok(false) if shared.state() != State::Destroyed => return Ok(()),
-                Ok(false) => return Err(SessionError::Destroyed),
-                Err(AccessError::Refused(Failure::KeyTaken)) => {}
-                Err(error) => {
-                    // It may have been done.
-                    self.current().candidate = Some(id);
-                    return Err(error.into());
+                Ok(false) if shared.state() == State::Destroyed => return Err(SessionError::Destroyed),
+                Ok(false) => {
+                    // By this request, before, or by another one.
+                    let now = shared.key::<String>();
+                    let ours = former.filter(|former| now.is_some_and(|now| now == former.key()));
+                    let is_ours = ours.is_some();
+                    if is_ours {
+                        current.id = ours;
+                        current.cookie = CookieChange::Set;
+                    }
+                    return Ok(is_ours);
                 }
+                Err(AccessError::Refused(Failure::KeyTaken)) => current.candidate = former,
+                Err(error) => return Err(error.into()),
             }
         }
         Err(SessionError::IdsInUse)
@@ -271,11 +278,7 @@ impl<T: Clustered + Default> RequestState<T> {
             lock.release().await?;
         }
         let root = self.settings.root().await?;
-        // Whatever becomes of changes that were made alone, a logout is not taken back.
-        let root = match root.away() {
-            Away::LocalReadWrite { .. } => root.with_away(Away::LocalReadWrite { on_return: OnReturn::Replay }),
-            Away::Block(_) | Away::Fail | Away::LocalReads => root.clone(),
-        };
+        let root = for_good(root);
         let present = || shared.as_ref().filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
         let mut key = present().unwrap_or(brought);
         let removed = loop {
@@ -311,6 +314,29 @@ impl<T: Clustered + Default> RequestState<T> {
             CookieChange::Set => self.settings.cookie.set(current.id.as_ref()?),
             CookieChange::Clear => self.settings.cookie.clear(),
         }
+    }
+}
+
+/// The root for a removal: whatever becomes of changes that were made alone, a logout is not taken back.
+pub(crate) fn for_good<T: Clustered>(root: &Root<String, T>) -> Root<String, T> {
+    match root.away() {
+        Away::LocalReadWrite { .. } => root.with_away(Away::LocalReadWrite { on_return: OnReturn::Replay }),
+        Away::Block(_) | Away::Fail | Away::LocalReads => root.clone(),
+    }
+}
+
+/// A new object, or `None` when the key is in use.
+pub(crate) async fn insert_new<T: Clustered>(
+    root: &Root<String, T>,
+    key: &str,
+    make: impl Fn() -> T,
+) -> Result<Option<Shared<T>>, AccessError> {
+    match root.insert_new(key.to_owned(), make()).await {
+        // Alone nobody can say that the cluster has no such key; that it is random has to do.
+        Err(AccessError::Disconnected) if matches!(root.away(), Away::LocalReadWrite { .. }) => {
+            root.get_or_create(key, make).await.map(Some)
+        }
+        made => made,
     }
 }
 
@@ -351,7 +377,7 @@ mod tests {
         let other = second.open_with(system(&[&taken, &free])).await.unwrap();
         assert_eq!((first.get(|basket| basket.pieces()), other.get(|basket| basket.pieces())), (7, 0));
         assert_eq!(second.current().id, Some(free.clone()));
-        second.rename(&free.key(), &other, system(&[&taken, &third])).await.unwrap();
+        assert!(second.rename(&free.key(), &other, system(&[&taken, &third])).await.unwrap());
         assert_eq!(second.current().id, Some(third));
         assert_eq!(first.get(|basket| basket.pieces()), 7);
 

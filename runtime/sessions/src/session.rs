@@ -149,13 +149,18 @@ impl<T: Clustered + Default> Session<T> {
     /// no session's on any node. Without a session there is nothing to do.
     ///
     /// A lock that the request holds is left for that time, and taken again. Of several requests that do this at once, one
-    /// gives the new id, and the visitor gets it with that one's answer. A request that comes with the old id after that has
-    /// no session: if it writes, it makes another one, and its answer may be the last to set the cookie.
+    /// gives the session its new id and keeps it. For the others it is as if they had come with the old id after that: they
+    /// have no session ([`is_lost`](Self::is_lost)), for the new id may be that of somebody who knew the old one; what they write
+    /// makes another session, and its answer may be the last to set the cookie. Requests that have the session in hand and do
+    /// not change its id go on with it.
     ///
     /// # Errors
     /// [`SessionError`]; the visitor gets the new id if the session is known to have it when the answer is made.
     pub async fn rotate(&mut self) -> Result<(), SessionError> {
-        self.state.rotate().await
+        if !self.state.rotate().await? {
+            self.forget();
+        }
+        Ok(())
     }
 
     /// Ends the session, for a logout: when it returns, no node shows it, and whoever has it in hand still can neither
@@ -170,11 +175,15 @@ impl<T: Clustered + Default> Session<T> {
     pub async fn destroy(&mut self) -> Result<bool, SessionError> {
         let destroyed = self.state.destroy().await;
         if matches!(destroyed, Ok(_) | Err(SessionError::Access(AccessError::RemovedHere))) {
-            self.found = None;
-            self.made = OnceLock::new();
-            self.lock = OnceLock::new();
+            self.forget();
         }
         destroyed
+    }
+
+    fn forget(&mut self) {
+        self.found = None;
+        self.made = OnceLock::new();
+        self.lock = OnceLock::new();
     }
 
     fn lock(&self) -> Option<&(Locking, Arc<Lock<T>>)> {

@@ -2,10 +2,12 @@
 //! is merged. What a value consists of is the framework's business: a value is never merged into another.
 
 use crate::SessionError;
-use kiln::{Clustered, Level, Map, Root, RootSettings, Runtime, Shared};
-use std::collections::{BTreeMap, VecDeque};
+use crate::request::{for_good, insert_new};
+use kiln::{AccessError, Clustered, Level, LockError, Map, Root, RootSettings, Runtime, Shared};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::task;
 
 /// Where the sessions are kept, where no root is named.
 pub(crate) const ROOT: &str = "sessions";
@@ -41,23 +43,25 @@ pub(crate) type Data = BTreeMap<String, Vec<u8>>;
 pub(crate) struct Base {
     /// The hash of the session's key.
     pub(crate) key: u64,
-    /// And of each value.
-    pub(crate) values: BTreeMap<String, u64>,
+    /// Of each entry the hash of its name and that of its value, in order.
+    pub(crate) entries: Box<[(u64, u64)]>,
 }
 
 impl Base {
     pub(crate) fn of(key: &str, data: &Data) -> Self {
-        let values = data.iter().map(|(name, value)| (name.clone(), hash(value))).collect();
-        Self { key: hash(key.as_bytes()), values }
+        let mut entries: Box<[_]> = data.iter().map(|(name, value)| (hash(name.as_bytes()), hash(value))).collect();
+        entries.sort_unstable();
+        Self { key: hash(key.as_bytes()), entries }
     }
 
-    pub(crate) fn is_of(&self, key: &str) -> bool {
-        self.key == hash(key.as_bytes())
+    fn value(&self, name: u64) -> Option<u64> {
+        let place = self.entries.binary_search_by_key(&name, |(name, _)| *name).ok()?;
+        Some(self.entries[place].1)
     }
 
     /// Whether it has this value under this name.
-    pub(crate) fn has(&self, name: &str, value: &[u8]) -> bool {
-        self.values.get(name) == Some(&hash(value))
+    fn has(&self, name: &str, value: &[u8]) -> bool {
+        self.value(hash(name.as_bytes())) == Some(hash(value))
     }
 }
 
@@ -92,21 +96,27 @@ pub(crate) struct Store {
     found_gone: Arc<FoundGone>,
 }
 
-/// Sessions that somebody wanted to delete here and that were gone already, by the hashes of their keys: the latest of them.
+/// Which tasks wanted to delete which session, by the hash of its key, and found it gone already: the latest of them. The
+/// frameworks change an id within one task, the request's.
 #[derive(Debug, Default)]
-struct FoundGone(Mutex<VecDeque<u64>>);
+struct FoundGone(Mutex<VecDeque<(u64, Option<task::Id>)>>);
 
 impl FoundGone {
-    fn keys(&self) -> MutexGuard<'_, VecDeque<u64>> {
+    fn latest(&self) -> MutexGuard<'_, VecDeque<(u64, Option<task::Id>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, key: u64) {
-        let mut keys = self.keys();
-        if keys.len() == FOUND_GONE_MAX {
-            keys.pop_front();
+        let mut latest = self.latest();
+        if latest.len() == FOUND_GONE_MAX {
+            latest.pop_front();
         }
-        keys.push_back(key);
+        latest.push_back((key, task::try_id()));
+    }
+
+    /// Whether this task has found it.
+    fn is_noted(&self, key: u64) -> bool {
+        self.latest().contains(&(key, task::try_id()))
     }
 }
 
@@ -120,8 +130,12 @@ impl Store {
     /// A new session; `false`, and nothing changed, when the key is in use.
     pub(crate) async fn create(&self, key: String, data: Data, expires: Moment) -> Result<bool, SessionError> {
         let Moment { secs, nanos } = expires;
-        let session = StoredSession { data: data.into_iter().collect(), expires_secs: secs, expires_nanos: nanos };
-        Ok(self.root.insert_new(key, session).await?.is_some())
+        let session = || StoredSession {
+            data: data.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            expires_secs: secs,
+            expires_nanos: nanos,
+        };
+        Ok(insert_new(&self.root, &key, session).await?.is_some())
     }
 
     /// The session's content and expiry, if it has not expired.
@@ -147,13 +161,14 @@ impl Store {
     }
 
     /// Moves the session's expiry.
+    #[cfg(feature = "actix")]
     pub(crate) async fn extend(&self, key: &str, expires: Moment) -> Result<Saved, SessionError> {
         self.change(key, |session| session.expire_at(expires)).await
     }
 
     /// Ends a session: when it returns, no node has it. `false` when there was none.
     pub(crate) async fn delete(&self, key: &str) -> Result<bool, SessionError> {
-        let deleted = self.root.remove_everywhere(key).await?;
+        let deleted = for_good(&self.root).remove_everywhere(key).await?;
         if !deleted {
             self.found_gone.note(hash(key.as_bytes()));
         }
@@ -165,12 +180,13 @@ impl Store {
     /// changed goes into the new one. Returns `false` if so.
     pub(crate) fn take_over(&self, data: &mut Data, base: Option<&Base>) -> bool {
         // Looked for only when an id is changed, and mostly not long.
-        let Some(base) = base.filter(|base| self.found_gone.keys().contains(&base.key)) else { return true };
+        let Some(base) = base.filter(|base| self.found_gone.is_noted(base.key)) else { return true };
         data.retain(|name, value| !base.has(name, value));
         false
     }
 
-    /// Removes the sessions that have expired, and returns how many. Looks at every session of the root.
+    /// Removes the sessions that have expired, and returns how many. Looks at every session of the root; one that cannot be
+    /// removed now is left for the next time.
     pub(crate) async fn delete_expired(&self, now: Moment) -> Result<u64, SessionError> {
         let (mut keys, mut deleted) = (self.root.keys(), 0);
         loop {
@@ -179,7 +195,12 @@ impl Store {
                 return Ok(deleted);
             }
             for key in page {
-                deleted += u64::from(self.delete_if_expired(&key, now).await?);
+                match self.delete_if_expired(&key, now).await {
+                    Ok(is_deleted) => deleted += u64::from(is_deleted),
+                    Err(SessionError::Destroyed) => {}
+                    Err(error) if is_for_want_of_connection(&error) => return Err(error),
+                    Err(error) => tracing::warn!(%error, "a session cannot be looked at for its expiry"),
+                }
             }
         }
     }
@@ -201,7 +222,7 @@ impl Store {
         };
         match condemned.await {
             Ok(true) => Ok(self.root.remove(key).await?),
-            Ok(false) | Err(SessionError::Destroyed) => Ok(false),
+            Ok(false) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -228,9 +249,16 @@ impl Store {
             return Ok(Saved::Gone);
         }
         change(&mut guard);
-        guard.commit_with(self.level).await?;
+        // Nothing can be promised of other nodes.
+        let level = if guard.is_alone() { Level::Applied } else { self.level };
+        guard.commit_with(level).await?;
         Ok(Saved::Done)
     }
+}
+
+fn is_for_want_of_connection(error: &SessionError) -> bool {
+    use SessionError::{Access, Lock};
+    matches!(error, Access(AccessError::Disconnected) | Lock(LockError::Disconnected))
 }
 
 impl StoredSessionView<'_> {
@@ -257,8 +285,15 @@ impl StoredSessionMut<'_> {
                 self.data.insert(name.clone(), value.clone());
             }
         }
-        for name in base.iter().flat_map(|base| base.values.keys()).filter(|name| !data.contains_key(*name)) {
-            self.data.remove(name);
+        let names: BTreeSet<u64> = data.keys().map(|name| hash(name.as_bytes())).collect();
+        let Some(base) = base.filter(|base| base.entries.iter().any(|(name, _)| !names.contains(name))) else { return };
+        let is_gone = |name: &String| {
+            let name = hash(name.as_bytes());
+            base.value(name).is_some() && !names.contains(&name)
+        };
+        let gone: Vec<String> = self.data.iter().map(|(name, _)| name).filter(is_gone).collect();
+        for name in gone {
+            self.data.remove(&name);
         }
     }
 

@@ -34,22 +34,28 @@ const IDS_TRIED: usize = 3;
 /// - When `save` or `delete` returns, every node shows it.
 /// - The cluster knows ids by their hashes alone ([`key_of`]).
 ///
-/// What a record was loaded with is kept here for the last 262,144 records that were loaded or created
-/// ([`bases_max`](Self::bases_max)). A record of which nothing is known is
+/// What a record was loaded with, two hashes for each key, is kept here for the last 262,144 records that were loaded or created
+/// ([`bases_max`](Self::bases_max)), or fewer where they have more than 16 keys on average. A record of which nothing is known is
 /// one that was never loaded, as `Session::clear` makes it when nothing was read before: it replaces the session. But once
 /// bases have been dropped it might as well be one that was loaded long ago, and replacing would undo what others did since:
 /// then saving it fails, and nothing is saved, unless it is empty.
 ///
-/// `Session::cycle_id` deletes the session and creates another one, that is how tower-sessions does it: what another
-/// request saves to the old one meanwhile is lost. When the session was gone already, because somebody has logged out after
-/// this request had loaded it, or because another request has changed its id, the new one gets only what this request has
-/// changed. The typed session's [`rotate`](crate::Session::rotate) loses nothing.
+/// `Session::cycle_id` deletes the session and creates another one when the request ends, that is how tower-sessions does it:
+/// what another request saves to the old one meanwhile is lost, and a logout in between, with the old id, ends nothing. When the
+/// session was gone before, because somebody has logged out after this request had loaded it, or because another request has
+/// changed its id, the new one gets only what this request has changed (as long as it is known what it was loaded with). The
+/// typed session's [`rotate`](crate::Session::rotate) loses nothing.
 ///
 /// Do not put a `CachingSessionStore` before it. It caches on each node for itself, and a resident session is read from
 /// this node's memory as it is.
 ///
 /// Expired sessions are not loaded; they are removed by `ExpiredDeletion::delete_expired`, which looks at every session of
-/// the root. Expiry is by the clock of the node that looks.
+/// the root; one that cannot be removed just now is logged, and left for the next time. Expiry is by the clock of the node that
+/// looks.
+///
+/// While the cluster is away, with [`Away::LocalReadWrite`](kiln::Away::LocalReadWrite) as the runtime's choice
+/// ([`Builder::away`](kiln::Builder::away)), sessions that this node holds are loaded and saved here, and new ones are made here.
+/// A deletion holds here at once, and is an error all the same: other nodes may show the session until the cluster is back.
 #[derive(Clone, Debug)]
 pub struct TowerSessionsStore {
     store: Store,
@@ -112,8 +118,8 @@ impl TowerSessionsStore {
         self
     }
 
-    /// Of how many loaded records it is known what they were loaded with. Default: 262,144; each takes some 100 bytes, and
-    /// 50 for each key.
+    /// Of how many loaded records it is known what they were loaded with. Default: 262,144; each takes some 150 bytes, and
+    /// 16 for each key, of which there are 16 for each record on average.
     #[must_use]
     pub fn bases_max(mut self, records: usize) -> Self {
         self.bases = Arc::new(Bases::new(records));
@@ -222,6 +228,8 @@ macro_rules! stores_for {
                     let mark = RecordMark::of(record.data.hasher());
                     let data = self.taken_over(encoded(record.data.iter())?, mark)?;
                     record.data.retain(|name, _| data.contains_key(name));
+                    // After `flush` it is the id of the session that has ended.
+                    record.id = Id::default();
                     for _ in 0..IDS_TRIED {
                         if self.create(&record.id.to_string(), mark, &data, moment(record.expiry_date)).await? {
                             return Ok(());

@@ -359,7 +359,8 @@ pub enum CommitError {
     KeptLocal,
     /// A field outside the locked group was changed.
     #[error(
-        "field `{field}` belongs to lock group `{group}`, which this guard did not lock: use `write()`, or `write_group(\"{group}\")`"
+        "field `{field}` belongs to lock group `{group}`, which this guard does not have locked: \
+         take the lock of the whole object, or `write_group(\"{group}\")`"
     )]
     NotLocked {
         /// The field.

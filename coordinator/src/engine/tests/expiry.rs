@@ -197,6 +197,17 @@ fn all_who_open_a_root_agree_on_its_timeouts_and_locking() {
         cluster.open_with("bob", "timed", session_type(), options);
         assert_eq!(cluster.sent_to("bob"), [format!("failed: root `timed` has {said} in this program")]);
     }
+    // Two ways to say nothing.
+    cluster.open_with("bob", "plain", session_type(), RootOptions::default());
+    cluster.sent_to("bob");
+    cluster.open_with(
+        "bob",
+        "plain",
+        session_type(),
+        RootOptions { locking: "none".to_owned(), ..RootOptions::default() },
+    );
+    let heard = cluster.sent_to("bob");
+    assert!(!heard[0].contains("failed"), "{heard:?}");
     let locking = "x".repeat(256);
     cluster.open_with("bob", "other", session_type(), RootOptions { locking, ..RootOptions::default() });
     let heard = cluster.sent_to("bob");

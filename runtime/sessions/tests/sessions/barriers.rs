@@ -1,8 +1,12 @@
 //! Ids that are dead on every node when the answer is there, also on one that hears nothing any more.
 
-use crate::http::Servers;
-use crate::typed::{layer, router};
-use kiln_tests::{Browser, Coordinator, Proxy, Weather, until};
+use crate::http::{Servers, Slow};
+use crate::typed::{Shop, layer, router};
+use axum::routing::get;
+use axum::{Extension, Router};
+use kiln::{Away, Root, Runtime};
+use kiln_sessions::{Session, SessionError, SessionId};
+use kiln_tests::{Browser, Coordinator, Proxy, Weather, soon, until};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,7 +20,9 @@ struct Site {
     a: SocketAddr,
     b: SocketAddr,
     browser: Browser,
+    kiln_b: Runtime,
     network_of_b: Proxy,
+    slow: Slow,
     _servers: Servers,
     _coordinator: Coordinator,
 }
@@ -30,11 +36,67 @@ impl Site {
         let on_b = on_b.timeout(TIMEOUT).attach().await.unwrap();
         let mut servers = Servers::default();
         let a = servers.serve(router(&on_a, layer(&on_a))).await;
-        let b = servers.serve(router(&on_b, layer(&on_b))).await;
+        let slow = Slow::default();
+        let sessions = layer(&on_b);
+        let more = Router::new().route("/hurry", get(hurry)).layer(sessions.clone()).layer(Extension(slow.clone()));
+        let b = servers.serve(router(&on_b, sessions).merge(more)).await;
         let mut browser = Browser::default();
         browser.get(a, "/visit").await;
         assert_eq!(browser.ask(b, "/look").await.body, "1");
-        Self { a, b, browser, network_of_b, _servers: servers, _coordinator: coordinator }
+        Self { a, b, browser, kiln_b: on_b, network_of_b, slow, _servers: servers, _coordinator: coordinator }
+    }
+
+    fn key(&self) -> String {
+        let (_, id) = self.browser.cookie.as_ref().unwrap().split_once('=').unwrap();
+        SessionId::parse(id).unwrap().key()
+    }
+}
+
+/// Gives up its rotation before the answer, and goes on when the session has another key here.
+async fn hurry(mut session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<(), SessionError> {
+    let session_key = |session: &Session<Shop>| session.handle().unwrap().key::<String>();
+    let old = session_key(&session);
+    assert!(tokio::time::timeout(TIMEOUT / 2, session.rotate()).await.is_err(), "nothing comes down to this node");
+    slow.wait().await;
+    until("the new key is known", || async { session_key(&session) != old }).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_id_is_not_waited_for() {
+    let mut site = Site::open().await;
+    let old = site.key();
+    let sessions: Root<String, Shop> = site.kiln_b.root("sessions").await.unwrap();
+    let sessions = sessions.with_away(Away::Block(Duration::from_secs(30)));
+    site.network_of_b.set(Weather::cut_down());
+    assert_eq!(site.browser.get(site.a, "/renew").await.status, 200);
+    // It holds the session, and asks the cluster whether it is as it was.
+    let mut waiting = Box::pin(sessions.get(&old));
+    tokio::select! {
+        biased;
+        found = &mut waiting => panic!("it cannot know: {found:?}"),
+        () = std::future::ready(()) => {}
+    }
+    site.network_of_b.heal();
+    let found = soon("the cluster is asked", waiting).await.unwrap();
+    assert!(found.is_none(), "the old id is served after the rotation: {found:?}");
+    assert!(sessions.get(&site.key()).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_that_is_given_up_loses_no_session() {
+    let mut site = Site::open().await;
+    let old = site.browser.clone();
+    site.network_of_b.set(Weather::cut_down());
+    let in_hand = site.slow.ask(&old, site.b, "/hurry").await;
+    site.network_of_b.heal();
+    let answer = in_hand.go_on().await;
+    assert_eq!(answer.status, 200);
+    site.browser.keep(&answer);
+    assert_ne!(site.browser.cookie, old.cookie);
+    for node in [site.a, site.b] {
+        assert_eq!(site.browser.ask(node, "/look").await.body, "1");
+        assert_eq!(old.ask(node, "/look").await.body, "none");
     }
 }
 

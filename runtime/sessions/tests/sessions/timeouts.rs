@@ -83,6 +83,7 @@ async fn nodes_agree_on_the_lock_mode_and_keep_to_it() {
         refused.to_string(),
         "the sessions cannot be opened: root `sessions` has locking `groups` in the cluster but `session` in this program"
     );
+    assert_eq!(refused.status(), 500);
     assert_eq!(
         layer(&b).opened().await.unwrap_err().to_string(),
         "the sessions cannot be opened: root `sessions` has locking `groups` in the cluster but `none` in this program"

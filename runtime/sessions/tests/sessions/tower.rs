@@ -6,8 +6,9 @@ use crate::http::{
 use axum::extract::Path;
 use axum::routing::get;
 use axum::{Extension, Router};
+use kiln::{Away, ClusterEvent, OnReturn};
 use kiln_sessions::TowerSessionsStore;
-use kiln_tests::{Browser, Coordinator};
+use kiln_tests::{Browser, Coordinator, Proxy, Weather, soon, until};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
@@ -51,6 +52,16 @@ macro_rules! with {
                 session.insert("later", true).await.unwrap();
             }
 
+            async fn login_slow(session: Session, slow_request: Extension<Slow>) {
+                session.cycle_id().await.unwrap();
+                slow_request.wait().await;
+            }
+
+            async fn logout_and_more(session: Session) {
+                session.flush().await.unwrap();
+                session.insert("after", true).await.unwrap();
+            }
+
             fn router(store: impl SessionStore + Clone) -> Router {
                 Router::new()
                     .route("/begin", get(async |session: Session| session.insert("begun", true).await.unwrap()))
@@ -58,6 +69,12 @@ macro_rules! with {
                     .route("/count", get(count))
                     .route("/slow", get(slow))
                     .route("/slow-login", get(slow_login))
+                    .route("/login-slow", get(login_slow))
+                    .route("/logout-and-more", get(logout_and_more))
+                    .route("/try-logout", get(async |session: Session| session.flush().await.is_ok().to_string()))
+                    .route("/write/{key}", get(async |Path(key): Path<String>, session: Session| {
+                        session.insert(&key, true).await.unwrap();
+                    }))
                     .route("/logout", get(async |session: Session| session.flush().await.unwrap()))
                     .route("/login", get(async |session: Session| session.cycle_id().await.unwrap()))
                     .route(
@@ -126,6 +143,69 @@ macro_rules! with {
                 let b = servers.serve(router(b)).await;
                 assert_no_resurrection([a, b], &slow).await;
                 assert_no_resurrection_under_another_id([a, b], &slow).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn of_two_that_change_an_id_at_once_the_first_keeps_the_session() {
+                let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
+                let (a, _b) = two_stores(&coordinator).await;
+                let a = servers.serve(router(a).layer(Extension(slow.clone()))).await;
+                let mut browser = Browser::default();
+                browser.get(a, "/begin").await;
+                let second = slow.ask(&browser, a, "/slow-login").await;
+                let first = slow.ask(&browser, a, "/login-slow").await;
+                let mut other = browser.clone();
+                other.keep(&second.go_on().await);
+                browser.keep(&first.go_on().await);
+                assert_eq!(other.ask(a, "/is/late").await.body, "true");
+                assert_eq!(other.ask(a, "/is/begun").await.body, "false");
+                assert_eq!(browser.ask(a, "/is/begun").await.body, "true");
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn what_is_written_after_a_logout_has_another_id() {
+                let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
+                let (a, b) = two_stores(&coordinator).await;
+                let (a, b) = (servers.serve(router(a)).await, servers.serve(router(b)).await);
+                let mut browser = Browser::default();
+                browser.get(a, "/begin").await;
+                let old = browser.clone();
+                browser.get(a, "/logout-and-more").await;
+                assert_ne!(browser.cookie, old.cookie);
+                for (browser, after) in [(&browser, "true"), (&old, "false")] {
+                    assert_eq!(browser.ask(b, "/is/after").await.body, after);
+                    assert_eq!(browser.ask(b, "/is/begun").await.body, "false");
+                }
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_node_that_is_alone_goes_on_where_it_may() {
+                let coordinator = Coordinator::with(|options| options.tuning.lease = std::time::Duration::from_secs(1)).await;
+                let mut servers = Servers::default();
+                let proxy = Proxy::before(coordinator.profile(), 1);
+                let kiln = coordinator.builder_through(&proxy, "a").timeout(std::time::Duration::from_secs(1));
+                let kiln = kiln.away(Away::LocalReadWrite { on_return: OnReturn::Replay }).attach().await.unwrap();
+                let a = servers.serve(router(TowerSessionsStore::open(&kiln).await.unwrap())).await;
+                let (mut browser, mut stays, mut new) = (Browser::default(), Browser::default(), Browser::default());
+                browser.get(a, "/begin").await;
+                stays.get(a, "/begin").await;
+                let mut events = kiln.events();
+                proxy.set(Weather::cut());
+                let disabled = async { while events.next().await != Some(ClusterEvent::OperationsDisabled) {} };
+                soon("the cluster is away", disabled).await;
+                assert_eq!(stays.ask(a, "/write/alone").await.status, 200);
+                assert_eq!(stays.ask(a, "/is/alone").await.body, "true");
+                new.get(a, "/begin").await;
+                assert_eq!(new.ask(a, "/is/begun").await.body, "true");
+                // It holds here, and the visitor is told that it may not hold elsewhere.
+                assert_eq!(browser.get(a, "/try-logout").await.body, "false");
+                assert_eq!(browser.ask(a, "/is/begun").await.body, "false");
+                proxy.heal();
+                let elsewhere = coordinator.node("b").await;
+                let b = servers.serve(router(TowerSessionsStore::open(&elsewhere).await.unwrap())).await;
+                until("the cluster has it", || async { stays.ask(b, "/is/alone").await.body == "true" }).await;
+                until("the new one too", || async { new.ask(b, "/is/begun").await.body == "true" }).await;
+                assert_eq!(browser.ask(b, "/is/begun").await.body, "false");
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -258,7 +338,25 @@ macro_rules! with {
                 assert_eq!(content(&b, alive).await, json!({"n": 1}));
                 let kiln = coordinator.node("look").await;
                 let sessions: kiln::Root<String, crate::tower::Anything> = kiln.root("sessions").await.unwrap();
-                assert_eq!(sessions.keys().next_page(0).await.unwrap(), [kiln_sessions::key_of(&alive.to_string())]);
+                let alive = kiln_sessions::key_of(&alive.to_string());
+                assert_eq!(sessions.keys().next_page(0).await.unwrap(), [alive.clone()]);
+                // Some that cannot be looked at do not keep the others.
+                let mut ids = Vec::new();
+                for _ in 0..4 {
+                    expired.expiry_date = OffsetDateTime::now_utc() - Duration::seconds(1);
+                    SessionStore::create(&a, &mut expired).await.unwrap();
+                    ids.push(kiln_sessions::key_of(&expired.id.to_string()));
+                }
+                ids.sort();
+                let busy = sessions.get(&ids[0]).await.unwrap().unwrap();
+                let busy = busy.write().await.unwrap();
+                let hurried = coordinator.builder("hurried").timeout(std::time::Duration::from_millis(200));
+                let hurried = TowerSessionsStore::open(&hurried.attach().await.unwrap()).await.unwrap();
+                ExpiredDeletion::delete_expired(&hurried).await.unwrap();
+                drop(busy);
+                let mut left = [alive, ids.remove(0)];
+                left.sort();
+                assert_eq!(sessions.keys().next_page(0).await.unwrap(), left);
             }
         }
     };

@@ -76,6 +76,18 @@ async fn slow_renew(mut session: Session<Shop>, Extension(slow): Extension<Slow>
     session.rotate().await
 }
 
+async fn slow_login(mut session: Session<Shop>, Extension(slow): Extension<Slow>) -> Result<String> {
+    slow.wait().await;
+    session.rotate().await?;
+    let is_lost = session.is_lost();
+    session.update(|shop| *shop.user = Some("grace".to_owned())).await?;
+    Ok(is_lost.to_string())
+}
+
+async fn user(session: Session<Shop>) -> String {
+    session.get(|shop| shop.user().as_ref().map(|user| user.to_string())).flatten().unwrap_or_default()
+}
+
 async fn node_name(State(kiln): State<Runtime>) -> String {
     kiln.node().name
 }
@@ -92,6 +104,8 @@ pub(crate) fn router(kiln: &Runtime, layer: SessionLayer<Shop>) -> Router {
         .route("/slow", get(slow))
         .route("/slow_logout", get(slow_logout))
         .route("/slow_renew", get(slow_renew))
+        .route("/slow_login", get(slow_login))
+        .route("/user", get(user))
         .route("/node", get(node_name));
     router.layer(layer).with_state(kiln.clone())
 }
@@ -209,7 +223,7 @@ async fn requests_that_meet_a_rotation_mean_the_session_and_not_its_old_id() {
     let [a, b] = servers.serve_two(&coordinator, site).await;
     let mut browser = Browser::default();
     browser.get(a, "/visit").await;
-    // Two logins at once: one of them gives the session its new id.
+    // Two at once: one of them gives the session its new id.
     let in_hand = slow.ask(&browser, a, "/slow_renew").await;
     browser.get(b, "/renew").await;
     assert_eq!(in_hand.go_on().await.status, 200);
@@ -219,6 +233,27 @@ async fn requests_that_meet_a_rotation_mean_the_session_and_not_its_old_id() {
     assert_eq!(in_hand.go_on().await.body, "true");
     for node in [a, b] {
         assert_eq!(browser.ask(node, "/look").await.body, "none");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_the_id_before_a_login_does_not_have_the_session_after_it() {
+    let (coordinator, mut servers, slow) = (Coordinator::start().await, Servers::default(), Slow::default());
+    let site = |kiln: &Runtime| router(kiln, layer(kiln)).layer(Extension(slow.clone()));
+    let [a, b] = servers.serve_two(&coordinator, site).await;
+    let mut visitor = Browser::default();
+    visitor.get(a, "/visit").await;
+    let mut knows_the_id = visitor.clone();
+    let login = slow.ask(&visitor, a, "/slow_login").await;
+    assert_eq!(knows_the_id.get(b, "/renew").await.status, 200);
+    let answer = login.go_on().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "true"));
+    visitor.keep(&answer);
+    assert_ne!(visitor.cookie, knows_the_id.cookie);
+    for node in [a, b] {
+        assert_eq!(visitor.ask(node, "/user").await.body, "grace");
+        assert_eq!(knows_the_id.ask(node, "/user").await.body, "");
+        assert_eq!(knows_the_id.ask(node, "/look").await.body, "1");
     }
 }
 
