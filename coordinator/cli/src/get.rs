@@ -9,7 +9,6 @@ use crate::output::{Output, shown};
 use bytes::Bytes;
 use kiln_protocol::message::{Record, RootInfo};
 use kiln_protocol::structure::Rendered;
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
@@ -70,7 +69,7 @@ async fn look(args: &Args, client: &mut Client) -> Result<(), Failure> {
 /// The object whose key the text means.
 pub(crate) async fn find(client: &mut Client, root: &RootInfo, text: &str) -> Result<(Bytes, Record), Failure> {
     // What people know it by first: it may be a secret, and is for nobody else then.
-    let hash = root.options.hashed_keys.then(|| hashed(text).into_bytes());
+    let hash = root.options.hashed_keys.then(|| key::hashed(text).into_bytes());
     for key in hash.into_iter().chain(key::readings(&root.key, text)?) {
         let key = Bytes::from(key);
         if let Some(record) = client.peek(root.root, key.clone()).await? {
@@ -78,12 +77,6 @@ pub(crate) async fn find(client: &mut Client, root: &RootInfo, text: &str) -> Re
         }
     }
     Err(Failure::NoObject { root: shown(&root.name), key: shown(text) })
-}
-
-/// The key of what people know an object by, in a root of which it is said that its keys are hashes.
-fn hashed(text: &str) -> String {
-    let hash = digest(&SHA256, text.as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn versions(catalog: &Catalog, record: &Record) -> Vec<(Arc<str>, Rendered)> {

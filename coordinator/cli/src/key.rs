@@ -2,9 +2,16 @@
 
 use crate::output::unshown;
 use kiln_protocol::limits::KEY_BYTES_MAX;
+use ring::digest::{SHA256, digest};
 use std::fmt::Write as _;
 
 const HEX: &str = "hex:";
+
+/// The key of what people know an object by, in a root of which it is said that its keys are hashes.
+pub(crate) fn hashed(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// A key that the root cannot have.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]

@@ -20,7 +20,8 @@ use std::io;
 pub(crate) struct Args {
     /// Only this root.
     root: Option<String>,
-    /// Only this object: its key, as `kiln ls ROOT` shows it.
+    /// Only this object: its key, as `kiln ls ROOT` shows it. Of a root whose keys are hashes, also what was hashed: the id of
+    /// a web session.
     #[arg(allow_hyphen_values = true)]
     key: Option<String>,
     #[command(flatten)]
@@ -92,6 +93,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Follows the log, and tells what was asked for.
 struct Teller<'a> {
     args: &'a Args,
+    /// Of the key that is asked for.
+    hash: Option<String>,
     out: Output,
     failed: Option<io::Error>,
     /// What the snapshot has.
@@ -107,6 +110,7 @@ impl<'a> Teller<'a> {
     fn new(args: &'a Args) -> Self {
         Self {
             args,
+            hash: args.key.as_deref().map(key::hashed),
             out: Output::new(),
             failed: None,
             from: None,
@@ -148,7 +152,12 @@ impl<'a> Teller<'a> {
         let Some((root, key)) = self.objects.get(&object) else { return };
         let Some((root, catalog)) = self.roots.get(root) else { return };
         let shown_key = key::show(&root.key, key);
-        if self.args.key.as_ref().is_some_and(|wanted| *wanted != shown_key && *wanted != shown(&shown_key)) {
+        let is_wanted = |wanted: &String| {
+            *wanted == shown_key
+                || *wanted == shown(&shown_key)
+                || (root.options.hashed_keys && self.hash.as_ref() == Some(&shown_key))
+        };
+        if !self.args.key.as_ref().is_none_or(is_wanted) {
             return;
         }
         let mut line = Line {

@@ -1,13 +1,13 @@
 //! Roots whose keys are hashes.
 
-use crate::Running;
+use crate::{Running, kiln as command_of, run, serve};
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use http::Request;
 use http::header::SET_COOKIE;
-use kiln::{Clustered, Root, RootSettings, Runtime};
-use kiln_sessions::{SessionError, SessionLayer};
+use kiln::{Clustered, Level, Root, RootSettings, Runtime};
+use kiln_sessions::{SessionError, SessionId, SessionLayer};
 use tower_service::Service as _;
 
 #[derive(Clustered, Default)]
@@ -50,16 +50,24 @@ async fn visit(session: kiln_sessions::Session<Session>) -> Result<(), SessionEr
 }
 
 #[tokio::test]
-async fn get_shows_the_session_of_a_visitor() {
-    let running = Running::start().await;
-    let kiln = Runtime::builder().profile(running.server.profile_path()).attach().await.unwrap();
-    let mut site = Router::new().route("/", get(visit)).layer(SessionLayer::<Session>::new(&kiln));
+async fn the_session_of_a_visitor_is_found_by_the_id_in_the_cookie() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_process, _, profile) = serve(directory.path(), &[]);
+    let kiln = Runtime::builder().profile(directory.path().join(profile)).attach().await.unwrap();
+    let sessions = SessionLayer::<Session>::new(&kiln).level(Level::Durable);
+    let mut site = Router::new().route("/", get(visit)).layer(sessions);
     let answer = site.call(Request::new(Body::empty())).await.unwrap();
     let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
     let id = cookie.split(['=', ';']).nth(1).unwrap();
-    let said = running.kiln(&["get", "sessions", id]).await;
-    assert_eq!((said.code, said.out.contains("\"grace\"")), (Some(0), true), "{}{}", said.out, said.err);
-    let stranger = kiln_sessions::SessionId::random().unwrap();
-    let said = running.kiln(&["get", "sessions", stranger.expose()]).await;
-    assert_eq!(said.code, Some(1), "{}", said.out);
+    let stranger = SessionId::random().unwrap();
+    for (command, id, code) in [
+        ("get", id, Some(0)),
+        ("log", id, Some(0)),
+        ("get", stranger.expose(), Some(1)),
+        ("log", stranger.expose(), Some(0)), // nothing has happened to it
+    ] {
+        let said = run(command_of(directory.path(), &[command, "sessions", id]));
+        assert_eq!(said.code, code, "{command}: {}{}", said.out, said.err);
+        assert_eq!(said.out.contains("\"grace\""), id != stranger.expose(), "{command}: {}{}", said.out, said.err);
+    }
 }
