@@ -55,7 +55,10 @@ pub enum Failure {
         wanted: String,
     },
     /// The root holds another type or another kind of key.
-    #[error("root `{root}` has {what} `{registered}` in the cluster but `{wanted}` in this program")]
+    #[error(
+        "root `{root}` has {what} `{registered}` in the cluster but `{wanted}` in this program: a root is for good what it was \
+         when it was opened first, so let all programs say the same, or take a root of another name"
+    )]
     RootChanged {
         /// The root.
         root: String,

@@ -78,14 +78,16 @@ fn a_changed_field_is_refused_with_both_declarations() {
 
 #[test]
 fn a_changed_root_is_refused() {
+    let advice = "a root is for good what it was when it was opened first, so let all programs say the same, or take a root of \
+                  another name";
     let mut cluster = Cluster::of(&["ann"]);
     assert_eq!(
         opened(&mut cluster, "sessions", described("Other", vec![])),
-        "root `sessions` has type `Session` in the cluster but `Other` in this program"
+        format!("root `sessions` has type `Session` in the cluster but `Other` in this program: {advice}")
     );
     assert_eq!(
         opened(&mut cluster, "locks", session_type()),
-        "root `locks` has options `ephemeral` in the cluster but `lasting` in this program"
+        format!("root `locks` has options `ephemeral` in the cluster but `lasting` in this program: {advice}")
     );
     let request = cluster.request();
     let message = ToCoordinator::OpenRoot {
@@ -98,7 +100,7 @@ fn a_changed_root_is_refused() {
     cluster.send("ann", message);
     assert_eq!(
         cluster.sent_to("ann"),
-        ["failed: root `sessions` has key `string` in the cluster but `u64` in this program"]
+        [format!("failed: root `sessions` has key `string` in the cluster but `u64` in this program: {advice}")]
     );
     // A type that came with a refused root is not registered.
     assert_eq!(opened(&mut cluster, "c", described("C", vec![])), "root 3 type 1:  in ");
