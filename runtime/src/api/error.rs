@@ -1,7 +1,7 @@
 //! What can go wrong, by operation.
 
 use super::commit::Commit;
-use kiln_engine::{BindError, CommitFailure, LockFailure};
+use kiln_engine::{BindError, CommitFailure, Ended, LockFailure};
 use kiln_object::ValueError;
 use kiln_protocol::message::{Failure, WaitEdge};
 use std::path::PathBuf;
@@ -139,9 +139,12 @@ pub enum AccessError {
     /// The connection was lost before the answer. Something that was asked to change may have changed.
     #[error("the connection was lost before the answer; whether anything was changed is unknown")]
     Unknown,
-    /// The node is not connected, and does not wait (see [`Away`](crate::Away)), or it is no longer attached.
+    /// The node is not connected, and does not wait (see [`Away`](crate::Away)).
     #[error("{DISCONNECTED}")]
     Disconnected,
+    /// The node is no longer attached ([`Runtime::closed`](crate::Runtime::closed)).
+    #[error("{0}")]
+    Ended(Ended),
     /// The coordinator refused.
     #[error("{0}")]
     Refused(Failure),
@@ -457,7 +460,7 @@ impl From<LockFailure> for LockError {
 impl AccessError {
     /// There was nobody to ask, or no answer.
     pub(super) const fn is_for_want_of_connection(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Disconnected | Self::Unknown)
+        matches!(self, Self::Timeout { .. } | Self::Disconnected | Self::Ended(_) | Self::Unknown)
     }
 }
 

@@ -391,7 +391,7 @@ impl Attached {
             RequestError::Refused(failure) => AccessError::Refused(failure),
             RequestError::BadRecord(what) => AccessError::BadRecord { what },
             RequestError::Unknown => AccessError::Unknown,
-            RequestError::Disconnected => AccessError::Disconnected,
+            RequestError::Disconnected => self.node.ended().map_or(AccessError::Disconnected, AccessError::Ended),
         }
     }
 
