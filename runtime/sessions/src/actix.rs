@@ -48,8 +48,8 @@ const KEYS_TRIED: usize = 3;
 ///   time. They are not loaded before that. Expiry is by the clock of the node that looks.
 /// - While the cluster is away, with [`Away::LocalReadWrite`](kiln::Away::LocalReadWrite) as the runtime's choice
 ///   ([`Builder::away`](kiln::Builder::away)), sessions that this node holds are loaded and updated here, and new ones are made
-///   here. A deletion holds here at once, and is an error all the same: other nodes may show the session until the cluster is
-///   back.
+///   here. A deletion, also that of `renew`, holds here at once, and is an error all the same: other nodes may show the session
+///   until the cluster is back.
 #[derive(Clone, Debug)]
 pub struct ActixStore {
     store: Store,

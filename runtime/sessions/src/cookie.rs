@@ -154,23 +154,25 @@ impl Cookie {
         self
     }
 
-    /// The id that a request brings, if one of its cookies has the name and the form.
-    pub(crate) fn find(&self, headers: &HeaderMap) -> Option<SessionId> {
-        headers.get_all(COOKIE).iter().find_map(|header| self.find_in(header.as_bytes()))
+    /// The ids that a request brings: of the cookies that have the name and the form, in their order.
+    pub(crate) fn find<'h>(&'h self, headers: &'h HeaderMap) -> impl Iterator<Item = SessionId> + 'h {
+        headers.get_all(COOKIE).iter().flat_map(|header| self.find_in(header.as_bytes()))
     }
 
-    fn find_in(&self, mut rest: &[u8]) -> Option<SessionId> {
-        loop {
-            rest = rest.trim_ascii_start();
-            let value = rest.strip_prefix(self.name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-            if let Some((id, behind)) = value.and_then(SessionId::split_from)
-                && matches!(behind.trim_ascii_start().first(), None | Some(b';'))
-            {
-                return Some(id);
+    fn find_in<'h>(&'h self, mut rest: &'h [u8]) -> impl Iterator<Item = SessionId> + 'h {
+        std::iter::from_fn(move || {
+            while !rest.is_empty() {
+                let end = rest.iter().position(|byte| *byte == b';').unwrap_or(rest.len());
+                let (pair, behind) = rest.split_at(end);
+                rest = behind.get(1..).unwrap_or_default();
+                let pair = pair.trim_ascii();
+                let value = pair.strip_prefix(self.name.as_bytes()).and_then(|pair| pair.strip_prefix(b"="));
+                if let Some(id) = value.and_then(SessionId::from_bytes) {
+                    return Some(id);
+                }
             }
-            let end = rest.iter().position(|byte| *byte == b';')?;
-            rest = &rest[end + 1..];
-        }
+            None
+        })
     }
 
     /// The header's value that gives a visitor this session.
@@ -248,14 +250,16 @@ mod tests {
         let cookie = Cookie::default();
         let id = SessionId::random().unwrap();
         let mut headers = HeaderMap::new();
-        assert_eq!(cookie.find(&headers), None);
-        headers.append(COOKIE, HeaderValue::from_static("a=b; __Host-session=nonsense; session=c"));
-        assert_eq!(cookie.find(&headers), None);
+        assert_eq!(cookie.find(&headers).next(), None);
+        headers.append(COOKIE, HeaderValue::from_static("a=b; __Host-session=nonsense; session=c;; ;"));
+        assert_eq!(cookie.find(&headers).next(), None);
         let longer = format!("__Host-session={}0; my__Host-session={}", id.expose(), id.expose());
         headers.append(COOKIE, HeaderValue::from_str(&longer).unwrap());
-        assert_eq!(cookie.find(&headers), None);
-        headers.append(COOKIE, HeaderValue::from_str(&format!("x=y; __Host-session={};z", id.expose())).unwrap());
-        assert_eq!(cookie.find(&headers), Some(id));
+        assert_eq!(cookie.find(&headers).next(), None);
+        headers.append(COOKIE, HeaderValue::from_str(&format!("x=y; __Host-session={} ;z", id.expose())).unwrap());
+        let other = SessionId::random().unwrap();
+        headers.append(COOKIE, HeaderValue::from_str(&format!("__Host-session={}", other.expose())).unwrap());
+        assert_eq!(cookie.find(&headers).collect::<Vec<_>>(), [id, other]);
     }
 
     #[test]

@@ -25,15 +25,20 @@ pub enum SessionError {
     /// The lock that a `SessionLock` asked for is not the one it was asked for before.
     #[error("the request has asked for another lock of its session already")]
     OtherLock,
-    /// The lock that a `SessionLock` asked for is none that the nodes have agreed on.
+    /// The lock that a `SessionLock` asked for is none that the layer's lock mode allows.
     #[error(
-        "the nodes have agreed on the lock mode `{mode}`, which does not allow the lock of this route: \
-         give `SessionLayer::lock_mode` one that does, on every node"
+        "the lock mode is `{mode}`, which does not allow the lock of this route: give `SessionLayer::lock_mode` one that does, on \
+         every node; a root that exists keeps its mode, so take another `SessionLayer::root` with it"
     )]
     OtherLockMode {
-        /// The word for what they have agreed on.
+        /// The word for the layer's lock mode.
         mode: &'static str,
     },
+    /// The request holds a lock of its session, and would wait for itself.
+    #[error(
+        "the request holds a lock of its session, so that its read lock is not to be had: use `view` or `get` under it"
+    )]
+    OwnLock,
     /// The system has no randomness to give for an id.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -54,11 +59,14 @@ impl SessionError {
             Self::Destroyed => StatusCode::UNAUTHORIZED,
             Self::OtherLock
             | Self::OtherLockMode { .. }
+            | Self::OwnLock
             | Self::NoLayer
             | Self::Root(
                 RootError::Bind(_)
                 | RootError::OtherType { .. }
-                | RootError::Access(AccessError::Refused(Failure::RootChanged { .. })),
+                | RootError::Access(AccessError::Refused(
+                    Failure::RootChanged { .. } | Failure::FieldChanged { .. } | Failure::Schema { .. },
+                )),
             )
             | Self::Lock(LockError::UnknownGroup { .. })
             | Self::Commit(

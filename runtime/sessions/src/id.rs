@@ -36,14 +36,12 @@ impl SessionId {
     /// The id that a text is, if it has the form of one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (id, behind) = Self::split_from(text.as_bytes())?;
-        behind.is_empty().then_some(id)
+        Self::from_bytes(text.as_bytes())
     }
 
-    /// The id at the beginning of a text, and what is behind it.
-    pub(crate) fn split_from(text: &[u8]) -> Option<(Self, &[u8])> {
-        let (id, behind) = text.split_first_chunk::<ID_CHARS>()?;
-        id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some((Self(*id), behind))
+    pub(crate) fn from_bytes(text: &[u8]) -> Option<Self> {
+        let id = <[u8; ID_CHARS]>::try_from(text).ok()?;
+        id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(id))
     }
 
     /// The id as the cookie has it. Whoever knows it has the session: keep it out of logs.

@@ -17,7 +17,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// Gives the requests of a service their [`Session`](crate::Session)s of type `T`. A session is looked up when it is asked
-/// for, so requests that ask for none cost the cluster nothing.
+/// for, so requests that ask for none cost the cluster nothing. Of several cookies with its name, as a host of the same domain
+/// can set them, the first of which there is a session counts, among four; a logout ends the sessions of all.
 pub struct SessionLayer<T: Clustered> {
     settings: Arc<Settings<T>>,
 }
@@ -186,8 +187,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let id = self.settings.cookie.find(request.headers());
-        let state = Arc::new(RequestState::new(Arc::clone(&self.settings), id));
+        let state = RequestState::new(Arc::clone(&self.settings), self.settings.cookie.find(request.headers()));
+        let state = Arc::new(state);
         request.extensions_mut().insert(Arc::clone(&state));
         SessionFuture { answer: self.inner.call(request), state }
     }

@@ -19,6 +19,7 @@
 //! use axum::{Router, routing::get};
 //! use kiln::{Clustered, Runtime};
 //! use kiln_sessions::{LockMode, Session, SessionError, SessionLayer, SessionLock};
+//! use std::time::Duration;
 //!
 //! #[derive(Clustered, Default)]
 //! struct Shop {
@@ -65,13 +66,15 @@
 //! }
 //!
 //! fn site(kiln: &Runtime) -> Router {
+//!     // Without a timeout, sessions stay until they are destroyed.
+//!     let sessions = SessionLayer::<Shop>::new(kiln).idle_timeout(Duration::from_secs(1800)).lock_mode(LockMode::Groups);
 //!     Router::new()
 //!         .route("/", get(front))
 //!         .route("/visit", get(visit))
 //!         .route("/login", get(login))
 //!         .route("/logout", get(logout))
 //!         .route("/checkout", get(checkout).layer(SessionLock::<Shop>::group("cart")))
-//!         .layer(SessionLayer::<Shop>::new(kiln).lock_mode(LockMode::Groups))
+//!         .layer(sessions)
 //! }
 //!
 //! # use tower_service::Service as _;
@@ -98,6 +101,10 @@
 //! server, like `examples/session_reader.rs`. `kiln get sessions ID` hashes the id itself, because the root says that its keys
 //! are hashes ([`kiln::RootSettings::hashed_keys`]). Programs that open the root say what the layer says of timeouts and of the
 //! lock mode ([`Runtime::root_with`](kiln::Runtime::root_with)).
+//!
+//! A lost connection to the coordinator is made again. A runtime that is no longer attached
+//! ([`Runtime::closed`](kiln::Runtime::closed)) does not come back, and every session says so: attach another and make the layer
+//! or the store anew, or end the program for whatever runs it to start it again.
 //!
 //! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type
 //! has another `#[clustered(on_archive_failure = "..")]` ([`kiln::Clustered`]): `"leave_out"` goes on without the field,

@@ -2,7 +2,7 @@
 
 use crate::SessionError;
 use crate::request::{Locking, RequestState};
-use http::header::LOCATION;
+use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use kiln::{Clustered, LockError};
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// What a visitor is answered whose session stays busy.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Busy {
-    /// 503.
+    /// 503, to be tried again after a second.
     #[default]
     Unavailable,
     /// 409.
@@ -192,7 +192,14 @@ where
             let locked = match tokio::time::timeout(terms.wait, patiently(&state, &terms.locking)).await {
                 Ok(Ok(locked)) => Unlock { state: &state, locked },
                 Ok(Err(error)) => return Ok(refusal(&error)),
-                Err(_elapsed) => return Ok(terms.busy.answer()),
+                Err(_elapsed) => {
+                    let waited = terms.wait;
+                    tracing::warn!(
+                        ?waited,
+                        "a request is not let through: its session is locked, `kiln locks` shows by whom"
+                    );
+                    return Ok(terms.busy.answer());
+                }
             };
             let answer = inner.call(request).await;
             drop(locked);
@@ -229,7 +236,10 @@ impl Busy {
     fn answer<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = match self {
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Conflict => StatusCode::CONFLICT,
             Self::Redirect(to) => {
                 response.headers_mut().insert(LOCATION, to.clone());

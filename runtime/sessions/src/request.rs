@@ -7,6 +7,8 @@ use kiln::{AccessError, Away, Clustered, Failure, Lock, LockError, OnReturn, Roo
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// How many ids of a request are looked at. It has one, unless somebody has set other cookies of the same name.
+const IDS_PRESENTED: usize = 4;
 /// How many new ids are tried. With 160 random bits the first one is new.
 const IDS_TRIED: usize = 3;
 
@@ -49,6 +51,8 @@ pub(crate) struct RequestState<T: Clustered> {
 struct Current<T> {
     /// What the request has brought, whatever it is good for, or got.
     id: Option<SessionId>,
+    /// And what else it has brought.
+    others: Vec<SessionId>,
     is_looked_up: bool,
     /// It brought an id, and there is no session with it.
     is_lost: bool,
@@ -62,9 +66,12 @@ struct Current<T> {
 }
 
 impl<T: Clustered + Default> RequestState<T> {
-    pub(crate) fn new(settings: Arc<Settings<T>>, id: Option<SessionId>) -> Self {
+    pub(crate) fn new(settings: Arc<Settings<T>>, mut ids: impl Iterator<Item = SessionId>) -> Self {
+        let id = ids.next();
+        let others = ids.filter(|other| id.as_ref() != Some(other)).take(IDS_PRESENTED - 1).collect();
         let current = Current {
             id,
+            others,
             is_looked_up: false,
             is_lost: false,
             shared: None,
@@ -94,14 +101,22 @@ impl<T: Clustered + Default> RequestState<T> {
         if let Some(found) = self.look_up_here() {
             return Ok(found);
         }
-        let Some(id) = self.current().id.clone() else { return Ok(None) };
-        let key = id.key();
-        let found = self.settings.root().await?.get(&key).await?;
-        if found.is_some() {
-            self.settings.keys.keep(&id, &key);
+        let ids: Vec<SessionId> = {
+            let current = self.current();
+            current.id.iter().chain(&current.others).cloned().collect()
+        };
+        let root = self.settings.root().await?;
+        for id in ids {
+            let key = id.key();
+            if let Some(found) = root.get(&key).await? {
+                self.settings.keys.keep(&id, &key);
+                self.current().id = Some(id);
+                self.looked_up(Some(found.clone()));
+                return Ok(Some(found));
+            }
         }
-        self.looked_up(found.clone());
-        Ok(found)
+        self.looked_up(None);
+        Ok(None)
     }
 
     /// The same without waiting; `None` when the coordinator has to be asked.
@@ -215,16 +230,17 @@ impl<T: Clustered + Default> RequestState<T> {
             lock.release().await?;
         }
         let rotated = self.rename(&old, &shared, SessionId::random).await;
-        if matches!(rotated, Ok(false)) {
-            // Who has the new id may be another visitor, who knew the old one.
-            let mut current = self.current();
-            (current.id, current.shared, current.lock, current.is_lost) = (None, None, None, true);
-        } else if let Some(lock) = &lock {
+        if let Some(lock) = lock.filter(|_| !matches!(rotated, Ok(false))) {
             lock.take_again().await?;
         }
         let rotated = rotated?;
         // Nobody has the old id now; this returns when every node has heard so.
         self.settings.root().await?.remove_everywhere(&old).await?;
+        if !rotated {
+            // Who has the new id may be another visitor, who knew the old one.
+            let mut current = self.current();
+            (current.id, current.shared, current.lock, current.is_lost) = (None, None, None, true);
+        }
         Ok(rotated)
     }
 
@@ -277,8 +293,16 @@ impl<T: Clustered + Default> RequestState<T> {
         if let Some(lock) = &lock {
             lock.release().await?;
         }
-        let root = self.settings.root().await?;
-        let root = for_good(root);
+        let root = for_good(self.settings.root().await?);
+        let mut is_here_alone = false;
+        let others = self.current().others.clone();
+        for other in others.iter().map(SessionId::key).filter(|other| *other != brought) {
+            match root.remove_everywhere(&other).await {
+                Ok(_) => {}
+                Err(AccessError::RemovedHere) => is_here_alone = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
         let present = || shared.as_ref().filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
         let mut key = present().unwrap_or(brought);
         let removed = loop {
@@ -299,7 +323,7 @@ impl<T: Clustered + Default> RequestState<T> {
         current.shared = None;
         current.lock = None;
         current.cookie = CookieChange::Clear;
-        Ok(removed?)
+        if is_here_alone { Err(AccessError::RemovedHere.into()) } else { Ok(removed?) }
     }
 
     /// What the answer is to say about the visitor's cookie.
@@ -364,7 +388,7 @@ mod tests {
         let kiln = Runtime::embedded().await.unwrap();
         let settings = Arc::new(Settings::<Basket>::new(&kiln));
         let [taken, free, third] = [(); 3].map(|()| SessionId::random().unwrap());
-        let request = || RequestState::new(Arc::clone(&settings), None);
+        let request = || RequestState::new(Arc::clone(&settings), std::iter::empty());
         // A system whose random numbers come in this order.
         let system = |ids: &[&SessionId]| {
             let mut ids: Vec<_> = ids.iter().rev().map(|id| (*id).clone()).collect();

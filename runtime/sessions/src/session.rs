@@ -84,10 +84,13 @@ impl<T: Clustered + Default> Session<T> {
     /// access and money. `None` when there is no session.
     ///
     /// # Errors
-    /// [`SessionError`]; then nothing is held. A request that holds the session's lock need not call it, and must not: it
-    /// would wait for itself.
+    /// [`SessionError`]; then nothing is held. A request that holds a lock of the session has no use for it, and would wait
+    /// for itself ([`SessionError::OwnLock`]).
     pub async fn read(&self) -> Result<Option<ReadGuard<'_, T>>, SessionError> {
         let Some(shared) = self.handle() else { return Ok(None) };
+        if self.lock().is_some() {
+            return Err(SessionError::OwnLock);
+        }
         match shared.read().await.map_err(SessionError::from) {
             Err(SessionError::Destroyed) => Ok(None),
             read => read.map(Some),
@@ -153,6 +156,9 @@ impl<T: Clustered + Default> Session<T> {
     /// have no session ([`is_lost`](Self::is_lost)), for the new id may be that of somebody who knew the old one; what they write
     /// makes another session, and its answer may be the last to set the cookie. Requests that have the session in hand and do
     /// not change its id go on with it.
+    ///
+    /// Only the answer has the new id: a visitor who goes away before it comes (the request is aborted, the node is killed) has no
+    /// session any more, and has to log in again.
     ///
     /// # Errors
     /// [`SessionError`]; the visitor gets the new id if the session is known to have it when the answer is made.

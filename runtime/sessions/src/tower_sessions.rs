@@ -55,7 +55,8 @@ const IDS_TRIED: usize = 3;
 ///
 /// While the cluster is away, with [`Away::LocalReadWrite`](kiln::Away::LocalReadWrite) as the runtime's choice
 /// ([`Builder::away`](kiln::Builder::away)), sessions that this node holds are loaded and saved here, and new ones are made here.
-/// A deletion holds here at once, and is an error all the same: other nodes may show the session until the cluster is back.
+/// A deletion, also that of `cycle_id`, holds here at once, and is an error all the same: other nodes may show the session until
+/// the cluster is back.
 #[derive(Clone, Debug)]
 pub struct TowerSessionsStore {
     store: Store,

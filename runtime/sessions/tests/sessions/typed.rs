@@ -1,6 +1,7 @@
 //! The typed layer.
 
 use crate::http::{Servers, Slow};
+use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -152,6 +153,50 @@ async fn an_id_that_nobody_has_is_not_adopted() {
     assert_eq!(browser.get(a, "/visit").await.body, "1");
     assert_ne!(browser.cookie, Some(planted));
     assert_eq!(browser.get(a, "/lost").await.body, "false");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cookie_that_somebody_else_has_set_hides_no_session() {
+    let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
+    let [a, b] = two_nodes(&mut servers, &coordinator).await;
+    let (mut visitor, mut other) = (Browser::default(), Browser::default());
+    visitor.get(a, "/visit").await;
+    visitor.get(a, "/visit").await;
+    other.get(a, "/visit").await;
+    let planted = format!("__Host-shop={}", SessionId::random().unwrap().expose());
+    let sends = |cookies: &[&Browser]| {
+        let cookies = cookies.iter().filter_map(|browser| browser.cookie.clone());
+        Browser { cookie: Some(std::iter::once(planted.clone()).chain(cookies).collect::<Vec<_>>().join("; ")) }
+    };
+    for node in [a, b] {
+        assert_eq!(sends(&[&visitor]).ask(node, "/look").await.body, "2");
+    }
+    let old = visitor.clone();
+    let answer = sends(&[&visitor]).ask(a, "/login").await;
+    visitor.keep(&answer);
+    assert_ne!(id_in(&visitor), id_in(&old));
+    assert_eq!(sends(&[&old, &visitor]).ask(b, "/user").await.body, "ada");
+    // A logout leaves none.
+    assert_eq!(sends(&[&visitor, &other]).ask(b, "/logout").await.body, "true");
+    for node in [a, b] {
+        assert_eq!(visitor.ask(node, "/look").await.body, "none");
+        assert_eq!(other.ask(node, "/look").await.body, "none");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_no_longer_attached_says_why() {
+    let coordinator = Coordinator::start().await;
+    let kiln = coordinator.node("a").await;
+    let layer = layer(&kiln).opened().await.unwrap();
+    kiln.clone().detach(Duration::from_secs(5)).await.unwrap();
+    let wrong = async |extensions: http::Extensions| Session::<Shop>::of(&extensions).await.unwrap_err().to_string();
+    let mut site = Router::new().route("/", get(wrong)).layer(layer);
+    let id = SessionId::random().unwrap();
+    let request = http::Request::get("/").header(http::header::COOKIE, format!("__Host-shop={}", id.expose()));
+    let answer = tower_service::Service::call(&mut site, request.body(Body::empty()).unwrap()).await.unwrap();
+    let said = axum::body::to_bytes(answer.into_body(), 999).await.unwrap();
+    assert_eq!(said, "the session cannot be reached: the node has left the cluster: attach a new runtime to go on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
