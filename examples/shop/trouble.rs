@@ -35,7 +35,9 @@ impl IntoResponse for Trouble {
 
 impl From<SessionError> for Trouble {
     fn from(error: SessionError) -> Self {
-        if matches!(error, SessionError::Destroyed) { Self::LoggedOut } else { Self::Cluster(error.to_string()) }
+        // A login in between has taken the session over: this request is of before it.
+        let is_over = matches!(error, SessionError::Destroyed | SessionError::Rotated);
+        if is_over { Self::LoggedOut } else { Self::Cluster(error.to_string()) }
     }
 }
 

@@ -33,17 +33,8 @@ async fn at_every_point<R>(mut start: impl AsyncFnMut(usize) -> R, mut check: im
 /// Nobody waits for a lock.
 async fn nobody_waits(coordinator: &Coordinator) {
     let peer = tokio::sync::Mutex::new(Peer::attach(coordinator.profile(), "looks").await);
-    until("nobody waits any more", async || {
-        let mut peer = peer.lock().await;
-        let request = peer.request();
-        peer.say(&ToCoordinator::Locks { request }).await;
-        let locks = peer.hear_of("the locks", |message| match message {
-            ToNode::Locks { locks, .. } => Some(locks.clone()),
-            _ => None,
-        });
-        locks.await.iter().all(|lock| lock.waiters.is_empty())
-    })
-    .await;
+    until("nobody waits any more", async || peer.lock().await.locks().await.iter().all(|lock| lock.waiters.is_empty()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use crate::patience::soon;
 use kiln_protocol::codec::decode_to_node;
-use kiln_protocol::message::{Hello, NodeInfo, Role};
+use kiln_protocol::message::{Hello, LockInfo, NodeInfo, Role};
 use kiln_protocol::profile::split_address;
 use kiln_protocol::schema::TypeDescription;
 use kiln_protocol::{
@@ -230,6 +230,20 @@ impl Peer {
                 return found;
             }
         }
+    }
+
+    /// The locks in use, as `kiln locks` shows them.
+    ///
+    /// # Panics
+    /// As [`Peer::hear_of`].
+    pub async fn locks(&mut self) -> Vec<LockInfo> {
+        let request = self.request();
+        self.say(&ToCoordinator::Locks { request }).await;
+        let locks = self.hear_of("the locks", |message| match message {
+            ToNode::Locks { locks, .. } => Some(locks.clone()),
+            _ => None,
+        });
+        locks.await
     }
 
     /// Opens a root.

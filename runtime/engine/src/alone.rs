@@ -8,7 +8,7 @@
 use crate::apply::{Changed, Prepared, WantsRoom, check_size, merge_objects, publish, read_record};
 use crate::binding::{Tail, slot_writes};
 use crate::entry::{Entry, State};
-use crate::journal::{ConflictCause, Journal, LocalWrite, OnReturn};
+use crate::journal::{ConflictCause, Journal, LocalWrite, OnReturn, Removal};
 use crate::lock::LockFailure;
 use crate::node::Node;
 use crate::outbox::OutPart;
@@ -202,6 +202,10 @@ impl Node {
         }
         let entry = self.cache.root(root).and_then(|root| root.get(key));
         let object = entry.as_ref().filter(|entry| !entry.is_provisional()).map(|entry| entry.id());
+        let is_same = |removal: &Removal| removal.root == root && removal.key == *key && removal.on_return == on_return;
+        if entry.is_none() && journal.removals.iter().any(is_same) {
+            return Ok(false);
+        }
         journal.add_removal((root, key), object, on_return).map_err(AloneError::full)?;
         let Some(entry) = entry else { return Ok(false) };
         self.destroy_here(&entry);

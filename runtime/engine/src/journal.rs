@@ -22,6 +22,8 @@ pub(crate) use write::LocalWrite;
 pub(crate) const JOURNAL_BYTES_MAX: usize = 16 << 20;
 /// What a commit, an object or a removal takes beside its bytes.
 const HEAD_BYTES: usize = 128;
+/// Removals of objects that this node does not hold take at most one part in so many of the journal.
+const UNSEEN_SHARE: usize = 4;
 
 /// What becomes of local changes when the cluster is back.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -152,7 +154,8 @@ pub struct Removal {
 ///
 /// # Invariants
 /// 1. An entry that a commit writes has a place, which names the commit.
-/// 2. `bytes` is what commits, made objects, removals and untaken conflicts take together.
+/// 2. `bytes` is what commits, made objects, removals and untaken conflicts take together; `unseen_bytes` is the part of it that
+///    removals of objects take which this node does not hold.
 #[derive(Debug)]
 pub(crate) struct Journal {
     /// The cluster is away: tasks go on alone.
@@ -166,6 +169,7 @@ pub(crate) struct Journal {
     pub(crate) returned: Returned,
     last: LocalId,
     bytes: usize,
+    unseen_bytes: usize,
     pub(crate) bytes_max: usize,
 }
 
@@ -181,6 +185,7 @@ impl Default for Journal {
             returned: Returned::default(),
             last: LocalId::default(),
             bytes: 0,
+            unseen_bytes: 0,
             bytes_max: JOURNAL_BYTES_MAX,
         }
     }
@@ -291,8 +296,17 @@ impl Journal {
         object: Option<ObjectId>,
         on_return: OnReturn,
     ) -> Result<(), (usize, usize)> {
-        self.check_room(key.len() + HEAD_BYTES)?;
-        self.bytes += key.len() + HEAD_BYTES;
+        let bytes = key.len() + HEAD_BYTES;
+        self.check_room(bytes)?;
+        if object.is_none() {
+            // Whether there is such an object nobody can say, so whoever asks may make keys up: they do not fill all of it.
+            let (needed, share) = (self.unseen_bytes + bytes, self.bytes_max / UNSEEN_SHARE);
+            if needed > share {
+                return Err((needed, share));
+            }
+            self.unseen_bytes = needed;
+        }
+        self.bytes += bytes;
         let id = self.take_id();
         self.removals.push(Removal { id, root, key: key.clone(), object, on_return });
         Ok(())
@@ -301,7 +315,9 @@ impl Journal {
     pub(crate) fn forget_removal(&mut self, id: LocalId) -> Option<Removal> {
         let at = self.removals.iter().position(|removal| removal.id == id)?;
         let removal = self.removals.remove(at);
-        self.bytes -= removal.key.len() + HEAD_BYTES;
+        let bytes = removal.key.len() + HEAD_BYTES;
+        self.bytes -= bytes;
+        self.unseen_bytes -= if removal.object.is_none() { bytes } else { 0 };
         Some(removal)
     }
 

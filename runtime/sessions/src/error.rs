@@ -10,6 +10,10 @@ pub enum SessionError {
     /// The session was destroyed meanwhile, here or on another node: somebody logged out. It is not brought back.
     #[error("the session has ended")]
     Destroyed,
+    /// Another request has given the session a new id meanwhile ([`Session::rotate`](crate::Session::rotate)). The visitor's next
+    /// request brings that one; who knew the old one only has no session.
+    #[error("the session has got a new id, which this request does not bring")]
+    Rotated,
     /// The root of the sessions cannot be opened.
     #[error("the sessions cannot be opened: {0}")]
     Root(#[from] RootError),
@@ -51,12 +55,13 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// The answer to the visitor: 401 when the session has ended, 503 when the cluster does not do it now, 500 for mistakes
+    /// The answer to the visitor: 401 when the session has ended, 409 when it has got a new id, 503 when the cluster does not do it now, 500 for mistakes
     /// of the program, and for nodes that do not agree.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Destroyed => StatusCode::UNAUTHORIZED,
+            Self::Rotated => StatusCode::CONFLICT,
             Self::OtherLock
             | Self::OtherLockMode { .. }
             | Self::OwnLock

@@ -11,7 +11,7 @@
 //! | actix-session 0.11 | `ActixStore`: one line | `actix` |
 //!
 //! The typed layer can do most: fields with locks of their own, counters without a lock, locks that last for a request
-//! ([`SessionLock`]), a new id without losing what other requests do meanwhile ([`Session::rotate`]). The stores are as
+//! ([`SessionLock`]), a new id without a moment at which a change is lost unsaid ([`Session::rotate`]). The stores are as
 //! good as the traits of their frameworks let them be; their docs say where that ends.
 //!
 //! ```
@@ -103,7 +103,7 @@
 //! lock mode ([`Runtime::root_with`](kiln::Runtime::root_with)).
 //!
 //! A lost connection to the coordinator is made again. A runtime that is no longer attached
-//! ([`Runtime::closed`](kiln::Runtime::closed)) does not come back, and every session says so: attach another and make the layer
+//! ([`Runtime::closed`](kiln::Runtime::closed)) does not come back, and whoever looks a session up is told: attach another and make the layer
 //! or the store anew, or end the program for whatever runs it to start it again.
 //!
 //! A change that cannot be archived (over a limit, or its serialiser fails) fails the commit, unless the field or the type

@@ -51,6 +51,8 @@ pub(crate) struct RequestState<T: Clustered> {
 struct Current<T> {
     /// What the request has brought, whatever it is good for, or got.
     id: Option<SessionId>,
+    /// The key of the session that was found, made or given a new id here.
+    key: Option<Arc<str>>,
     /// And what else it has brought.
     others: Vec<SessionId>,
     is_looked_up: bool,
@@ -71,6 +73,7 @@ impl<T: Clustered + Default> RequestState<T> {
         let others = ids.filter(|other| id.as_ref() != Some(other)).take(IDS_PRESENTED - 1).collect();
         let current = Current {
             id,
+            key: None,
             others,
             is_looked_up: false,
             is_lost: false,
@@ -101,21 +104,38 @@ impl<T: Clustered + Default> RequestState<T> {
         if let Some(found) = self.look_up_here() {
             return Ok(found);
         }
-        let ids: Vec<SessionId> = {
+        let mut ids: Vec<SessionId> = {
             let current = self.current();
             current.id.iter().chain(&current.others).cloned().collect()
         };
         let root = self.settings.root().await?;
-        for id in ids {
-            let key = id.key();
-            if let Some(found) = root.get(&key).await? {
-                self.settings.keys.keep(&id, &key);
-                self.current().id = Some(id);
-                self.looked_up(Some(found.clone()));
+        let mut failed = None;
+        for at in 0..ids.len() {
+            let key: Arc<str> = ids[at].key().into();
+            let found = match failed {
+                None => root.get(&*key).await.unwrap_or_else(|error| {
+                    failed = Some(error);
+                    None
+                }),
+                // The cluster does not answer: what this node may show without it is shown, and nobody waits once more.
+                Some(_) if matches!(root.away(), Away::Block(_)) => root.peek(&*key),
+                Some(_) => root.get(&*key).await.unwrap_or_default(),
+            };
+            if let Some(found) = found {
+                self.settings.keys.keep(&ids[at], &key);
+                let mut current = self.current();
+                current.is_looked_up = true;
+                current.id = Some(ids.remove(at));
+                current.others = ids;
+                current.key = Some(key);
+                current.shared = Some(found.clone());
                 return Ok(Some(found));
             }
         }
-        self.looked_up(None);
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        self.there_is_none();
         Ok(None)
     }
 
@@ -130,18 +150,38 @@ impl<T: Clustered + Default> RequestState<T> {
             return Some(None);
         };
         // An id that nobody has presented yet is hashed when the coordinator is asked.
-        let found = self.settings.opened()?.peek(&*self.settings.keys.get(id)?)?;
+        let key = self.settings.keys.get(id)?;
+        let found = self.settings.opened()?.peek(&*key)?;
         current.is_looked_up = true;
+        current.key = Some(key);
         current.shared = Some(found.clone());
         Some(Some(found))
     }
 
-    fn looked_up(&self, found: Option<Shared<T>>) {
+    /// The request has brought an id, and there is no session, or none that is its.
+    fn there_is_none(&self) {
         let mut current = self.current();
         current.is_looked_up = true;
-        // An id that nobody has is not used: it may have been planted.
-        current.is_lost = found.is_none();
-        current.shared = found;
+        current.is_lost = true;
+        (current.key, current.shared, current.lock) = (None, None, None);
+    }
+
+    /// Whether the session has the id still that this request has brought, or gave it. Not when another request has given it a
+    /// new one: who made that one, with the old id, may be somebody who planted or saw it.
+    pub(crate) fn is_ours(&self, shared: &Shared<T>) -> bool {
+        let Some(now) = shared.key::<String>() else { return false };
+        let current = self.current();
+        current.key.as_deref() == Some(&now) || current.candidate.as_ref().is_some_and(|id| id.key() == now)
+    }
+
+    /// # Errors
+    /// It ended, or has another id.
+    pub(crate) fn check(&self, shared: &Shared<T>) -> Result<(), SessionError> {
+        match shared.state() {
+            State::Destroyed => Err(SessionError::Destroyed),
+            _ if self.is_ours(shared) => Ok(()),
+            State::Current | State::Stale | State::Local => Err(SessionError::Rotated),
+        }
     }
 
     /// Whether the request brought an id of no session.
@@ -156,7 +196,7 @@ impl<T: Clustered + Default> RequestState<T> {
 
     async fn open_with(&self, mut ids: impl FnMut() -> Option<SessionId> + Send) -> Result<Shared<T>, SessionError> {
         if let Some(shared) = self.look_up().await? {
-            return if shared.state() == State::Destroyed { Err(SessionError::Destroyed) } else { Ok(shared) };
+            return self.check(&shared).map(|()| shared);
         }
         let _turn = self.turn.lock().await;
         let made = self.current().shared.clone();
@@ -166,7 +206,8 @@ impl<T: Clustered + Default> RequestState<T> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
             let id = ids().ok_or(SessionError::NoRandomness)?;
-            let Some(shared) = insert_new(root, &id.key(), T::default).await? else { continue };
+            let key = id.key();
+            let Some(shared) = insert_new(root, &key, T::default).await? else { continue };
             let locking = self.current().locking.clone();
             // Nobody else knows the id.
             let lock = match locking {
@@ -175,6 +216,7 @@ impl<T: Clustered + Default> RequestState<T> {
             };
             let mut current = self.current();
             current.id = Some(id);
+            current.key = Some(key.into());
             current.shared = Some(shared.clone());
             current.lock = lock;
             current.cookie = CookieChange::Set;
@@ -196,9 +238,9 @@ impl<T: Clustered + Default> RequestState<T> {
         }
         if let Some(shared) = self.look_up().await? {
             match lock(&shared, locking).await {
-                Ok(lock) => self.current().lock = Some(Arc::new(lock)),
-                // There is no session any more, and so nothing to lock.
-                Err(SessionError::Destroyed) => self.looked_up(None),
+                Ok(lock) if self.is_ours(&shared) => self.current().lock = Some(Arc::new(lock)),
+                // There is no session any more, or it is another's, and so there is nothing to lock.
+                Ok(_) | Err(SessionError::Destroyed) => self.there_is_none(),
                 Err(error) => return Err(error),
             }
         }
@@ -237,9 +279,8 @@ impl<T: Clustered + Default> RequestState<T> {
         // Nobody has the old id now; this returns when every node has heard so.
         self.settings.root().await?.remove_everywhere(&old).await?;
         if !rotated {
-            // Who has the new id may be another visitor, who knew the old one.
-            let mut current = self.current();
-            (current.id, current.shared, current.lock, current.is_lost) = (None, None, None, true);
+            self.there_is_none();
+            self.current().id = None;
         }
         Ok(rotated)
     }
@@ -259,6 +300,7 @@ impl<T: Clustered + Default> RequestState<T> {
             let mut current = self.current();
             match renamed {
                 Ok(true) => {
+                    current.key = Some(id.key().into());
                     current.id = Some(id);
                     current.cookie = CookieChange::Set;
                     return Ok(true);
@@ -268,12 +310,11 @@ impl<T: Clustered + Default> RequestState<T> {
                     // By this request, before, or by another one.
                     let now = shared.key::<String>();
                     let ours = former.filter(|former| now.is_some_and(|now| now == former.key()));
-                    let is_ours = ours.is_some();
-                    if is_ours {
-                        current.id = ours;
-                        current.cookie = CookieChange::Set;
-                    }
-                    return Ok(is_ours);
+                    let Some(ours) = ours else { return Ok(false) };
+                    current.key = Some(ours.key().into());
+                    current.id = Some(ours);
+                    current.cookie = CookieChange::Set;
+                    return Ok(true);
                 }
                 Err(AccessError::Refused(Failure::KeyTaken)) => current.candidate = former,
                 Err(error) => return Err(error.into()),
@@ -288,42 +329,39 @@ impl<T: Clustered + Default> RequestState<T> {
         // By the object and not by the id alone: another request may be giving it a new one.
         let shared = self.look_up().await.ok().flatten();
         let _turn = self.turn.lock().await;
-        let Some(brought) = self.current().id.as_ref().map(SessionId::key) else { return Ok(false) };
-        let lock = self.current().lock.clone();
+        let (id, others, lock) = {
+            let current = self.current();
+            (current.id.clone(), current.others.clone(), current.lock.clone())
+        };
+        if id.is_none() && others.is_empty() {
+            return Ok(false);
+        }
         if let Some(lock) = &lock {
             lock.release().await?;
         }
         let root = for_good(self.settings.root().await?);
-        let mut is_here_alone = false;
-        let others = self.current().others.clone();
-        for other in others.iter().map(SessionId::key).filter(|other| *other != brought) {
-            match root.remove_everywhere(&other).await {
-                Ok(_) => {}
-                Err(AccessError::RemovedHere) => is_here_alone = true,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let present = || shared.as_ref().filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
-        let mut key = present().unwrap_or(brought);
-        let removed = loop {
-            match root.remove_everywhere(&key).await {
-                Ok(true) => break Ok(true),
-                Ok(false) => {}
-                Err(AccessError::RemovedHere) => break Err(AccessError::RemovedHere),
-                Err(error) => return Err(error.into()),
-            }
-            match present() {
-                Some(now) if now != key => key = now,
-                Some(_) | None => break Ok(false),
-            }
+        let mut removed = match id {
+            Some(id) => remove(&root, id.key(), shared.as_ref()).await,
+            None => Ok(false),
         };
-        let mut current = self.current();
-        current.id = None;
-        current.is_looked_up = true;
-        current.shared = None;
-        current.lock = None;
-        current.cookie = CookieChange::Clear;
-        if is_here_alone { Err(AccessError::RemovedHere.into()) } else { Ok(removed?) }
+        if !matches!(removed, Ok(_) | Err(AccessError::RemovedHere)) {
+            if let Some(lock) = lock {
+                lock.take_again().await?;
+            }
+            return Ok(removed?);
+        }
+        {
+            let mut current = self.current();
+            (current.id, current.key, current.shared, current.lock) = (None, None, None, None);
+            current.is_looked_up = true;
+            current.cookie = CookieChange::Clear;
+        }
+        // Somebody may keep the lock of a session that he had the visitor bring: after the visitor's own.
+        for other in others {
+            let other = remove(&root, other.key(), None).await;
+            removed = removed.and_then(|removed| Ok(other? || removed));
+        }
+        Ok(removed?)
     }
 
     /// What the answer is to say about the visitor's cookie.
@@ -346,6 +384,27 @@ pub(crate) fn for_good<T: Clustered>(root: &Root<String, T>) -> Root<String, T> 
     match root.away() {
         Away::LocalReadWrite { .. } => root.with_away(Away::LocalReadWrite { on_return: OnReturn::Replay }),
         Away::Block(_) | Away::Fail | Away::LocalReads => root.clone(),
+    }
+}
+
+/// Removes the session with this key, or with the one that it has got meanwhile.
+async fn remove<T: Clustered>(
+    root: &Root<String, T>,
+    mut key: String,
+    shared: Option<&Shared<T>>,
+) -> Result<bool, AccessError> {
+    let present = || shared.filter(|shared| shared.state() != State::Destroyed)?.key::<String>();
+    if let Some(now) = present() {
+        key = now;
+    }
+    loop {
+        if root.remove_everywhere(&key).await? {
+            return Ok(true);
+        }
+        match present() {
+            Some(now) if now != key => key = now,
+            Some(_) | None => return Ok(false),
+        }
     }
 }
 

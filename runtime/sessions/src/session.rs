@@ -3,7 +3,7 @@
 use crate::SessionError;
 use crate::request::{Locking, RequestState};
 use http::Extensions;
-use kiln::{AccessError, Clustered, Commit, Level, Lock, LockedGuard, ReadGuard, Shared, State, WriteGuard};
+use kiln::{AccessError, Clustered, Commit, Level, Lock, LockedGuard, ReadGuard, Shared, WriteGuard};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 /// the cookie. An id that the request brings and the cluster does not know is not used.
 ///
 /// When the session is destroyed meanwhile, on whatever node, it shows nothing any more and takes no change
-/// ([`SessionError::Destroyed`]).
+/// ([`SessionError::Destroyed`]). The same when another request gives it a new id ([`SessionError::Rotated`]).
 pub struct Session<T: Clustered> {
     state: Arc<RequestState<T>>,
     found: Option<Shared<T>>,
@@ -53,7 +53,7 @@ impl<T: Clustered + Default> Session<T> {
     /// The session's object, if there is a session: with all that [`Shared`] offers.
     #[must_use]
     pub fn handle(&self) -> Option<&Shared<T>> {
-        self.shared().filter(|shared| shared.state() != State::Destroyed)
+        self.shared().filter(|shared| self.state.check(shared).is_ok())
     }
 
     /// Whether there is a session.
@@ -65,7 +65,7 @@ impl<T: Clustered + Default> Session<T> {
     /// Whether the request brought the id of a session that is no more, or never was.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.state.is_lost()
+        self.state.is_lost() || self.shared().is_some_and(|shared| self.state.check(shared).is_err())
     }
 
     /// The last version held by this node: plain memory, no lock, no network. `None` when there is no session. Not
@@ -93,7 +93,8 @@ impl<T: Clustered + Default> Session<T> {
         }
         match shared.read().await.map_err(SessionError::from) {
             Err(SessionError::Destroyed) => Ok(None),
-            read => read.map(Some),
+            // Under the lock, the session has no other id than is known here.
+            read => Ok(Some(read?).filter(|_| self.handle().is_some())),
         }
     }
 
@@ -104,7 +105,7 @@ impl<T: Clustered + Default> Session<T> {
     /// [`SessionError`].
     pub async fn open(&self) -> Result<&Shared<T>, SessionError> {
         if let Some(shared) = self.shared() {
-            return if shared.state() == State::Destroyed { Err(SessionError::Destroyed) } else { Ok(shared) };
+            return self.state.check(shared).map(|()| shared);
         }
         let shared = self.state.open().await?;
         Ok(self.made.get_or_init(|| shared))
@@ -128,10 +129,11 @@ impl<T: Clustered + Default> Session<T> {
     /// [`SessionError`]; then nothing is held.
     pub async fn write(&self) -> Result<SessionGuard<'_, T>, SessionError> {
         let shared = self.open().await?;
-        match self.lock() {
-            Some((_, lock)) => self.locked(lock).await,
-            None => Ok(self.guard(Held::Own(shared.write().await?))),
-        }
+        let held = match self.lock() {
+            Some((_, lock)) => Held::Request(lock.write().await?),
+            None => Held::Own(shared.write().await?),
+        };
+        self.guard(shared, held)
     }
 
     /// Takes the write lock of one group; only its fields can be changed. The group of the fields without `lock` is
@@ -141,21 +143,26 @@ impl<T: Clustered + Default> Session<T> {
     /// [`SessionError`]; then nothing is held.
     pub async fn write_group(&self, group: &str) -> Result<SessionGuard<'_, T>, SessionError> {
         let shared = self.open().await?;
-        match self.lock() {
-            Some((locking, lock)) if locking.covers(group) => self.locked(lock).await,
-            _ => Ok(self.guard(Held::Own(shared.write_group(group).await?))),
-        }
+        let held = match self.lock() {
+            Some((locking, lock)) if locking.covers(group) => Held::Request(lock.write().await?),
+            _ => Held::Own(shared.write_group(group).await?),
+        };
+        self.guard(shared, held)
     }
 
     /// Gives the session a new id, for a login: an id that somebody planted or saw before is of no use any more. It is the
-    /// same object, with all it has; what other requests do with it meanwhile is not lost. When it returns, the old id is
-    /// no session's on any node. Without a session there is nothing to do.
+    /// same object, with all it has. When it returns, the old id is no session's on any node. Without a session there is nothing
+    /// to do.
     ///
     /// A lock that the request holds is left for that time, and taken again. Of several requests that do this at once, one
     /// gives the session its new id and keeps it. For the others it is as if they had come with the old id after that: they
     /// have no session ([`is_lost`](Self::is_lost)), for the new id may be that of somebody who knew the old one; what they write
-    /// makes another session, and its answer may be the last to set the cookie. Requests that have the session in hand and do
-    /// not change its id go on with it.
+    /// makes another session, and its answer may be the last to set the cookie.
+    ///
+    /// Requests that have found the session with the old id, and have it in hand still, show nothing of it any more and change
+    /// nothing ([`SessionError::Rotated`]), whether they are the visitor's or of somebody who waited for the login; only
+    /// [`destroy`](Self::destroy) ends it from there. What they have changed before that stays. A [`handle`](Self::handle) that
+    /// was taken before goes on with the object.
     ///
     /// Only the answer has the new id: a visitor who goes away before it comes (the request is aborted, the node is killed) has no
     /// session any more, and has to log in again.
@@ -201,12 +208,10 @@ impl<T: Clustered + Default> Session<T> {
         self.lock.get()
     }
 
-    async fn locked<'a>(&'a self, lock: &'a Lock<T>) -> Result<SessionGuard<'a, T>, SessionError> {
-        Ok(self.guard(Held::Request(lock.write().await?)))
-    }
-
-    fn guard<'a>(&self, held: Held<'a, T>) -> SessionGuard<'a, T> {
-        SessionGuard { held, level: self.state.settings.level }
+    /// Under the lock, the session has no other id than is known here.
+    fn guard<'a>(&self, shared: &Shared<T>, held: Held<'a, T>) -> Result<SessionGuard<'a, T>, SessionError> {
+        self.state.check(shared)?;
+        Ok(SessionGuard { held, level: self.state.settings.level })
     }
 }
 

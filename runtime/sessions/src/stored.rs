@@ -3,7 +3,7 @@
 
 use crate::SessionError;
 use crate::request::{for_good, insert_new};
-use kiln::{AccessError, Clustered, Level, LockError, Map, Root, RootSettings, Runtime, Shared};
+use kiln::{AccessError, Clustered, CommitError, Level, LockError, Map, Root, RootSettings, Runtime, Shared};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -257,8 +257,13 @@ impl Store {
 }
 
 fn is_for_want_of_connection(error: &SessionError) -> bool {
-    use SessionError::{Access, Lock};
-    matches!(error, Access(AccessError::Disconnected) | Lock(LockError::Disconnected))
+    use SessionError::{Access, Commit, Lock};
+    matches!(
+        error,
+        Access(AccessError::Disconnected | AccessError::Ended(_))
+            | Lock(LockError::Disconnected)
+            | Commit(CommitError::Disconnected)
+    )
 }
 
 impl StoredSessionView<'_> {

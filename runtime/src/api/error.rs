@@ -460,7 +460,7 @@ impl From<LockFailure> for LockError {
 impl AccessError {
     /// There was nobody to ask, or no answer.
     pub(super) const fn is_for_want_of_connection(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Disconnected | Self::Ended(_) | Self::Unknown)
+        matches!(self, Self::Timeout { .. } | Self::Disconnected | Self::Unknown)
     }
 }
 

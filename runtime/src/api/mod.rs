@@ -7,6 +7,7 @@ mod conflict;
 mod counter;
 mod error;
 mod guard;
+mod keys;
 mod listen;
 mod local_copy;
 mod lock;
@@ -30,11 +31,12 @@ pub use error::{
     UpdateError,
 };
 pub use guard::{ReadGuard, WriteGuard};
+pub use keys::Keys;
 pub use listen::{Listener, Notice, Told};
 pub use local_copy::Distribution;
 pub use lock::{Lock, LockedGuard};
 pub use named::{NamedGuard, NamedLock};
-pub use root::{Keys, Root};
+pub use root::Root;
 pub use runtime::{NodeInfo, Runtime, Stats};
 pub use settings::RootSettings;
 pub use shared::Shared;

@@ -2,6 +2,7 @@
 
 use super::builder::Away;
 use super::error::{AccessError, LockError, RootError};
+use super::keys::Keys;
 use super::listen::Listener;
 use super::local_copy::Beside;
 use super::runtime::{Attached, Runtime};
@@ -12,8 +13,8 @@ use crate::clock::boot_nanos;
 use bytes::Bytes;
 use kiln_engine::{AloneError, Answer, Entry, Found, KeysPage, Node, OnReturn, RootCache, State, Ticket};
 use kiln_object::{Changes, Clustered, Key, KeyBytes};
-use kiln_protocol::limits::{KEY_BYTES_MAX, KEYS_PAGE_MAX, RECORD_BYTES_MAX};
-use kiln_protocol::message::{Mode, RootOptions, WatchTarget};
+use kiln_protocol::limits::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
+use kiln_protocol::message::{Failure, Mode, RootOptions, WatchTarget};
 use kiln_protocol::{RequestId, ToCoordinator};
 use std::borrow::Borrow;
 use std::fmt;
@@ -138,8 +139,11 @@ impl<K: Key, T: Clustered> Root<K, T> {
         let node = &self.runtime.node;
         let is_local = self.away.reads_locally() && !node.link.is_synced() && node.ended().is_none();
         let refreshed = if is_local { Ok(()) } else { self.refresh(&entry).await };
-        if !self.away.reads_locally() || !matches!(&refreshed, Err(error) if error.is_for_want_of_connection()) {
-            refreshed?;
+        match refreshed {
+            // Somebody was faster.
+            Err(AccessError::Refused(Failure::Destroyed { .. })) => return Ok(None),
+            Err(error) if !(self.away.reads_locally() && error.is_for_want_of_connection()) => return Err(error),
+            Ok(()) | Err(_) => {}
         }
         // It may have another key by now.
         let is_there = entry.state() != State::Destroyed && entry.key()[..] == key[..];
@@ -360,7 +364,11 @@ impl<K: Key, T: Clustered> Root<K, T> {
     /// The cluster's keys, page by page, ascending.
     #[must_use]
     pub fn keys(&self) -> Keys<K, T> {
-        Keys { root: self.clone(), after: None, done: false }
+        Keys::of(self.clone())
+    }
+
+    pub(super) async fn keys_after(&self, after: Option<Bytes>, limit: u32) -> Result<KeysPage, AccessError> {
+        self.runtime.wait(self.away, |node| node.keys(self.cache.id, after, limit)).await
     }
 
     /// Watches every object of the root, resident here or not.
@@ -465,36 +473,4 @@ fn key_bytes<Q: KeyBytes + ?Sized>(key: &Q) -> Result<Bytes, AccessError> {
         return Err(AccessError::KeyTooLong { bytes: bytes.len(), limit: KEY_BYTES_MAX });
     }
     Ok(bytes)
-}
-
-/// Pages through the keys of a root.
-#[derive(Debug)]
-pub struct Keys<K, T> {
-    root: Root<K, T>,
-    after: Option<Bytes>,
-    done: bool,
-}
-
-impl<K: Key, T: Clustered> Keys<K, T> {
-    /// The next keys, at most `limit` (0: as many as fit) of them; empty at the end. Keys that come and go meanwhile
-    /// may or may not be seen.
-    ///
-    /// # Errors
-    /// [`AccessError`]; the next call asks for the same page again.
-    pub async fn next_page(&mut self, limit: usize) -> Result<Vec<K>, AccessError> {
-        if self.done {
-            return Ok(Vec::new());
-        }
-        let limit = if limit == 0 { KEYS_PAGE_MAX } else { limit.min(KEYS_PAGE_MAX) };
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let (root, after) = (self.root.cache.id, self.after.clone());
-        let KeysPage { keys, more } =
-            self.root.runtime.wait(self.root.away, |node| node.keys(root, after, limit)).await?;
-        self.done = !more;
-        self.after = keys.last().cloned().or_else(|| self.after.take());
-        let decoded = keys.iter().map(|key| {
-            K::decode(key).ok_or_else(|| AccessError::BadRecord { what: format!("a key is not valid: {key:?}") })
-        });
-        decoded.collect()
-    }
 }

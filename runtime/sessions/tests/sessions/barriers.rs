@@ -6,9 +6,11 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use kiln::{Away, Root, Runtime};
 use kiln_sessions::{Session, SessionError, SessionId};
-use kiln_tests::{Browser, Coordinator, Proxy, Weather, soon, until};
+use kiln_tests::{Answer, Browser, Coordinator, Peer, Proxy, Weather, soon, until};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 /// A node that is not heard of is waited for that long.
 const LEASE: Duration = Duration::from_secs(1);
@@ -23,8 +25,8 @@ struct Site {
     kiln_b: Runtime,
     network_of_b: Proxy,
     slow: Slow,
+    coordinator: Coordinator,
     _servers: Servers,
-    _coordinator: Coordinator,
 }
 
 impl Site {
@@ -38,12 +40,12 @@ impl Site {
         let a = servers.serve(router(&on_a, layer(&on_a))).await;
         let slow = Slow::default();
         let sessions = layer(&on_b);
-        let more = Router::new().route("/hurry", get(hurry)).layer(sessions.clone()).layer(Extension(slow.clone()));
-        let b = servers.serve(router(&on_b, sessions).merge(more)).await;
+        let more = Router::new().route("/hurry", get(hurry)).layer(sessions.clone());
+        let b = servers.serve(router(&on_b, sessions).merge(more).layer(Extension(slow.clone()))).await;
         let mut browser = Browser::default();
         browser.get(a, "/visit").await;
         assert_eq!(browser.ask(b, "/look").await.body, "1");
-        Self { a, b, browser, kiln_b: on_b, network_of_b, slow, _servers: servers, _coordinator: coordinator }
+        Self { a, b, browser, kiln_b: on_b, network_of_b, slow, coordinator, _servers: servers }
     }
 
     fn key(&self) -> String {
@@ -98,6 +100,47 @@ async fn a_rotation_that_is_given_up_loses_no_session() {
         assert_eq!(site.browser.ask(node, "/look").await.body, "1");
         assert_eq!(old.ask(node, "/look").await.body, "none");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_lock_with_an_old_id_does_not_get_it() {
+    for (path, status) in [("/slow", 409), ("/slow_read", 200)] {
+        let answer = meets_a_rotation_unawares(path).await;
+        assert_eq!((answer.status, answer.set_cookie.len()), (status, 0), "{path}: {}", answer.body);
+        assert!(status != 200 || answer.body == "true true", "{path}: {}", answer.body);
+    }
+}
+
+/// The answer to a request that asks for its lock behind a rotation, on a node that has not heard of that.
+async fn meets_a_rotation_unawares(path: &'static str) -> Answer {
+    let site = Site::open().await;
+    let (a, old) = (site.a, site.key());
+    let looks = site.coordinator.node("c").await;
+    let sessions: Root<String, Shop> = looks.root("sessions").await.unwrap();
+    let peer = Mutex::new(Peer::attach(site.coordinator.profile(), "looks").await);
+    let in_hand = site.slow.ask(&site.browser, site.b, path).await;
+    site.network_of_b.set(Weather::cut_down());
+    let (mut visitor, mut renewed, mut late) = (site.browser.clone(), JoinSet::new(), JoinSet::new());
+    renewed.spawn(async move {
+        assert_eq!(visitor.get(a, "/renew").await.status, 200);
+        visitor
+    });
+    until("it has its new id", async || !sessions.contains(&old).await.unwrap()).await;
+    // The other node has not heard of it, and asks for the lock.
+    late.spawn(in_hand.go_on());
+    let has_asked = async || {
+        let locks = peer.lock().await.locks().await;
+        let mut holders = locks.iter().flat_map(|lock| &lock.holders);
+        holders.any(|holder| holder.node.as_ref().is_some_and(|(_, name)| name == "b"))
+    };
+    until("it has asked", has_asked).await;
+    site.network_of_b.heal();
+    let answer = late.join_next().await.unwrap().unwrap();
+    let visitor = renewed.join_next().await.unwrap().unwrap();
+    for node in [site.a, site.b] {
+        until("it is back", async || visitor.ask(node, "/look").await.body == "1").await;
+    }
+    answer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

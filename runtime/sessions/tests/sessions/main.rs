@@ -9,6 +9,7 @@ mod cookies;
 mod http;
 mod locks;
 mod login;
+mod planted;
 mod timeouts;
 mod told;
 mod tower;

@@ -83,6 +83,28 @@ fn what_is_to_be_discarded_is_gone_with_the_return() {
 }
 
 #[test]
+fn removals_of_what_is_not_here_fill_a_part_of_the_journal() {
+    let mut alone = Alone::away();
+    alone.node.limit_journal(4000);
+    assert!(!alone.node.remove_alone(ROOT, &key(5), OnReturn::Replay).unwrap());
+    let taken = alone.node.journalled();
+    assert!(!alone.node.remove_alone(ROOT, &key(5), OnReturn::Replay).unwrap());
+    assert_eq!(alone.node.journalled(), taken, "the same once more");
+    let full = (6..).find_map(|number| alone.node.remove_alone(ROOT, &key(number), OnReturn::Replay).err()).unwrap();
+    assert!(matches!(full, AloneError::JournalFull { needed_bytes, limit: 1000 } if needed_bytes > 1000), "{full:?}");
+    // Who changes and removes what is here goes on.
+    alone.commit(2, title(2));
+    assert!(alone.node.remove_alone(ROOT, &key(1), OnReturn::Replay).unwrap());
+    alone.come_back();
+    for removal in alone.node.comeback().removals {
+        alone.node.removed(removal.id, Ok(()));
+    }
+    alone.node.disconnected();
+    let _lapse = alone.node.lapse();
+    assert!(!alone.node.remove_alone(ROOT, &key(5), OnReturn::Replay).unwrap(), "there is room again");
+}
+
+#[test]
 fn a_full_journal_takes_nothing_until_conflicts_are_taken() {
     let mut alone = Alone::away();
     alone.node.limit_journal(1000);
