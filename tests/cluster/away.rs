@@ -36,10 +36,10 @@ async fn a_node_whose_coordinator_stopped_fails_at_once_and_shows_what_it_has() 
     assert_eq!(soon("it is told", a.closed()).await, Ended::CoordinatorStopped);
     let started = Instant::now();
     assert!(matches!(guard.commit().await, Ok(commit) if commit.seq.is_none()));
-    assert!(matches!(root.get("t").await, Err(AccessError::Disconnected)));
-    assert!(matches!(root.remove("s").await, Err(AccessError::Disconnected)));
-    assert!(matches!(root.keys().next_page(1).await, Err(AccessError::Disconnected)));
-    assert!(matches!(root.watch().await, Err(AccessError::Disconnected)));
+    assert!(matches!(root.get("t").await, Err(AccessError::Ended(Ended::CoordinatorStopped))));
+    assert!(matches!(root.remove("s").await, Err(AccessError::Ended(Ended::CoordinatorStopped))));
+    assert!(matches!(root.keys().next_page(1).await, Err(AccessError::Ended(Ended::CoordinatorStopped))));
+    assert!(matches!(root.watch().await, Err(AccessError::Ended(Ended::CoordinatorStopped))));
     assert!(matches!(handle.read().await, Err(LockError::Disconnected)));
     assert!(matches!(handle.write().await, Err(LockError::Disconnected)));
     assert!(handle.try_write().is_none());
@@ -47,7 +47,7 @@ async fn a_node_whose_coordinator_stopped_fails_at_once_and_shows_what_it_has() 
     let update = handle.update(|session| *session.visits += 1).await;
     assert!(matches!(update, Err(UpdateError::Lock(LockError::Disconnected))), "{update:?}");
     let lock = a.lock("l").await;
-    assert!(matches!(lock, Err(RootError::Access(AccessError::Disconnected))), "{lock:?}");
+    assert!(matches!(lock, Err(RootError::Access(AccessError::Ended(Ended::CoordinatorStopped)))), "{lock:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "it waited for nothing: {:?}", started.elapsed());
     assert_eq!((handle.view().visits(), handle.view().clicks()), (3, 0));
     a.detach(SHORT).await.unwrap();

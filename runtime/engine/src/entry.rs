@@ -150,6 +150,11 @@ impl Entry {
         Arc::clone(&self.key.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether this is the object's key.
+    pub fn has_key(&self, key: &[u8]) -> bool {
+        **self.key.lock().unwrap_or_else(PoisonError::into_inner) == *key
+    }
+
     /// How far this copy can be trusted.
     pub fn state(&self) -> State {
         // Acquire: pairs with the release in `set_state`; what made the copy current is seen.

@@ -156,23 +156,33 @@ impl Cookie {
 
     /// The ids that a request brings: of the cookies that have the name and the form, in their order.
     pub(crate) fn find<'h>(&'h self, headers: &'h HeaderMap) -> impl Iterator<Item = SessionId> + 'h {
-        headers.get_all(COOKIE).iter().flat_map(|header| self.find_in(header.as_bytes()))
-    }
-
-    fn find_in<'h>(&'h self, mut rest: &'h [u8]) -> impl Iterator<Item = SessionId> + 'h {
+        let (mut headers, mut rest) = (headers.get_all(COOKIE).iter(), [].as_slice());
         std::iter::from_fn(move || {
-            while !rest.is_empty() {
-                let end = rest.iter().position(|byte| *byte == b';').unwrap_or(rest.len());
-                let (pair, behind) = rest.split_at(end);
-                rest = behind.get(1..).unwrap_or_default();
-                let pair = pair.trim_ascii();
-                let value = pair.strip_prefix(self.name.as_bytes()).and_then(|pair| pair.strip_prefix(b"="));
-                if let Some(id) = value.and_then(SessionId::from_bytes) {
+            loop {
+                if let Some(id) = self.find_in(&mut rest) {
                     return Some(id);
                 }
+                rest = headers.next()?.as_bytes();
             }
-            None
         })
+    }
+
+    /// The next id in what is left of a header.
+    fn find_in(&self, rest: &mut &[u8]) -> Option<SessionId> {
+        while !rest.is_empty() {
+            *rest = rest.trim_ascii_start();
+            let value = rest.strip_prefix(self.name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+            let found = value.and_then(SessionId::split_from);
+            *rest = found.as_ref().map_or(*rest, |(_, behind)| behind.trim_ascii_start());
+            let end = rest.iter().position(|byte| *byte == b';').unwrap_or(rest.len());
+            *rest = rest.get(end + 1..).unwrap_or_default();
+            if let Some((id, _)) = found
+                && end == 0
+            {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// The header's value that gives a visitor this session.

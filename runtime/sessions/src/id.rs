@@ -36,12 +36,16 @@ impl SessionId {
     /// The id that a text is, if it has the form of one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        Self::from_bytes(text.as_bytes())
+        let (id, behind) = Self::split_from(text.as_bytes())?;
+        behind.is_empty().then_some(id)
     }
 
-    pub(crate) fn from_bytes(text: &[u8]) -> Option<Self> {
-        let id = <[u8; ID_CHARS]>::try_from(text).ok()?;
-        id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(id))
+    /// The id at the beginning of a text, and what is behind it.
+    pub(crate) fn split_from(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (id, behind) = text.split_first_chunk::<ID_CHARS>()?;
+        // All of them, without a branch for each.
+        let is_hex = id.iter().fold(true, |is_hex, byte| is_hex & matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_hex.then_some((Self(*id), behind))
     }
 
     /// The id as the cookie has it. Whoever knows it has the session: keep it out of logs.

@@ -169,9 +169,9 @@ impl<T: Clustered + Default> RequestState<T> {
     /// Whether the session has the id still that this request has brought, or gave it. Not when another request has given it a
     /// new one: who made that one, with the old id, may be somebody who planted or saw it.
     pub(crate) fn is_ours(&self, shared: &Shared<T>) -> bool {
-        let Some(now) = shared.key::<String>() else { return false };
         let current = self.current();
-        current.key.as_deref() == Some(&now) || current.candidate.as_ref().is_some_and(|id| id.key() == now)
+        let has_key = |key: &str| shared.has_key(key);
+        current.key.as_deref().is_some_and(has_key) || current.candidate.as_ref().is_some_and(|id| has_key(&id.key()))
     }
 
     /// # Errors
@@ -308,9 +308,7 @@ impl<T: Clustered + Default> RequestState<T> {
                 Ok(false) if shared.state() == State::Destroyed => return Err(SessionError::Destroyed),
                 Ok(false) => {
                     // By this request, before, or by another one.
-                    let now = shared.key::<String>();
-                    let ours = former.filter(|former| now.is_some_and(|now| now == former.key()));
-                    let Some(ours) = ours else { return Ok(false) };
+                    let Some(ours) = former.filter(|former| shared.has_key(&*former.key())) else { return Ok(false) };
                     current.key = Some(ours.key().into());
                     current.id = Some(ours);
                     current.cookie = CookieChange::Set;
@@ -370,8 +368,7 @@ impl<T: Clustered + Default> RequestState<T> {
         match current.cookie {
             CookieChange::Keep => {
                 let (candidate, shared) = (current.candidate.as_ref()?, current.shared.as_ref()?);
-                let has_it = shared.key::<String>().is_some_and(|key| key == candidate.key());
-                has_it.then(|| self.settings.cookie.set(candidate))?
+                shared.has_key(&*candidate.key()).then(|| self.settings.cookie.set(candidate))?
             }
             CookieChange::Set => self.settings.cookie.set(current.id.as_ref()?),
             CookieChange::Clear => self.settings.cookie.clear(),

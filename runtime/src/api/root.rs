@@ -146,7 +146,7 @@ impl<K: Key, T: Clustered> Root<K, T> {
             Ok(()) | Err(_) => {}
         }
         // It may have another key by now.
-        let is_there = entry.state() != State::Destroyed && entry.key()[..] == key[..];
+        let is_there = entry.state() != State::Destroyed && entry.has_key(key);
         Ok(is_there.then(|| self.shared(entry)))
     }
 

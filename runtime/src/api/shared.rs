@@ -11,7 +11,7 @@ use super::runtime::{Attached, Whereabouts};
 use super::watch::Watch;
 use kiln_engine::{Claim, Entry, RequestError, State, Wait};
 use kiln_heap::ApplyError;
-use kiln_object::{Clustered, CounterSource, Key, ValueError};
+use kiln_object::{Clustered, CounterSource, Key, KeyBytes, ValueError};
 use kiln_protocol::message::{Mode, WatchTarget};
 use kiln_protocol::{ObjectId, Version};
 use std::fmt;
@@ -79,6 +79,12 @@ impl<T: Clustered> Shared<T> {
     #[must_use]
     pub fn key<K: Key>(&self) -> Option<K> {
         K::decode(&self.entry.key())
+    }
+
+    /// Whether this is the key that the object has now, for all that this node has heard.
+    #[must_use]
+    pub fn has_key<Q: KeyBytes + ?Sized>(&self, key: &Q) -> bool {
+        key.with_bytes(|key| self.entry.has_key(key))
     }
 
     /// How far the copy here can be trusted.
