@@ -32,7 +32,7 @@ async fn at_every_point<R>(mut start: impl AsyncFnMut(usize) -> R, mut check: im
 
 /// Nobody waits for a lock.
 async fn nobody_waits(coordinator: &Coordinator) {
-    let peer = tokio::sync::Mutex::new(Peer::attach(coordinator.profile(), "looks").await);
+    let peer = tokio::sync::Mutex::new(Peer::observe(coordinator.profile()).await);
     until("nobody waits any more", async || peer.lock().await.locks().await.iter().all(|lock| lock.waiters.is_empty()))
         .await;
 }
@@ -226,7 +226,7 @@ async fn attaching_and_looking_can_be_dropped() {
     assert!(polls > 0);
     // The node works, and those that were dropped while they attached are gone.
     session(&a, "s").await.update(|session| *session.visits += 1).await.unwrap();
-    let peer = tokio::sync::Mutex::new(Peer::attach(coordinator.profile(), "looks").await);
+    let peer = tokio::sync::Mutex::new(Peer::observe(coordinator.profile()).await);
     until("only two are attached", async || {
         let mut peer = peer.lock().await;
         let request = peer.request();

@@ -102,11 +102,11 @@ impl Peer {
         peer
     }
 
-    /// Connects as a tool does, and asks for the nodes.
+    /// Connects as a tool does: it only looks.
     ///
     /// # Panics
     /// When the coordinator does not answer.
-    pub async fn nodes(profile: &Profile) -> Vec<NodeInfo> {
+    pub async fn observe(profile: &Profile) -> Self {
         let mut peer = Self::connect(profile).await.expect("the coordinator lets it in");
         peer.say(&ToCoordinator::Hello(Hello::new("a tool".to_owned(), Role::Observer))).await;
         let welcome = |message: &ToNode| match message {
@@ -114,6 +114,15 @@ impl Peer {
             _ => None,
         };
         peer.epoch = peer.hear_of("the welcome", welcome).await;
+        peer
+    }
+
+    /// Connects as a tool does, and asks for the nodes.
+    ///
+    /// # Panics
+    /// When the coordinator does not answer.
+    pub async fn nodes(profile: &Profile) -> Vec<NodeInfo> {
+        let mut peer = Self::observe(profile).await;
         let request = peer.request();
         peer.say(&ToCoordinator::Status { request }).await;
         let status = |message: &ToNode| match message {

@@ -201,12 +201,11 @@ impl Node {
             return Err(AloneError::NotAway);
         }
         let entry = self.cache.root(root).and_then(|root| root.get(key));
-        let object = entry.as_ref().filter(|entry| !entry.is_provisional()).map(|entry| entry.id());
         let is_same = |removal: &Removal| removal.root == root && removal.key == *key && removal.on_return == on_return;
         if entry.is_none() && journal.removals.iter().any(is_same) {
             return Ok(false);
         }
-        journal.add_removal((root, key), object, on_return).map_err(AloneError::full)?;
+        journal.add_removal((root, key), entry.as_ref(), on_return).map_err(AloneError::full)?;
         let Some(entry) = entry else { return Ok(false) };
         self.destroy_here(&entry);
         journal.forget_removed(&entry);

@@ -145,8 +145,10 @@ pub struct Removal {
     pub root: RootId,
     /// The key, in canonical form.
     pub key: Bytes,
-    /// The object that was there; `None`: none was resident here.
+    /// The object that was there; `None`: none that the cluster knows.
     pub object: Option<ObjectId>,
+    /// Nothing was there.
+    is_unseen: bool,
     pub(crate) on_return: OnReturn,
 }
 
@@ -293,12 +295,13 @@ impl Journal {
     pub(crate) fn add_removal(
         &mut self,
         (root, key): (RootId, &Bytes),
-        object: Option<ObjectId>,
+        entry: Option<&Arc<Entry>>,
         on_return: OnReturn,
     ) -> Result<(), (usize, usize)> {
         let bytes = key.len() + HEAD_BYTES;
         self.check_room(bytes)?;
-        if object.is_none() {
+        let is_unseen = entry.is_none();
+        if is_unseen {
             // Whether there is such an object nobody can say, so whoever asks may make keys up: they do not fill all of it.
             let (needed, share) = (self.unseen_bytes + bytes, self.bytes_max / UNSEEN_SHARE);
             if needed > share {
@@ -308,7 +311,8 @@ impl Journal {
         }
         self.bytes += bytes;
         let id = self.take_id();
-        self.removals.push(Removal { id, root, key: key.clone(), object, on_return });
+        let object = entry.filter(|entry| !entry.is_provisional()).map(|entry| entry.id());
+        self.removals.push(Removal { id, root, key: key.clone(), object, is_unseen, on_return });
         Ok(())
     }
 
@@ -317,7 +321,7 @@ impl Journal {
         let removal = self.removals.remove(at);
         let bytes = removal.key.len() + HEAD_BYTES;
         self.bytes -= bytes;
-        self.unseen_bytes -= if removal.object.is_none() { bytes } else { 0 };
+        self.unseen_bytes -= if removal.is_unseen { bytes } else { 0 };
         Some(removal)
     }
 

@@ -18,7 +18,8 @@ use tower_service::Service;
 
 /// Gives the requests of a service their [`Session`](crate::Session)s of type `T`. A session is looked up when it is asked
 /// for, so requests that ask for none cost the cluster nothing. Of several cookies with its name, as a host of the same domain
-/// can set them, the first of which there is a session counts, among four; a logout ends the sessions of all.
+/// can set them, the first of which there is a session counts, among four, and it is an error when that cannot be said of one
+/// now; a logout ends the sessions of all.
 pub struct SessionLayer<T: Clustered> {
     settings: Arc<Settings<T>>,
 }
@@ -82,6 +83,10 @@ impl<T: Clustered + Default> SessionLayer<T> {
     /// closest to what session managers without a cluster's answer do; with `OnReturn::Replay` those are made that nothing else
     /// has overtaken. Not alone: sessions that this node does not hold, a new id (`rotate`), and what has a
     /// [`SessionLock`](crate::SessionLock): these answer 503.
+    ///
+    /// A session that another node, which is not away, gives a new id meanwhile is the same object still: with
+    /// `OnReturn::Replay` changes that were made here with the old id are made in it on the return, and a logout that was made
+    /// here ends it only if it has the id that it had.
     #[must_use]
     pub fn away(mut self, away: Away) -> Self {
         Arc::make_mut(&mut self.settings).away = Some(away);

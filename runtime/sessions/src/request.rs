@@ -109,31 +109,18 @@ impl<T: Clustered + Default> RequestState<T> {
             current.id.iter().chain(&current.others).cloned().collect()
         };
         let root = self.settings.root().await?;
-        let mut failed = None;
         for at in 0..ids.len() {
             let key: Arc<str> = ids[at].key().into();
-            let found = match failed {
-                None => root.get(&*key).await.unwrap_or_else(|error| {
-                    failed = Some(error);
-                    None
-                }),
-                // The cluster does not answer: what this node may show without it is shown, and nobody waits once more.
-                Some(_) if matches!(root.away(), Away::Block(_)) => root.peek(&*key),
-                Some(_) => root.get(&*key).await.unwrap_or_default(),
-            };
-            if let Some(found) = found {
-                self.settings.keys.keep(&ids[at], &key);
-                let mut current = self.current();
-                current.is_looked_up = true;
-                current.id = Some(ids.remove(at));
-                current.others = ids;
-                current.key = Some(key);
-                current.shared = Some(found.clone());
-                return Ok(Some(found));
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error.into());
+            // Where that cannot be said of one, a later one is not taken: it may be another visitor's.
+            let Some(found) = root.get(&*key).await? else { continue };
+            self.settings.keys.keep(&ids[at], &key);
+            let mut current = self.current();
+            current.is_looked_up = true;
+            current.id = Some(ids.remove(at));
+            current.others = ids;
+            current.key = Some(key);
+            current.shared = Some(found.clone());
+            return Ok(Some(found));
         }
         self.there_is_none();
         Ok(None)
@@ -238,9 +225,9 @@ impl<T: Clustered + Default> RequestState<T> {
         }
         if let Some(shared) = self.look_up().await? {
             match lock(&shared, locking).await {
-                Ok(lock) if self.is_ours(&shared) => self.current().lock = Some(Arc::new(lock)),
-                // There is no session any more, or it is another's, and so there is nothing to lock.
-                Ok(_) | Err(SessionError::Destroyed) => self.there_is_none(),
+                Ok(lock) => self.current().lock = Some(Arc::new(lock)),
+                // There is no session any more, and so nothing to lock.
+                Err(SessionError::Destroyed) => self.there_is_none(),
                 Err(error) => return Err(error),
             }
         }
@@ -293,28 +280,23 @@ impl<T: Clustered + Default> RequestState<T> {
     ) -> Result<bool, SessionError> {
         let root = self.settings.root().await?;
         for _ in 0..IDS_TRIED {
-            let id = ids().ok_or(SessionError::NoRandomness)?;
-            // Should this be given up, or its answer be lost, then it may have been done.
-            let former = self.current().candidate.replace(id.clone());
-            let renamed = root.rename(old, id.key()).await;
-            let mut current = self.current();
-            match renamed {
-                Ok(true) => {
+            // One that was given up, or whose answer was lost, may have been done: the same again.
+            let candidate = self.current().candidate.clone();
+            let id = candidate.or_else(&mut ids).ok_or(SessionError::NoRandomness)?;
+            self.current().candidate = Some(id.clone());
+            match root.rename(old, id.key()).await {
+                Ok(false) if shared.state() == State::Destroyed => return Err(SessionError::Destroyed),
+                // By another request. By this one, before, when it has the id.
+                Ok(false) if !shared.has_key(&*id.key()) => return Ok(false),
+                Ok(true | false) => {
+                    let mut current = self.current();
                     current.key = Some(id.key().into());
                     current.id = Some(id);
+                    current.candidate = None;
                     current.cookie = CookieChange::Set;
                     return Ok(true);
                 }
-                Ok(false) if shared.state() == State::Destroyed => return Err(SessionError::Destroyed),
-                Ok(false) => {
-                    // By this request, before, or by another one.
-                    let Some(ours) = former.filter(|former| shared.has_key(&*former.key())) else { return Ok(false) };
-                    current.key = Some(ours.key().into());
-                    current.id = Some(ours);
-                    current.cookie = CookieChange::Set;
-                    return Ok(true);
-                }
-                Err(AccessError::Refused(Failure::KeyTaken)) => current.candidate = former,
+                Err(AccessError::Refused(Failure::KeyTaken)) => self.current().candidate = None,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -342,22 +324,23 @@ impl<T: Clustered + Default> RequestState<T> {
             Some(id) => remove(&root, id.key(), shared.as_ref()).await,
             None => Ok(false),
         };
-        if !matches!(removed, Ok(_) | Err(AccessError::RemovedHere)) {
-            if let Some(lock) = lock {
-                lock.take_again().await?;
-            }
-            return Ok(removed?);
-        }
-        {
+        let is_over = matches!(removed, Ok(_) | Err(AccessError::RemovedHere));
+        if is_over {
             let mut current = self.current();
             (current.id, current.key, current.shared, current.lock) = (None, None, None, None);
             current.is_looked_up = true;
             current.cookie = CookieChange::Clear;
         }
-        // Somebody may keep the lock of a session that he had the visitor bring: after the visitor's own.
+        // Each of them may be the visitor's; somebody may keep the lock of one that is not.
         for other in others {
             let other = remove(&root, other.key(), None).await;
-            removed = removed.and_then(|removed| Ok(other? || removed));
+            removed = match (removed, other) {
+                (Ok(removed), Ok(other)) => Ok(removed || other),
+                (Err(AccessError::RemovedHere) | Ok(_), Err(error)) | (Err(error), _) => Err(error),
+            };
+        }
+        if let Some(lock) = lock.filter(|_| !is_over) {
+            lock.take_again().await?;
         }
         Ok(removed?)
     }
@@ -466,5 +449,30 @@ mod tests {
         assert!(matches!(stuck, Err(SessionError::IdsInUse)), "{stuck:?}");
         let silent = request().open_with(|| None).await;
         assert!(matches!(silent, Err(SessionError::NoRandomness)), "{silent:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rotation_that_was_given_up_is_made_with_the_same_id() {
+        let kiln = Runtime::embedded().await.unwrap();
+        let settings = Arc::new(Settings::<Basket>::new(&kiln));
+        let request = RequestState::new(Arc::clone(&settings), std::iter::empty());
+        let shared = request.open().await.unwrap();
+        let (given_up, again) = (SessionId::random().unwrap(), SessionId::random().unwrap());
+        for is_done in [false, true] {
+            let old = request.current().id.clone().unwrap().key();
+            let candidate = if is_done { &again } else { &given_up };
+            request.current().candidate = Some(candidate.clone());
+            if is_done {
+                let root = settings.root().await.unwrap();
+                assert!(root.rename(&old, candidate.key()).await.unwrap());
+            }
+            assert!(request.is_ours(&shared));
+            assert!(request.rename(&old, &shared, || None).await.unwrap());
+            assert_eq!(request.current().id.as_ref(), Some(candidate));
+            assert!(shared.has_key(&*candidate.key()) && request.is_ours(&shared));
+        }
+        // Another one of the same request has another id.
+        assert!(request.rotate().await.unwrap());
+        assert!(!shared.has_key(&*again.key()) && request.is_ours(&shared));
     }
 }

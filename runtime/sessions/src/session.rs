@@ -72,12 +72,15 @@ impl<T: Clustered + Default> Session<T> {
     /// `Send`: drop it before an `.await`, or use [`get`](Self::get).
     #[must_use]
     pub fn view(&self) -> Option<T::View<'_>> {
-        self.handle().map(Shared::view)
+        let shared = self.shared()?;
+        let view = shared.view();
+        // In this order: what it shows is of before a rotation that is heard of afterwards.
+        self.state.check(shared).ok().map(|()| view)
     }
 
     /// Looks at the last version held by this node; `None` when there is no session.
     pub fn get<R>(&self, look: impl FnOnce(&T::View<'_>) -> R) -> Option<R> {
-        self.handle().map(|shared| shared.get(look))
+        self.view().map(|view| look(&view))
     }
 
     /// Takes the read lock: until the guard is dropped, nobody in the cluster changes the session. For decisions about

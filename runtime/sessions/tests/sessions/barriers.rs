@@ -4,8 +4,8 @@ use crate::http::{Servers, Slow};
 use crate::typed::{Shop, layer, router};
 use axum::routing::get;
 use axum::{Extension, Router};
-use kiln::{Away, Root, Runtime};
-use kiln_sessions::{Session, SessionError, SessionId};
+use kiln::{Away, Root, RootSettings, Runtime};
+use kiln_sessions::{LockMode, Session, SessionError, SessionId, SessionLock};
 use kiln_tests::{Answer, Browser, Coordinator, Peer, Proxy, Weather, soon, until};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,16 +31,28 @@ struct Site {
 
 impl Site {
     async fn open() -> Self {
-        let coordinator = Coordinator::with(|options| options.tuning.lease = LEASE).await;
+        Self::with(LEASE, TIMEOUT).await
+    }
+
+    async fn with(lease: Duration, timeout_of_b: Duration) -> Self {
+        let coordinator = Coordinator::with(|options| options.tuning.lease = lease).await;
         let network_of_b = Proxy::before(coordinator.profile(), 1);
         let (on_a, on_b) = (coordinator.builder("a"), coordinator.builder_through(&network_of_b, "b"));
-        let on_a = on_a.timeout(TIMEOUT * 10).attach().await.unwrap();
-        let on_b = on_b.timeout(TIMEOUT).attach().await.unwrap();
+        let on_a = on_a.timeout(TIMEOUT * 20).attach().await.unwrap();
+        let on_b = on_b.timeout(timeout_of_b).attach().await.unwrap();
         let mut servers = Servers::default();
+        let layer = |kiln| layer(kiln).lock_mode(LockMode::Session);
         let a = servers.serve(router(&on_a, layer(&on_a))).await;
         let slow = Slow::default();
         let sessions = layer(&on_b);
-        let more = Router::new().route("/hurry", get(hurry)).layer(sessions.clone());
+        let whole = SessionLock::<Shop>::whole;
+        let more = Router::new()
+            .route("/hurry", get(hurry))
+            .route("/put", get(put))
+            .route("/read", get(read))
+            .route("/locked_visit", get(put).layer(whole()))
+            .route("/locked_logout", get(logout).layer(whole()))
+            .layer(sessions.clone());
         let b = servers.serve(router(&on_b, sessions).merge(more).layer(Extension(slow.clone()))).await;
         let mut browser = Browser::default();
         browser.get(a, "/visit").await;
@@ -52,6 +64,22 @@ impl Site {
         let (_, id) = self.browser.cookie.as_ref().unwrap().split_once('=').unwrap();
         SessionId::parse(id).unwrap().key()
     }
+}
+
+async fn sessions(kiln: &Runtime) -> Root<String, Shop> {
+    kiln.root_with("sessions", &RootSettings::new().locking("session")).await.unwrap()
+}
+
+async fn put(session: Session<Shop>) -> Result<(), SessionError> {
+    session.write_group("cart").await?.commit().await.map(drop)
+}
+
+async fn read(session: Session<Shop>) -> Result<String, SessionError> {
+    Ok(format!("{} {}", session.read().await?.is_none(), session.is_lost()))
+}
+
+async fn logout(mut session: Session<Shop>) -> Result<String, SessionError> {
+    Ok(session.destroy().await?.to_string())
 }
 
 /// Gives up its rotation before the answer, and goes on when the session has another key here.
@@ -68,7 +96,7 @@ async fn hurry(mut session: Session<Shop>, Extension(slow): Extension<Slow>) -> 
 async fn an_old_id_is_not_waited_for() {
     let mut site = Site::open().await;
     let old = site.key();
-    let sessions: Root<String, Shop> = site.kiln_b.root("sessions").await.unwrap();
+    let sessions = sessions(&site.kiln_b).await;
     let sessions = sessions.with_away(Away::Block(Duration::from_secs(30)));
     site.network_of_b.set(Weather::cut_down());
     assert_eq!(site.browser.get(site.a, "/renew").await.status, 200);
@@ -104,21 +132,28 @@ async fn a_rotation_that_is_given_up_loses_no_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_lock_with_an_old_id_does_not_get_it() {
-    for (path, status) in [("/slow", 409), ("/slow_read", 200)] {
-        let answer = meets_a_rotation_unawares(path).await;
-        assert_eq!((answer.status, answer.set_cookie.len()), (status, 0), "{path}: {}", answer.body);
-        assert!(status != 200 || answer.body == "true true", "{path}: {}", answer.body);
+    for (path, status, body, left) in [
+        ("/visit", 409, "", "1"),
+        ("/put", 409, "", "1"),
+        ("/read", 200, "true true", "1"),
+        ("/locked_visit", 409, "", "1"),
+        // A logout is of the session, whatever its id.
+        ("/locked_logout", 200, "true", "none"),
+    ] {
+        let (answer, now) = meets_a_rotation_unawares(path).await;
+        assert_eq!((answer.status, now.as_str()), (status, left), "{path}: {}", answer.body);
+        assert!(status != 200 || answer.body == body, "{path}: {}", answer.body);
     }
 }
 
-/// The answer to a request that asks for its lock behind a rotation, on a node that has not heard of that.
-async fn meets_a_rotation_unawares(path: &'static str) -> Answer {
-    let site = Site::open().await;
-    let (a, old) = (site.a, site.key());
+/// The answer to a request that asks for its lock behind a rotation, on a node that has not heard of that; and what there is
+/// under the new id then.
+async fn meets_a_rotation_unawares(path: &'static str) -> (Answer, String) {
+    let site = Site::with(Duration::from_secs(10), TIMEOUT * 20).await;
+    let (a, b, old) = (site.a, site.b, site.key());
     let looks = site.coordinator.node("c").await;
-    let sessions: Root<String, Shop> = looks.root("sessions").await.unwrap();
-    let peer = Mutex::new(Peer::attach(site.coordinator.profile(), "looks").await);
-    let in_hand = site.slow.ask(&site.browser, site.b, path).await;
+    let sessions = sessions(&looks).await;
+    let peer = Mutex::new(Peer::observe(site.coordinator.profile()).await);
     site.network_of_b.set(Weather::cut_down());
     let (mut visitor, mut renewed, mut late) = (site.browser.clone(), JoinSet::new(), JoinSet::new());
     renewed.spawn(async move {
@@ -127,7 +162,8 @@ async fn meets_a_rotation_unawares(path: &'static str) -> Answer {
     });
     until("it has its new id", async || !sessions.contains(&old).await.unwrap()).await;
     // The other node has not heard of it, and asks for the lock.
-    late.spawn(in_hand.go_on());
+    let knows_the_old = site.browser.clone();
+    late.spawn(async move { knows_the_old.ask(b, path).await });
     let has_asked = async || {
         let locks = peer.lock().await.locks().await;
         let mut holders = locks.iter().flat_map(|lock| &lock.holders);
@@ -137,10 +173,9 @@ async fn meets_a_rotation_unawares(path: &'static str) -> Answer {
     site.network_of_b.heal();
     let answer = late.join_next().await.unwrap().unwrap();
     let visitor = renewed.join_next().await.unwrap().unwrap();
-    for node in [site.a, site.b] {
-        until("it is back", async || visitor.ask(node, "/look").await.body == "1").await;
-    }
-    answer
+    let now = visitor.ask(b, "/look").await.body;
+    assert_eq!(visitor.ask(a, "/look").await.body, now);
+    (answer, now)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -94,7 +94,10 @@ fn removals_of_what_is_not_here_fill_a_part_of_the_journal() {
     assert!(matches!(full, AloneError::JournalFull { needed_bytes, limit: 1000 } if needed_bytes > 1000), "{full:?}");
     // Who changes and removes what is here goes on.
     alone.commit(2, title(2));
-    assert!(alone.node.remove_alone(ROOT, &key(1), OnReturn::Replay).unwrap());
+    alone.node.create_alone(ROOT, &key(3), &Bytes::new(), OnReturn::Replay).unwrap();
+    for here in [1, 3] {
+        assert!(alone.node.remove_alone(ROOT, &key(here), OnReturn::Replay).unwrap());
+    }
     alone.come_back();
     for removal in alone.node.comeback().removals {
         alone.node.removed(removal.id, Ok(()));
