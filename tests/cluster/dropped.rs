@@ -226,7 +226,7 @@ async fn attaching_and_looking_can_be_dropped() {
     assert!(polls > 0);
     // The node works, and those that were dropped while they attached are gone.
     session(&a, "s").await.update(|session| *session.visits += 1).await.unwrap();
-    let peer = tokio::sync::Mutex::new(Peer::observe(coordinator.profile()).await);
+    let peer = tokio::sync::Mutex::new(Peer::attach(coordinator.profile(), "looks").await);
     until("only two are attached", async || {
         let mut peer = peer.lock().await;
         let request = peer.request();

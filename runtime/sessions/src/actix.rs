@@ -120,9 +120,10 @@ impl ActixStore {
 
 impl SessionStore for ActixStore {
     async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
-        let loaded = self.store.load(&key_of(key.as_ref()), now()).await;
+        let key = key_of(key.as_ref());
+        let loaded = self.store.load(&key, now()).await;
         let Some((data, _)) = loaded.map_err(|error| LoadError::Other(error.into()))? else { return Ok(None) };
-        let base = write_base(&Base::of(&key_of(key.as_ref()), &data));
+        let base = write_base(&Base::of(&key, &data));
         let text = |(name, value)| Ok((name, String::from_utf8(value)?));
         let state: Result<SessionState, anyhow::Error> = data.into_iter().map(text).collect();
         let mut state = state.map_err(LoadError::Deserialization)?;

@@ -172,8 +172,8 @@ impl TowerSessionsStore {
         Ok(())
     }
 
-    async fn load(&self, id: &str) -> Result<Option<(Data, Moment)>, StoreError> {
-        Ok(self.store.load(&key_of(id), moment(OffsetDateTime::now_utc())).await?)
+    async fn load(&self, key: &str) -> Result<Option<(Data, Moment)>, StoreError> {
+        Ok(self.store.load(key, moment(OffsetDateTime::now_utc())).await?)
     }
 
     async fn delete(&self, id: &str) -> Result<(), StoreError> {
@@ -247,9 +247,9 @@ macro_rules! stores_for {
                 }
 
                 async fn load(&self, id: &Id) -> Result<Option<Record>> {
-                    let text = id.to_string();
-                    let Some((stored, expires)) = self.load(&text).await? else { return Ok(None) };
-                    let base = Base::of(&key_of(&text), &stored);
+                    let key = key_of(&id.to_string());
+                    let Some((stored, expires)) = self.load(&key).await? else { return Ok(None) };
+                    let base = Base::of(&key, &stored);
                     let decode = |(key, value): (String, Vec<u8>)| {
                         let value = serde_json::from_slice(&value).map_err(|error| Error::Decode(error.to_string()))?;
                         Ok((key, value))

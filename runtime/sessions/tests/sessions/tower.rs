@@ -10,6 +10,7 @@ use kiln::{Away, ClusterEvent, OnReturn};
 use kiln_sessions::TowerSessionsStore;
 use kiln_tests::{Browser, Coordinator, Proxy, Weather, soon, until};
 use serde_json::json;
+use std::net::SocketAddr;
 use time::{Duration, OffsetDateTime};
 
 /// One trait in two crates: every test with both.
@@ -95,6 +96,11 @@ macro_rules! with {
                 (TowerSessionsStore::open(&a).await.unwrap(), TowerSessionsStore::open(&b).await.unwrap())
             }
 
+            async fn two_sites(servers: &mut Servers, coordinator: &Coordinator) -> (SocketAddr, SocketAddr) {
+                let (a, b) = two_stores(coordinator).await;
+                (servers.serve(router(a)).await, servers.serve(router(b)).await)
+            }
+
             fn record(data: serde_json::Value) -> Record {
                 let data = serde_json::from_value(data).unwrap();
                 Record { id: Id::default(), data, expiry_date: OffsetDateTime::now_utc() + Duration::minutes(30) }
@@ -165,8 +171,7 @@ macro_rules! with {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn what_is_written_after_a_logout_has_another_id() {
                 let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
-                let (a, b) = two_stores(&coordinator).await;
-                let (a, b) = (servers.serve(router(a)).await, servers.serve(router(b)).await);
+                let (a, b) = two_sites(&mut servers, &coordinator).await;
                 let mut browser = Browser::default();
                 browser.get(a, "/begin").await;
                 let old = browser.clone();
@@ -211,8 +216,7 @@ macro_rules! with {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_session_can_be_cleared_before_it_is_read_and_get_another_id() {
                 let (coordinator, mut servers) = (Coordinator::start().await, Servers::default());
-                let (a, b) = two_stores(&coordinator).await;
-                let (a, b) = (servers.serve(router(a)).await, servers.serve(router(b)).await);
+                let (a, b) = two_sites(&mut servers, &coordinator).await;
                 let mut browser = Browser::default();
                 browser.get(a, "/begin").await;
                 let old = browser.clone();
